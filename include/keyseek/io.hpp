@@ -1,0 +1,100 @@
+/// Files that hold vectors. Sizes are checked against the real file before anything is
+/// allocated; files that hold distances are converted here, so that inside the library
+/// there are only inner products.
+///
+///     auto keys = keyseek::io::read_vectors("base.fbin");
+///     auto bench = keyseek::io::read_benchmark("llama-128-ip.hdf5");
+///     auto head = keyseek::io::read_capture("gemma.attn.h5", 11, 0);
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "keyseek/knn.hpp"
+#include "keyseek/matrix.hpp"
+#include "keyseek/rope.hpp"
+
+namespace keyseek::io {
+
+/// By extension: fbin (f32), f16bin (f16), i8bin, u8bin (both u32 n, u32 d, then rows; big-ann
+/// format; u8 values are returned as f32), npy (f2, f4, f8 -> f32, i1; C order, 2-d).
+[[nodiscard]] AnyMatrix read_vectors(const std::filesystem::path& path);
+/// By extension: fbin, f16bin, i8bin, npy. Written to a temporary file, then renamed.
+void write_vectors(const std::filesystem::path& path, AnyMatrixView vectors);
+
+/// ibin (u32 n, u32 k, rows of u32) or npy (i4, u4, i8, u8); -1 becomes kNoId.
+[[nodiscard]] Matrix<Id> read_ids(const std::filesystem::path& path);
+void write_ids(const std::filesystem::path& path, MatrixView<Id> ids);
+
+/// A search problem: VIBE or ann-benchmarks HDF5.
+struct Benchmark {
+  AnyMatrix keys;             ///< "train"
+  Matrix<float> queries;      ///< "test"
+  Matrix<float> learn;        ///< "learn": training queries; empty when absent
+  Matrix<Id> learn_ids;       ///< "learn_neighbors"; empty when absent
+  Matrix<Id> truth_ids;       ///< "neighbors"; empty when absent
+  Matrix<float> truth_scores; ///< "distances" turned into inner products; empty when absent
+  Matrix<float> tuning;       ///< "tuning": held-out training steps; empty when absent
+  std::size_t group = 1;      ///< attribute "group": consecutive queries that form a step
+  std::size_t tuning_steps = 0;  ///< attribute "tuning_steps": steps of a tuning run
+};
+
+/// Accepts distance "ip" (stored distance -dot or 1 - dot; found out from the data), and
+/// "angular"/"cosine" only for unit vectors. Other distances: Error(unsupported).
+[[nodiscard]] Benchmark read_benchmark(const std::filesystem::path& path);
+/// Writes VIBE's layout (distance "ip", distances = -inner product). Temporary file, then renamed.
+void write_benchmark(const std::filesystem::path& path, const Benchmark& benchmark);
+
+/// One KV head of a capture: everything f32 or as stored.
+struct CapturedHead {
+  AnyMatrix keys;                     ///< [n, d] as stored
+  AnyMatrix values;                   ///< [n, dv] as stored
+  std::vector<Matrix<float>> queries; ///< G matrices [n, d]
+  std::size_t prefill = 0;            ///< tokens before decoding starts
+  RopeParams rope;
+  double scale = 0;                   ///< softmax scale
+  std::string model, text;
+};
+struct CaptureEntry {
+  std::size_t layer = 0, kv_head = 0, tokens = 0, dim = 0, group = 0;
+};
+struct CaptureInfo {
+  std::string model, text, capture;
+  std::size_t prefill = 0;
+  std::vector<CaptureEntry> heads;
+};
+[[nodiscard]] CaptureInfo capture_info(const std::filesystem::path& path);
+[[nodiscard]] CapturedHead read_capture(const std::filesystem::path& path, std::size_t layer,
+                                        std::size_t kv_head);
+
+/// How a capture becomes a search problem.
+struct DecodeViewParams {
+  std::size_t sink = 128;      ///< first tokens, not indexed
+  std::size_t window = 512;    ///< last tokens before decoding, not indexed
+  std::size_t horizon = 1024;  ///< T
+  double share = 0.1;          ///< of the prefill positions used for training
+  bool shift = true;           ///< RoPE shift of the training queries
+  std::size_t k = 100;         ///< of the exact truth
+  std::uint64_t seed = 1;
+};
+/// Keys = tokens [sink, prefill - window); training = prefill queries at [sink, prefill),
+/// RoPE-shifted to [prefill, prefill + T); test = queries at [prefill, n), G per step.
+/// `truth_*` is exact (f32). `learn_ids` stays empty.
+[[nodiscard]] Benchmark decode_view(const CapturedHead& head, const DecodeViewParams& params,
+                                    const Execution& run = {});
+
+/// "file.h5" -> {path}; "file.attn.h5:L11/K0" -> {path, 11, 0}.
+struct DataName {
+  std::filesystem::path path;
+  std::optional<std::size_t> layer, kv_head;
+};
+[[nodiscard]] DataName parse_data_name(const std::string& name);
+/// Reads either kind; `view` applies to captures only.
+[[nodiscard]] Benchmark read_data(const std::string& name, const DecodeViewParams& view,
+                                  const Execution& run = {});
+
+}  // namespace keyseek::io

@@ -1,0 +1,23 @@
+/// Everything of keyseek: attention-aware vector search by inner product.
+///
+///     #include <keyseek/keyseek.hpp>
+///     auto index = keyseek::FlatIndex::build(keyseek::AnyMatrixView::of(keys.view()));
+///     keyseek::SearchScratch scratch;
+///     keyseek::Hits hits;
+///     index.search(queries, {.k = 10}, scratch, hits);
+#pragma once
+
+#include "keyseek/error.hpp"
+#include "keyseek/execution.hpp"
+#include "keyseek/graph.hpp"
+#include "keyseek/index.hpp"
+#include "keyseek/io.hpp"
+#include "keyseek/key_store.hpp"
+#include "keyseek/knn.hpp"
+#include "keyseek/matrix.hpp"
+#include "keyseek/measure.hpp"
+#include "keyseek/rope.hpp"
+#include "keyseek/router.hpp"
+#include "keyseek/score.hpp"
+#include "keyseek/search.hpp"
+#include "keyseek/version.hpp"

@@ -1,0 +1,204 @@
+/// Owners and views of vectors.
+///
+/// The one convention of the library: a matrix is row-major, **its rows are
+/// vectors**, `rows` counts them and `cols` is their dimension d. Views own
+/// nothing and must not outlive what they look at; owners are values. Reading is
+/// thread-safe, writing is not.
+///
+///     keyseek::Matrix<float> queries(4, 128);            // four zero vectors
+///     queries.row(0)[5] = 1.0F;
+///     keyseek::MatrixView<float> view = queries;         // no copy
+///     auto keys = keyseek::AnyMatrixView::of(view);      // element type erased
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <new>
+#include <span>
+#include <string_view>
+#include <type_traits>
+#include <vector>
+
+namespace keyseek {
+
+/// Number of a key: its row in the matrix it came from.
+using Id = std::uint32_t;
+/// "No key"; -1 at the Python border.
+inline constexpr Id kNoId = 0xffffffffU;
+
+/// IEEE 754 binary16 and bfloat16, as bits: storage types, converted for arithmetic.
+struct Half {
+  std::uint16_t bits;
+};
+struct BFloat16 {
+  std::uint16_t bits;
+};
+
+/// Element type of vectors as stored.
+enum class Dtype : std::uint8_t { f32 = 0, f16 = 1, bf16 = 2, i8 = 3 };
+
+/// Bytes of one element.
+[[nodiscard]] constexpr std::size_t size_of(Dtype t) noexcept {
+  return t == Dtype::f32 ? 4 : t == Dtype::i8 ? 1 : 2;
+}
+/// "f32", "f16", "bf16" or "i8".
+[[nodiscard]] std::string_view to_string(Dtype t) noexcept;
+
+template <class T>
+inline constexpr Dtype kDtypeOf = std::is_same_v<T, float>      ? Dtype::f32
+                                  : std::is_same_v<T, Half>     ? Dtype::f16
+                                  : std::is_same_v<T, BFloat16> ? Dtype::bf16
+                                                                : Dtype::i8;
+
+[[nodiscard]] float to_float(Half h) noexcept;
+[[nodiscard]] float to_float(BFloat16 b) noexcept;
+[[nodiscard]] Half to_half(float f) noexcept;          ///< rounds to nearest even
+[[nodiscard]] BFloat16 to_bfloat16(float f) noexcept;  ///< rounds to nearest even
+
+/// Cache-line aligned allocation, so that SIMD loads of a first row never split lines.
+template <class T>
+struct CacheAlignedAllocator {
+  using value_type = T;
+  static constexpr std::align_val_t kAlignment{64};
+  CacheAlignedAllocator() = default;
+  template <class U>
+  explicit CacheAlignedAllocator(const CacheAlignedAllocator<U>&) noexcept {}
+  [[nodiscard]] T* allocate(std::size_t n) {
+    return static_cast<T*>(::operator new(n * sizeof(T), kAlignment));
+  }
+  void deallocate(T* p, std::size_t) noexcept { ::operator delete(p, kAlignment); }
+  bool operator==(const CacheAlignedAllocator&) const = default;
+};
+template <class T>
+using AlignedVector = std::vector<T, CacheAlignedAllocator<T>>;
+
+/// A look at rows of T; `stride` is the distance of consecutive rows in elements.
+template <class T>
+struct MatrixView {
+  const T* data = nullptr;
+  std::size_t rows = 0;
+  std::size_t cols = 0;
+  std::size_t stride = 0;
+
+  MatrixView() = default;
+  MatrixView(const T* d, std::size_t r, std::size_t c) : data(d), rows(r), cols(c), stride(c) {}
+  MatrixView(const T* d, std::size_t r, std::size_t c, std::size_t s)
+      : data(d), rows(r), cols(c), stride(s) {}
+
+  [[nodiscard]] const T* row(std::size_t i) const noexcept { return data + i * stride; }
+  [[nodiscard]] bool empty() const noexcept { return rows == 0; }
+  /// Rows [first, first + count).
+  [[nodiscard]] MatrixView slice(std::size_t first, std::size_t count) const noexcept {
+    return {data + first * stride, count, cols, stride};
+  }
+};
+
+/// Owner of rows of T, zero-initialised, first row aligned to a cache line.
+template <class T>
+class Matrix {
+ public:
+  Matrix() = default;
+  Matrix(std::size_t rows, std::size_t cols) : rows_(rows), cols_(cols), data_(rows * cols) {}
+
+  [[nodiscard]] std::size_t rows() const noexcept { return rows_; }
+  [[nodiscard]] std::size_t cols() const noexcept { return cols_; }
+  [[nodiscard]] bool empty() const noexcept { return rows_ == 0; }
+  [[nodiscard]] T* data() noexcept { return data_.data(); }
+  [[nodiscard]] const T* data() const noexcept { return data_.data(); }
+  [[nodiscard]] T* row(std::size_t i) noexcept { return data_.data() + i * cols_; }
+  [[nodiscard]] const T* row(std::size_t i) const noexcept { return data_.data() + i * cols_; }
+  [[nodiscard]] MatrixView<T> view() const noexcept { return {data_.data(), rows_, cols_}; }
+  operator MatrixView<T>() const noexcept { return view(); }  // NOLINT(google-explicit-constructor)
+
+ private:
+  std::size_t rows_ = 0;
+  std::size_t cols_ = 0;
+  AlignedVector<T> data_;
+};
+
+/// A look at vectors whose element type is known at run time: keys as stored.
+struct AnyMatrixView {
+  const void* data = nullptr;
+  Dtype dtype = Dtype::f32;
+  std::size_t rows = 0;
+  std::size_t cols = 0;
+  std::size_t stride = 0;  ///< in elements
+
+  template <class T>
+  [[nodiscard]] static AnyMatrixView of(MatrixView<T> m) noexcept {
+    return {m.data, kDtypeOf<T>, m.rows, m.cols, m.stride};
+  }
+  [[nodiscard]] const void* row(std::size_t i) const noexcept {
+    return static_cast<const std::byte*>(data) + i * stride * size_of(dtype);
+  }
+  /// Row i as f32 into `out[cols]`.
+  void copy_row(std::size_t i, float* out) const noexcept;
+  [[nodiscard]] AnyMatrixView slice(std::size_t first, std::size_t count) const noexcept {
+    return {row(first), dtype, count, cols, stride};
+  }
+};
+
+/// An immutable array whose bytes live on the heap or in a mapped file; copies
+/// share them. What an index is made of, so that copying one is cheap and a
+/// mapped one looks like a built one.
+template <class T>
+class SharedArray {
+ public:
+  SharedArray() = default;
+  /// Takes over `values`.
+  explicit SharedArray(AlignedVector<T> values) {
+    auto owner = std::make_shared<AlignedVector<T>>(std::move(values));
+    span_ = *owner;
+    owner_ = std::move(owner);
+  }
+  /// Looks at `values`, which live as long as `owner` (null: as long as the caller says).
+  SharedArray(std::span<const T> values, std::shared_ptr<const void> owner)
+      : span_(values), owner_(std::move(owner)) {}
+
+  [[nodiscard]] const T* data() const noexcept { return span_.data(); }
+  [[nodiscard]] std::size_t size() const noexcept { return span_.size(); }
+  [[nodiscard]] std::size_t bytes() const noexcept { return span_.size_bytes(); }
+  [[nodiscard]] bool empty() const noexcept { return span_.empty(); }
+  [[nodiscard]] const T& operator[](std::size_t i) const noexcept { return span_[i]; }
+  [[nodiscard]] std::span<const T> span() const noexcept { return span_; }
+  [[nodiscard]] auto begin() const noexcept { return span_.begin(); }
+  [[nodiscard]] auto end() const noexcept { return span_.end(); }
+
+ private:
+  std::span<const T> span_;
+  std::shared_ptr<const void> owner_;
+};
+
+/// Owner of vectors of any element type; copies share the bytes.
+class AnyMatrix {
+ public:
+  AnyMatrix() = default;
+  AnyMatrix(SharedArray<std::byte> bytes, Dtype dtype, std::size_t rows, std::size_t cols)
+      : bytes_(std::move(bytes)), dtype_(dtype), rows_(rows), cols_(cols) {}
+  /// Copies the vectors (without gaps between rows).
+  [[nodiscard]] static AnyMatrix copy_of(AnyMatrixView m);
+
+  [[nodiscard]] std::size_t rows() const noexcept { return rows_; }
+  [[nodiscard]] std::size_t cols() const noexcept { return cols_; }
+  [[nodiscard]] Dtype dtype() const noexcept { return dtype_; }
+  [[nodiscard]] std::size_t bytes() const noexcept { return bytes_.bytes(); }
+  [[nodiscard]] AnyMatrixView view() const noexcept {
+    return {bytes_.data(), dtype_, rows_, cols_, cols_};
+  }
+
+ private:
+  SharedArray<std::byte> bytes_;
+  Dtype dtype_ = Dtype::f32;
+  std::size_t rows_ = 0;
+  std::size_t cols_ = 0;
+};
+
+/// All rows as f32, without gaps.
+[[nodiscard]] Matrix<float> to_f32(AnyMatrixView m);
+
+/// Throws Error(not_finite) that names `argument` and the first row with NaN or infinity.
+void require_finite(AnyMatrixView m, std::string_view argument);
+
+}  // namespace keyseek

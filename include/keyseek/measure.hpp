@@ -1,0 +1,43 @@
+/// Timing an index on a sequence of decode steps.
+///
+///     auto m = keyseek::measure_steps(index, queries, {.group = 4, .search = {.k = 100}});
+///     double r = keyseek::recall(truth.ids, m.ids);
+///     m.us_p50;   // microseconds per step, median
+#pragma once
+
+#include <cstddef>
+
+#include "keyseek/index.hpp"
+#include "keyseek/matrix.hpp"
+#include "keyseek/search.hpp"
+
+namespace keyseek {
+
+struct MeasureParams {
+  std::size_t group = 1;      ///< G: consecutive queries that form a step
+  bool warm_start = true;     ///< give each step the hits of the one before
+  bool cold_cache = false;    ///< evict the caches between steps, as other layers' work does
+  std::size_t repeats = 1;    ///< passes over the queries; a step's time is its fastest pass
+  std::size_t timed_steps = 0;  ///< so many, evenly spread, are timed (and evicted); 0: all
+  SearchParams search = {};   ///< `previous` is set by the measurement
+
+  void validate(std::size_t queries) const;  ///< throws Error(invalid_argument)
+};
+
+struct Measurement {
+  Matrix<Id> ids;               ///< [queries, k], padded with kNoId
+  double scanned_fraction = 0;  ///< keys scanned per step / n, mean
+  double bytes_read = 0;        ///< per step, mean
+  double expanded = 0;          ///< per step, mean
+  double us_p50 = 0;            ///< microseconds per step
+  double us_p95 = 0;
+  double us_mean = 0;
+};
+
+/// `queries` is [steps * group, d]. One thread: the caller's.
+[[nodiscard]] Measurement measure_steps(const FlatIndex& index, MatrixView<float> queries,
+                                        const MeasureParams& params);
+[[nodiscard]] Measurement measure_steps(const ProjectionIndex& index, MatrixView<float> queries,
+                                        const MeasureParams& params);
+
+}  // namespace keyseek

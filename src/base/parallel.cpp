@@ -1,0 +1,96 @@
+#include "base/parallel.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <exception>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "base/fail.hpp"
+
+namespace keyseek {
+
+void Execution::validate() const {
+  require(threads >= 0 && threads <= 4096, "threads is {}, must be in [0, 4096]", threads);
+}
+
+int Execution::thread_count() const noexcept {
+  if (threads > 0) return threads;
+  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+}
+
+namespace {
+
+/// What the workers of one call share.
+class Job {
+ public:
+  Job(std::size_t count, std::size_t grain, const Execution& run, std::string_view stage,
+      const std::function<void(std::size_t, std::size_t, int)>& body)
+      : count_(count), grain_(grain), run_(run), stage_(stage), body_(body) {}
+
+  void work(int worker) noexcept {
+    try {
+      while (!stop_.load(std::memory_order_relaxed)) {
+        const std::size_t begin = next_.fetch_add(grain_, std::memory_order_relaxed);
+        if (begin >= count_) return;
+        const std::size_t end = std::min(count_, begin + grain_);
+        body_(begin, end, worker);
+        report(end - begin);
+      }
+    } catch (...) {
+      const std::lock_guard lock(mutex_);
+      if (!error_) error_ = std::current_exception();
+      stop_.store(true, std::memory_order_relaxed);
+    }
+  }
+
+  void rethrow() const {
+    if (error_) std::rethrow_exception(error_);
+  }
+
+ private:
+  void report(std::size_t finished) {
+    if (!run_.progress || stage_.empty()) return;
+    const std::lock_guard lock(mutex_);
+    done_ += finished;
+    // About two hundred reports per stage: enough for a progress bar, too few to cost time.
+    if (done_ != count_ && done_ < reported_ + count_ / 200) return;
+    reported_ = done_;
+    if (!run_.progress(stage_, done_, count_)) {
+      fail(ErrorCode::cancelled, "cancelled during {} at {} of {}", stage_, done_, count_);
+    }
+  }
+
+  std::size_t count_, grain_;
+  const Execution& run_;
+  std::string_view stage_;
+  const std::function<void(std::size_t, std::size_t, int)>& body_;
+  std::atomic<std::size_t> next_{0};
+  std::atomic<bool> stop_{false};
+  std::mutex mutex_;
+  std::size_t done_ = 0, reported_ = 0;
+  std::exception_ptr error_;
+};
+
+}  // namespace
+
+void parallel_for(std::size_t count, std::size_t grain, const Execution& run,
+                  std::string_view stage,
+                  const std::function<void(std::size_t, std::size_t, int)>& body) {
+  if (count == 0) return;
+  grain = std::clamp<std::size_t>(grain, 1, count);
+  Job job(count, grain, run, stage, body);
+  const std::size_t chunks = (count + grain - 1) / grain;
+  const auto helpers = static_cast<int>(
+      std::min<std::size_t>(static_cast<std::size_t>(run.thread_count()), chunks) - 1);
+  {
+    std::vector<std::jthread> threads;
+    threads.reserve(static_cast<std::size_t>(helpers));
+    for (int t = 1; t <= helpers; ++t) threads.emplace_back([&job, t] { job.work(t); });
+    job.work(0);
+  }
+  job.rethrow();
+}
+
+}  // namespace keyseek

@@ -1,0 +1,25 @@
+/// The one way keyseek uses several threads.
+///
+/// Plain threads, started for the call and joined before it returns: nothing is left
+/// running that would not survive a fork, and no second OpenMP runtime stands beside
+/// torch's. Work is cut into chunks of fixed size, so results never depend on the
+/// number of threads as long as chunks write to places of their own.
+#pragma once
+
+#include <cstddef>
+#include <functional>
+#include <string_view>
+
+#include "keyseek/execution.hpp"
+
+namespace keyseek {
+
+/// Calls body(begin, end, worker) for consecutive chunks of [0, count), each at most
+/// `grain` long; `worker` is below run.thread_count(). The first exception stops the
+/// work and is rethrown here. Reports run.progress as `stage` (empty: silent) and
+/// throws Error(cancelled) when it returns false.
+void parallel_for(std::size_t count, std::size_t grain, const Execution& run,
+                  std::string_view stage,
+                  const std::function<void(std::size_t begin, std::size_t end, int worker)>& body);
+
+}  // namespace keyseek

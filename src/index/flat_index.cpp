@@ -1,0 +1,133 @@
+#include <algorithm>
+#include <cmath>
+
+#include "base/fail.hpp"
+#include "index/index_file.hpp"
+#include "index/step.hpp"
+#include "keyseek/index.hpp"
+#include "knn/block_scan.hpp"
+#include "score/kernels.hpp"
+#include "search/projection_search.hpp"
+#include "search/scratch.hpp"
+
+namespace keyseek {
+
+struct FlatIndex::State {
+  KeyStore store;  ///< in blocks
+};
+
+namespace {
+
+constexpr const char* kKind = "flat";
+
+/// Standard deviation of a score's rounding error for query g: both sides are rounded to
+/// steps of one scale, uniformly.
+float rounding_error(const KeyStore& store, const EncodedQueries& queries, std::size_t g, float key_scale) {
+  std::int64_t power = 0;
+  const std::int8_t* codes = queries.codes.row(g);
+  for (std::size_t j = 0; j < store.code_cols(); ++j) power += codes[j] * codes[j];
+  // The keys' codes are about as large as the query's: both fill the same range.
+  return queries.scale[g] * key_scale * static_cast<float>(std::sqrt(2.0 * static_cast<double>(power) / 12.0));
+}
+
+/// A score that at least k keys are known to exceed: the k-th best of the previous step's
+/// keys, less what rounding may take from it. -infinity without enough of them.
+float warm_threshold(const KeyStore& store, MatrixView<float> queries, std::size_t g, std::size_t k,
+                     SearchScratch::State& s) {
+  if (s.previous.size() < k) return -std::numeric_limits<float>::infinity();
+  std::vector<float>& scores = s.rerank.scores;
+  scores.resize(s.previous.size());
+  const AnyMatrixView keys = store.stored();
+  kernels().score_rows[static_cast<std::size_t>(keys.dtype)](keys.data, keys.stride, s.previous.data(),
+                                                             s.previous.size(), queries.row(g), keys.cols, 1,
+                                                             keys.cols, scores.data());
+  const auto kth = scores.begin() + static_cast<std::ptrdiff_t>(k - 1);
+  std::nth_element(scores.begin(), kth, scores.end(), std::greater<>());
+  constexpr float kDeviations = 4.0F;
+  const float margin = kDeviations * rounding_error(store, s.encoded, g, store.scales()[s.previous[0]]);
+  return *kth - s.encoded.offset[g] - margin;
+}
+
+}  // namespace
+
+FlatIndex::FlatIndex(std::shared_ptr<const State> state) : state_(std::move(state)) {}
+
+std::shared_ptr<const FlatIndex::State> FlatIndex::state() const {
+  auto state = state_.get();
+  require(state != nullptr, "the FlatIndex is empty: build or load one first");
+  return state;
+}
+
+FlatIndex FlatIndex::build(AnyMatrixView keys, const Execution& run) {
+  return FlatIndex(std::make_shared<State>(State{KeyStore::encode(keys, {}, CodeLayout::blocks, run)}));
+}
+
+std::size_t FlatIndex::size() const { return state()->store.size(); }
+std::size_t FlatIndex::dim() const { return state()->store.dim(); }
+std::size_t FlatIndex::bytes() const {
+  const auto state = this->state();
+  const AnyMatrixView keys = state->store.stored();
+  return keys.rows * keys.cols * size_of(keys.dtype) + state->store.code_bytes();
+}
+
+void FlatIndex::search(MatrixView<float> queries, const SearchParams& params, SearchScratch& scratch,
+                       Hits& hits) const {
+  const auto state = this->state();
+  const KeyStore& store = state->store;
+  require_step(queries, params, store);
+  SearchScratch::State& s = scratch.state();
+  begin_step(params, store.size(), queries.rows, s, hits);
+  std::sort(s.previous.begin(), s.previous.end());
+  s.previous.erase(std::unique(s.previous.begin(), s.previous.end()), s.previous.end());
+  store.encode_queries(queries, s.encoded);
+  const std::size_t pool = std::min(store.size(), rerank_pool(params.k, store.dim()));
+  for (std::size_t g = 0; g < queries.rows; ++g) {
+    s.pools[g].reset(pool, warm_threshold(store, queries, g, params.k, s));
+  }
+  for (std::size_t first = 0; first < queries.rows; first += CodeTile::kMaxTile) {
+    const std::size_t tile = std::min(CodeTile::kMaxTile, queries.rows - first);
+    scan_blocks(store, tile_of(s.encoded, first, tile), s.pools.data() + first, s.blocks);
+  }
+  const AnyMatrixView keys = store.stored();
+  for (std::size_t g = 0; g < queries.rows; ++g) {
+    hits.stats.reranked += s.pools[g].items().size();
+    rerank(keys, queries.row(g), params.k, s.pools[g].items(), s.rerank);
+    store_row(s.pools[g].items(), g, params, hits);
+  }
+  hits.stats.scanned = store.size();
+  hits.stats.bytes_read = store.size() * (store.code_cols() + sizeof(float)) +
+                          (hits.stats.reranked + queries.rows * s.previous.size()) * keys.cols * size_of(keys.dtype);
+}
+
+void FlatIndex::append(AnyMatrixView keys) {
+  state_.set(std::make_shared<State>(State{state()->store.appended(keys)}));
+}
+
+void FlatIndex::save(const std::filesystem::path& path) const {
+  const auto state = this->state();
+  IndexFileWriter file(kKind);
+  file.add(state->store);
+  file.save(path);
+}
+
+namespace {
+
+KeyStore read_blocks(const ContainerReader& reader) {
+  require_kind(reader, kKind);
+  KeyStore store = read_store(reader);
+  if (store.layout() != CodeLayout::blocks) {
+    fail(ErrorCode::corrupt, "{}: the codes of a flat index are not in blocks", reader.path().string());
+  }
+  return store;
+}
+
+}  // namespace
+
+FlatIndex FlatIndex::load(const std::filesystem::path& path) {
+  return FlatIndex(std::make_shared<State>(State{read_blocks(ContainerReader::load(path))}));
+}
+FlatIndex FlatIndex::map(const std::filesystem::path& path) {
+  return FlatIndex(std::make_shared<State>(State{read_blocks(ContainerReader::map(path))}));
+}
+
+}  // namespace keyseek

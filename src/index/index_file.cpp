@@ -1,0 +1,221 @@
+#include "index/index_file.hpp"
+
+#include <cmath>
+#include <string>
+
+#include "base/fail.hpp"
+
+namespace keyseek {
+namespace {
+
+constexpr double kLargest = 9007199254740992.0;  // 2^53: doubles hold integers up to here
+
+/// Numbers of one section, taken one after the other.
+class Numbers {
+ public:
+  Numbers(const ContainerReader& reader, std::string_view name)
+      : path_(reader.path()), name_(name), numbers_(reader.array<double>(name)) {}
+
+  [[nodiscard]] bool done() const { return next_ == numbers_.size(); }
+  double real() {
+    check(next_ < numbers_.size(), "ends too early");
+    const double x = numbers_[next_++];
+    check(std::isfinite(x), "holds a number that is not finite");
+    return x;
+  }
+  std::size_t whole() {
+    const double x = real();
+    check(x >= 0 && x <= kLargest && x == std::floor(x), "holds a number that is not a count");
+    return static_cast<std::size_t>(x);
+  }
+  std::uint32_t dial() {
+    const std::size_t x = whole();
+    check(x <= 0xffffffffU, "holds a dial that is too large");
+    return static_cast<std::uint32_t>(x);
+  }
+  void check(bool ok, const char* what) const {
+    if (!ok) fail(ErrorCode::corrupt, "{}: section {} {}", path_.string(), name_, what);
+  }
+  void finish() const { check(done(), "is longer than it should be"); }
+
+ private:
+  std::filesystem::path path_;
+  std::string name_;
+  SharedArray<double> numbers_;
+  std::size_t next_ = 0;
+};
+
+AnyMatrix read_matrix(const ContainerReader& reader, std::string_view name, std::string_view shape_name) {
+  Numbers shape(reader, shape_name);
+  const std::size_t rows = shape.whole(), cols = shape.whole(), dtype = shape.whole();
+  shape.check(rows > 0 && cols > 0 && rows < kNoId && cols < (1U << 24U), "holds an impossible shape");
+  shape.check(dtype <= static_cast<std::size_t>(Dtype::i8), "names an unknown element type");
+  shape.finish();
+  const auto bytes = reader.array<std::byte>(name);
+  shape.check(bytes.size() == rows * cols * size_of(static_cast<Dtype>(dtype)), "does not match its matrix");
+  return {bytes, static_cast<Dtype>(dtype), rows, cols};
+}
+
+}  // namespace
+
+template <class T>
+void IndexFileWriter::add_array(std::string name, const SharedArray<T>& array) {
+  writer_.add(std::move(name), std::as_bytes(array.span()));
+}
+
+void IndexFileWriter::add_numbers(std::string name, std::vector<double> numbers) {
+  numbers_.push_back(std::move(numbers));
+  writer_.add(std::move(name), std::as_bytes(std::span<const double>(numbers_.back())));
+}
+
+void IndexFileWriter::add(const KeyStore& store) {
+  const KeyStore::Parts parts = store.parts();
+  const AnyMatrixView keys = parts.keys.view();
+  add_numbers("keys.shape", {static_cast<double>(keys.rows), static_cast<double>(keys.cols),
+                             static_cast<double>(static_cast<int>(keys.dtype))});
+  writer_.add("keys", {static_cast<const std::byte*>(keys.data), parts.keys.bytes()});
+  add_array("codes", parts.codes);
+  add_array("codes.scales", parts.scales);
+  add_array("codes.mean", parts.mean);
+  add_array("codes.channel", parts.channel);
+  add_numbers("codes.layout", {static_cast<double>(static_cast<int>(parts.layout))});
+}
+
+void IndexFileWriter::add(const Graph& graph) {
+  const Graph::Parts parts = graph.parts();
+  add_array("graph.offsets", parts.offsets);
+  add_array("graph.targets", parts.targets);
+  add_array("graph.entry_points", parts.entry_points);
+}
+
+void IndexFileWriter::add(const Router& router) {
+  const Router::Parts& parts = router.parts();
+  const AnyMatrixView projection = parts.projection.view();
+  add_numbers("router.shape", {static_cast<double>(projection.rows), static_cast<double>(projection.cols),
+                               static_cast<double>(static_cast<int>(projection.dtype))});
+  writer_.add("router.projection", {static_cast<const std::byte*>(projection.data), parts.projection.bytes()});
+  add_array("router.centroids", parts.centroids);
+  add_array("router.centroid_scales", parts.centroid_scales);
+  add_array("router.clusters", parts.cluster_offsets);
+  add_array("router.codes", parts.codes);
+  add_array("router.scales", parts.scales);
+  add_array("router.lists", parts.list_offsets);
+  add_array("router.gaps", parts.gaps);
+}
+
+void IndexFileWriter::add(const std::vector<OperatingPoint>& points) {
+  std::vector<double> numbers;
+  for (const OperatingPoint& p : points) {
+    numbers.insert(numbers.end(), {p.target_recall, p.recall, p.scanned_fraction, p.flat_is_better ? 1.0 : 0.0,
+                                   static_cast<double>(p.dials.probes), static_cast<double>(p.dials.lists),
+                                   static_cast<double>(p.dials.expand), static_cast<double>(p.dials.pool)});
+  }
+  add_numbers("points", std::move(numbers));
+}
+
+void IndexFileWriter::add(const ProjectionParams& p) {
+  const GraphParams& g = p.graph;
+  add_numbers("params", {static_cast<double>(p.list_length), static_cast<double>(p.tuning_k),
+                         static_cast<double>(static_cast<int>(g.projection)), static_cast<double>(g.candidates),
+                         static_cast<double>(g.degree), static_cast<double>(g.max_degree), g.damping,
+                         static_cast<double>(g.sampled_lists), static_cast<double>(g.repair_rank),
+                         static_cast<double>(g.repair_room), static_cast<double>(g.entry_points)});
+}
+
+KeyStore read_store(const ContainerReader& reader) {
+  KeyStore::Parts parts;
+  parts.keys = read_matrix(reader, "keys", "keys.shape");
+  parts.codes = reader.array<std::uint8_t>("codes");
+  parts.scales = reader.array<float>("codes.scales");
+  parts.mean = reader.array<float>("codes.mean");
+  parts.channel = reader.array<float>("codes.channel");
+  Numbers layout(reader, "codes.layout");
+  const std::size_t value = layout.whole();
+  layout.check(value <= static_cast<std::size_t>(CodeLayout::blocks), "names an unknown layout");
+  layout.finish();
+  parts.layout = static_cast<CodeLayout>(value);
+  return KeyStore::from_parts(std::move(parts));
+}
+
+Graph read_graph(const ContainerReader& reader, std::size_t n) {
+  Graph graph = Graph::from_parts({reader.array<std::uint32_t>("graph.offsets"), reader.array<Id>("graph.targets"),
+                                   reader.array<Id>("graph.entry_points")});
+  if (graph.size() != n) {
+    fail(ErrorCode::corrupt, "{}: the graph links {} keys, the file holds {}", reader.path().string(), graph.size(), n);
+  }
+  return graph;
+}
+
+Router read_router(const ContainerReader& reader, const KeyStore& store) {
+  Router::Parts parts;
+  parts.projection = read_matrix(reader, "router.projection", "router.shape");
+  if (parts.projection.cols() != store.dim()) {
+    fail(ErrorCode::corrupt, "{}: the router is for dimension {}, the keys have {}", reader.path().string(),
+         parts.projection.cols(), store.dim());
+  }
+  parts.centroids = reader.array<std::uint8_t>("router.centroids");
+  parts.centroid_scales = reader.array<float>("router.centroid_scales");
+  parts.cluster_offsets = reader.array<std::uint32_t>("router.clusters");
+  parts.codes = reader.array<std::uint8_t>("router.codes");
+  parts.scales = reader.array<float>("router.scales");
+  parts.list_offsets = reader.array<std::uint32_t>("router.lists");
+  parts.gaps = reader.array<std::uint16_t>("router.gaps");
+  return Router::from_parts(std::move(parts), store.size());
+}
+
+std::vector<OperatingPoint> read_points(const ContainerReader& reader) {
+  std::vector<OperatingPoint> points;
+  Numbers numbers(reader, "points");
+  while (!numbers.done()) {
+    OperatingPoint p;
+    p.target_recall = numbers.real();
+    p.recall = numbers.real();
+    p.scanned_fraction = numbers.real();
+    p.flat_is_better = numbers.whole() != 0;
+    p.dials = {numbers.dial(), numbers.dial(), numbers.dial(), numbers.dial()};
+    numbers.check(p.dials.expand > 0 || (p.dials.lists > 0 && p.dials.probes > 0), "holds dials that find nothing");
+    points.push_back(p);
+  }
+  return points;
+}
+
+ProjectionParams read_params(const ContainerReader& reader) {
+  Numbers numbers(reader, "params");
+  ProjectionParams p;
+  p.list_length = numbers.whole();
+  p.tuning_k = numbers.whole();
+  const std::size_t projection = numbers.whole();
+  numbers.check(projection <= static_cast<std::size_t>(Projection::pivot), "names an unknown projection");
+  p.graph.projection = static_cast<Projection>(projection);
+  p.graph.candidates = numbers.whole();
+  p.graph.degree = numbers.whole();
+  p.graph.max_degree = numbers.whole();
+  p.graph.damping = numbers.real();
+  p.graph.sampled_lists = numbers.whole();
+  p.graph.repair_rank = numbers.whole();
+  p.graph.repair_room = numbers.whole();
+  p.graph.entry_points = numbers.whole();
+  numbers.finish();
+  try {
+    p.validate();
+  } catch (const Error& e) {
+    fail(ErrorCode::corrupt, "{}: section params: {}", reader.path().string(), e.what());
+  }
+  return p;
+}
+
+void require_kind(const ContainerReader& reader, std::string_view kind) {
+  if (reader.kind() != kind) {
+    fail(ErrorCode::corrupt, "{} holds a {} index, not a {} index", reader.path().string(), reader.kind(), kind);
+  }
+}
+
+std::string index_kind(const std::filesystem::path& path) {
+  std::string kind = ContainerReader::peek_kind(path);
+  if (kind != "flat" && kind != "projection") {
+    fail(ErrorCode::unsupported, "{} holds \"{}\", which is no index", path.string(), kind);
+  }
+  return kind;
+}
+
+}  // namespace keyseek

@@ -1,0 +1,51 @@
+#include "router/projection.hpp"
+
+#include <Eigen/Dense>
+#include <algorithm>
+#include <cmath>
+
+namespace keyseek {
+namespace {
+
+using Dense = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+
+constexpr std::size_t kSample = 4096;  // rows that say enough about a covariance
+
+/// Up to kSample rows, evenly spaced.
+Dense sample(AnyMatrixView m) {
+  const std::size_t count = std::min(m.rows, kSample);
+  Dense rows(count, m.cols);
+  for (std::size_t i = 0; i < count; ++i) {
+    m.copy_row(i * m.rows / count, rows.row(static_cast<Eigen::Index>(i)).data());
+  }
+  return rows;
+}
+
+/// Square root of the keys' covariance.
+Dense covariance_root(AnyMatrixView keys) {
+  Dense rows = sample(keys);
+  rows.rowwise() -= rows.colwise().mean().eval();
+  const Dense covariance = rows.transpose() * rows / static_cast<float>(rows.rows());
+  const Eigen::SelfAdjointEigenSolver<Dense> eigen(covariance);
+  const Eigen::VectorXf roots = eigen.eigenvalues().cwiseMax(0.0F).cwiseSqrt();
+  return eigen.eigenvectors() * roots.asDiagonal() * eigen.eigenvectors().transpose();
+}
+
+}  // namespace
+
+Matrix<float> query_projection(AnyMatrixView keys, MatrixView<float> queries, std::size_t dim) {
+  const Dense root = covariance_root(keys);
+  Dense seen = sample(AnyMatrixView::of(queries)) * root;
+  seen.rowwise().normalize();
+  const Dense moment = seen.transpose() * seen;
+  const Eigen::SelfAdjointEigenSolver<Dense> eigen(moment);
+  const auto d = static_cast<Eigen::Index>(keys.cols);
+  const auto r = static_cast<Eigen::Index>(std::min(dim, keys.cols));
+  // Eigenvalues ascend: the last columns are the directions in which queries vary most.
+  const Dense rows = eigen.eigenvectors().rightCols(r).transpose() * root;
+  Matrix<float> projection(static_cast<std::size_t>(r), keys.cols);
+  std::copy_n(rows.data(), r * d, projection.data());
+  return projection;
+}
+
+}  // namespace keyseek

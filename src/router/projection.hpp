@@ -1,0 +1,12 @@
+/// The projection in which queries that see the keys alike are near.
+#pragma once
+
+#include "keyseek/matrix.hpp"
+
+namespace keyseek {
+
+/// [dim, d]: row r . q is coordinate r. See router.hpp for the reasoning. `keys` are the
+/// keys the queries want; both are sampled, evenly, down to what a covariance needs.
+[[nodiscard]] Matrix<float> query_projection(AnyMatrixView keys, MatrixView<float> queries, std::size_t dim);
+
+}  // namespace keyseek

@@ -1,0 +1,367 @@
+#include "keyseek/router.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <limits>
+#include <numeric>
+#include <vector>
+
+#include "base/fail.hpp"
+#include "base/parallel.hpp"
+#include "graph/lists.hpp"
+#include "router/clustering.hpp"
+#include "router/projection.hpp"
+#include "score/codes.hpp"
+#include "score/kernels.hpp"
+#include "search/ranked.hpp"
+
+namespace keyseek {
+namespace {
+
+constexpr std::uint16_t kFullGap = 0xffff;
+
+/// Rows of the training set that the router keeps: all, or an even sample.
+std::vector<std::size_t> kept_rows(std::size_t m, std::size_t n, double queries_per_key) {
+  const auto most = std::max<std::size_t>(1, static_cast<std::size_t>(queries_per_key * static_cast<double>(n)));
+  const std::size_t count = std::min(m, most);
+  std::vector<std::size_t> rows(count);
+  for (std::size_t i = 0; i < count; ++i) rows[i] = i * m / count;
+  return rows;
+}
+
+/// The keys that some list names, as rows of their own.
+Matrix<float> wanted_keys(MatrixView<Id> lists, AnyMatrixView keys) {
+  std::vector<std::uint8_t> wanted(keys.rows);
+  for (std::size_t q = 0; q < lists.rows; ++q) {
+    for (const Id id : list_of(lists, q)) wanted[id] = 1;
+  }
+  const auto count = static_cast<std::size_t>(std::count(wanted.begin(), wanted.end(), 1));
+  Matrix<float> rows(count, keys.cols);
+  std::size_t at = 0;
+  for (std::size_t i = 0; i < keys.rows; ++i) {
+    if (wanted[i] != 0) keys.copy_row(i, rows.row(at++));
+  }
+  return rows;
+}
+
+void scale_to_unit(float* row, std::size_t d) {
+  double power = 0;
+  for (std::size_t j = 0; j < d; ++j) power += double{row[j]} * double{row[j]};
+  const auto scale = static_cast<float>(power > 0 ? 1.0 / std::sqrt(power) : 0.0);
+  for (std::size_t j = 0; j < d; ++j) row[j] *= scale;
+}
+
+/// Coordinates of queries, row by row.
+void project(MatrixView<float> queries, AnyMatrixView projection, float* out, std::vector<float>& scratch) {
+  scratch.resize(queries.rows * projection.rows);
+  kernels().score_rows[static_cast<std::size_t>(Dtype::f32)](projection.data, projection.stride, nullptr,
+                                                             projection.rows, queries.data, queries.stride,
+                                                             queries.rows, queries.cols, scratch.data());
+  for (std::size_t g = 0; g < queries.rows; ++g) {
+    for (std::size_t r = 0; r < projection.rows; ++r) out[g * projection.rows + r] = scratch[r * queries.rows + g];
+  }
+}
+
+Matrix<float> projected_rows(MatrixView<float> queries, const std::vector<std::size_t>& rows,
+                             AnyMatrixView projection, const Execution& run) {
+  Matrix<float> out(rows.size(), projection.rows);
+  parallel_for(rows.size(), 256, run, "projecting queries", [&](std::size_t begin, std::size_t end, int) {
+    std::vector<float> scratch;
+    for (std::size_t i = begin; i < end; ++i) {
+      project(queries.slice(rows[i], 1), projection, out.row(i), scratch);
+      scale_to_unit(out.row(i), projection.rows);
+    }
+  });
+  return out;
+}
+
+/// Training queries on their way into a router.
+struct NewQueries {
+  std::vector<std::uint32_t> cluster;
+  AlignedVector<std::uint8_t> codes;
+  AlignedVector<float> scales;
+  std::vector<std::uint32_t> list_offsets{0};
+  std::vector<std::uint16_t> gaps;
+};
+
+/// One training query, wherever it is kept.
+struct Member {
+  std::uint32_t cluster;
+  std::span<const std::uint8_t> code;
+  float scale;
+  std::span<const std::uint16_t> gaps;
+};
+
+void encode(MatrixView<float> rows, AlignedVector<std::uint8_t>& codes, AlignedVector<float>& scales) {
+  const std::size_t cols = code_cols(rows.cols);
+  codes.resize(rows.rows * cols);
+  scales.resize(rows.rows);
+  for (std::size_t i = 0; i < rows.rows; ++i) scales[i] = encode_key(rows.row(i), rows.cols, codes.data() + i * cols);
+}
+
+void append_gaps(std::span<const Id> list, std::vector<std::uint16_t>& gaps) {
+  std::vector<Id> ascending(list.begin(), list.end());
+  std::sort(ascending.begin(), ascending.end());
+  Id last = 0;
+  for (const Id id : ascending) {
+    Id gap = id - last;
+    for (; gap >= kFullGap; gap -= kFullGap) gaps.push_back(kFullGap);
+    gaps.push_back(static_cast<std::uint16_t>(gap));
+    last = id;
+  }
+}
+
+NewQueries encode_queries(MatrixView<float> projected, std::vector<std::uint32_t> cluster, MatrixView<Id> lists,
+                          const std::vector<std::size_t>& rows) {
+  NewQueries fresh;
+  fresh.cluster = std::move(cluster);
+  encode(projected, fresh.codes, fresh.scales);
+  for (const std::size_t row : rows) {
+    append_gaps(list_of(lists, row), fresh.gaps);
+    fresh.list_offsets.push_back(static_cast<std::uint32_t>(fresh.gaps.size()));
+  }
+  return fresh;
+}
+
+/// Appends the queries of `codes` etc. to `members`.
+void add_members(std::span<const std::uint32_t> cluster, std::span<const std::uint8_t> codes,
+                 std::span<const float> scales, std::span<const std::uint32_t> list_offsets,
+                 std::span<const std::uint16_t> gaps, std::vector<Member>& members) {
+  const std::size_t cols = scales.empty() ? 0 : codes.size() / scales.size();
+  for (std::size_t i = 0; i < scales.size(); ++i) {
+    members.push_back({cluster[i], codes.subspan(i * cols, cols), scales[i],
+                       gaps.subspan(list_offsets[i], list_offsets[i + 1] - list_offsets[i])});
+  }
+}
+
+/// Sorts the members by cluster into the parts.
+void place(std::vector<Member> members, std::size_t clusters, Router::Parts& parts) {
+  std::stable_sort(members.begin(), members.end(),
+                   [](const Member& a, const Member& b) { return a.cluster < b.cluster; });
+  AlignedVector<std::uint32_t> cluster_offsets(clusters + 1), list_offsets{0};
+  AlignedVector<std::uint8_t> codes;
+  AlignedVector<float> scales;
+  AlignedVector<std::uint16_t> gaps;
+  std::size_t total = 0;
+  for (const Member& member : members) total += member.gaps.size();
+  require(total < kNoId, "the router's lists hold {} keys, at most {} are possible: keep fewer queries", total, kNoId);
+  gaps.reserve(total);
+  for (const Member& member : members) {
+    ++cluster_offsets[member.cluster + 1];
+    codes.insert(codes.end(), member.code.begin(), member.code.end());
+    scales.push_back(member.scale);
+    gaps.insert(gaps.end(), member.gaps.begin(), member.gaps.end());
+    list_offsets.push_back(static_cast<std::uint32_t>(gaps.size()));
+  }
+  std::partial_sum(cluster_offsets.begin(), cluster_offsets.end(), cluster_offsets.begin());
+  parts.cluster_offsets = SharedArray(std::move(cluster_offsets));
+  parts.codes = SharedArray(std::move(codes));
+  parts.scales = SharedArray(std::move(scales));
+  parts.list_offsets = SharedArray(std::move(list_offsets));
+  parts.gaps = SharedArray(std::move(gaps));
+}
+
+/// The `count` largest of scores[0, n), best first, ties to the smaller index. `count` is
+/// small: whole pieces of scores are refused at once by the worst one kept.
+void best_of(const float* scores, std::size_t n, std::size_t count, std::vector<Ranked>& best) {
+  constexpr std::size_t kPiece = 64;
+  std::uint32_t above[kPiece];
+  best.clear();
+  for (std::size_t first = 0; first < n; first += kPiece) {
+    const float bar = best.size() < count ? -std::numeric_limits<float>::infinity() : score_of(best.back());
+    const std::size_t passed = kernels().select_above(scores + first, std::min(kPiece, n - first), bar, above);
+    for (std::size_t i = 0; i < passed; ++i) {
+      const Ranked item = ranked(scores[first + above[i]], static_cast<Id>(first + above[i]));
+      if (best.size() == count) {
+        if (item < best.back()) continue;
+        best.pop_back();
+      }
+      best.insert(std::upper_bound(best.begin(), best.end(), item, std::greater<>()), item);
+    }
+  }
+}
+
+void check(bool ok, const char* what) {
+  if (!ok) fail(ErrorCode::corrupt, "router: {}", what);
+}
+
+void check_offsets(const SharedArray<std::uint32_t>& offsets, std::size_t rows, std::size_t total) {
+  check(offsets.size() == rows + 1 && offsets[0] == 0 && offsets[rows] == total, "offsets do not span their rows");
+  for (std::size_t i = 0; i < rows; ++i) check(offsets[i] <= offsets[i + 1], "offsets fall");
+}
+
+void check_scales(const SharedArray<float>& scales) {
+  for (const float scale : scales) check(std::isfinite(scale) && scale > 0.0F, "a scale is wrong");
+}
+
+}  // namespace
+
+void RouterParams::validate() const {
+  require(dim >= 1 && dim <= 4096, "router.dim is {}, must be in [1, 4096]", dim);
+  require(clusters >= 1 && clusters <= 65536, "router.clusters is {}, must be in [1, 65536]", clusters);
+  require(iterations <= 1000, "router.iterations is {}, at most 1000", iterations);
+  require(queries_per_key > 0.0, "router.queries_per_key is {}, must be above 0", queries_per_key);
+}
+
+Router Router::build(MatrixView<float> queries, MatrixView<Id> lists, AnyMatrixView keys,
+                     const RouterParams& params, const Execution& run) {
+  params.validate();
+  require(queries.rows > 0, "queries is empty");
+  require(queries.cols == keys.cols, "queries have dimension {}, keys have {}", queries.cols, keys.cols);
+  require(lists.rows == queries.rows, "lists has {} rows, queries {}", lists.rows, queries.rows);
+  require_lists(lists, keys.rows);
+
+  Parts parts;
+  const Matrix<float> wanted = wanted_keys(lists, keys);
+  require(wanted.rows() > 0, "lists name no key");
+  const Matrix<float> projection = query_projection(AnyMatrixView::of(wanted.view()), queries, params.dim);
+  parts.projection = AnyMatrix::copy_of(AnyMatrixView::of(projection.view()));
+
+  const std::vector<std::size_t> rows = kept_rows(queries.rows, keys.rows, params.queries_per_key);
+  const Matrix<float> projected = projected_rows(queries, rows, parts.projection.view(), run);
+  // A cluster of fewer than a few queries would only cost a look at its centroid.
+  const std::size_t clusters = std::clamp<std::size_t>(rows.size() / 8, 1, params.clusters);
+  const Clustering clustering = spherical_kmeans(projected, clusters, params.iterations, params.seed, run);
+
+  AlignedVector<std::uint8_t> centroids;
+  AlignedVector<float> centroid_scales;
+  encode(clustering.centroids, centroids, centroid_scales);
+  parts.centroids = SharedArray(std::move(centroids));
+  parts.centroid_scales = SharedArray(std::move(centroid_scales));
+
+  const NewQueries fresh = encode_queries(projected, clustering.cluster, lists, rows);
+  std::vector<Member> members;
+  add_members(fresh.cluster, fresh.codes, fresh.scales, fresh.list_offsets, fresh.gaps, members);
+  place(std::move(members), clusters, parts);
+
+  Router router;
+  router.parts_ = std::move(parts);
+  return router;
+}
+
+Router Router::extended(MatrixView<float> queries, MatrixView<Id> lists, std::size_t n, const Execution& run) const {
+  require(!empty(), "an empty router cannot be extended");
+  require(queries.cols == parts_.projection.cols(), "queries have dimension {}, the router has {}", queries.cols,
+          parts_.projection.cols());
+  require(lists.rows == queries.rows, "lists has {} rows, queries {}", lists.rows, queries.rows);
+  require_lists(lists, n);
+
+  std::vector<std::size_t> rows(queries.rows);
+  std::iota(rows.begin(), rows.end(), std::size_t{0});
+  const Matrix<float> projected = projected_rows(queries, rows, parts_.projection.view(), run);
+  std::vector<std::uint32_t> cluster(queries.rows);
+  RouteScratch scratch;
+  for (std::size_t i = 0; i < queries.rows; ++i) {
+    encode_tile(projected.view().slice(i, 1), scratch);
+    cluster[i] = id_of(nearest_clusters(0, 1, scratch)[0]);
+  }
+  const NewQueries fresh = encode_queries(projected, std::move(cluster), lists, rows);
+
+  std::vector<std::uint32_t> old_cluster(this->queries());
+  for (std::uint32_t c = 0; c < clusters(); ++c) {
+    std::fill(old_cluster.begin() + parts_.cluster_offsets[c], old_cluster.begin() + parts_.cluster_offsets[c + 1], c);
+  }
+  std::vector<Member> members;
+  add_members(old_cluster, parts_.codes.span(), parts_.scales.span(), parts_.list_offsets.span(), parts_.gaps.span(),
+              members);
+  add_members(fresh.cluster, fresh.codes, fresh.scales, fresh.list_offsets, fresh.gaps, members);
+  Router router;
+  router.parts_ = parts_;
+  place(std::move(members), clusters(), router.parts_);
+  return router;
+}
+
+void Router::encode_tile(MatrixView<float> projected, RouteScratch& s) const {
+  const std::size_t group = projected.rows, cols = code_cols(dim());
+  if (s.encoded.codes.rows() != group || s.encoded.codes.cols() != cols) {
+    s.encoded.codes = Matrix<std::int8_t>(group, cols);
+    s.encoded.scale.resize(group);
+    s.encoded.correction.resize(group);
+  }
+  for (std::size_t g = 0; g < group; ++g) {
+    const QueryCode code = encode_query(projected.row(g), dim(), s.encoded.codes.row(g));
+    s.encoded.scale[g] = code.scale;
+    s.encoded.correction[g] = code.correction;
+  }
+}
+
+void Router::score_for(std::size_t g, const SharedArray<std::uint8_t>& codes, const SharedArray<float>& scales,
+                       std::span<const Id> rows, RouteScratch& s) const {
+  s.scores.resize(rows.size());
+  const CodeTile tile{s.encoded.codes.row(g), &s.encoded.scale[g], &s.encoded.correction[g], 1, code_cols(dim())};
+  kernels().score_codes(codes.data(), scales.data(), rows.data(), rows.size(), tile, s.scores.data(), rows.size());
+}
+
+std::span<const std::uint64_t> Router::nearest_clusters(std::size_t g, std::size_t probes, RouteScratch& s) const {
+  while (s.rows.size() < clusters()) s.rows.push_back(static_cast<Id>(s.rows.size()));
+  score_for(g, parts_.centroids, parts_.centroid_scales, {s.rows.data(), clusters()}, s);
+  best_of(s.scores.data(), clusters(), probes, s.ranked);
+  return s.ranked;
+}
+
+std::span<const std::uint32_t> Router::nearest(MatrixView<float> queries, std::size_t probes, std::size_t count,
+                                               RouteScratch& s) const {
+  const std::size_t group = queries.rows;
+  s.projected.resize(group * dim());
+  project(queries, parts_.projection.view(), s.projected.data(), s.scores);
+  encode_tile({s.projected.data(), group, dim()}, s);
+  s.near.assign(group * count, kNoId);
+  for (std::size_t g = 0; g < group; ++g) {
+    s.members.clear();
+    for (const Ranked c : nearest_clusters(g, probes, s)) {
+      const std::uint32_t first = parts_.cluster_offsets[id_of(c)], last = parts_.cluster_offsets[id_of(c) + 1];
+      for (std::uint32_t i = first; i < last; ++i) s.members.push_back(i);
+    }
+    score_for(g, parts_.codes, parts_.scales, s.members, s);
+    best_of(s.scores.data(), s.members.size(), count, s.ranked);
+    for (std::size_t i = 0; i < s.ranked.size(); ++i) s.near[g * count + i] = s.members[id_of(s.ranked[i])];
+  }
+  return s.near;
+}
+
+void Router::append_list(std::uint32_t query, std::vector<Id>& out) const {
+  const std::uint32_t first = parts_.list_offsets[query], last = parts_.list_offsets[query + 1];
+  const std::size_t before = out.size();
+  out.resize(before + last - first);
+  Id* next = out.data() + before;
+  Id id = 0;
+  for (std::uint32_t i = first; i < last; ++i) {
+    const std::uint16_t gap = parts_.gaps[i];
+    id += gap;
+    *next = id;
+    next += gap != kFullGap ? 1 : 0;
+  }
+  out.resize(static_cast<std::size_t>(next - out.data()));
+}
+
+std::size_t Router::bytes() const noexcept {
+  return parts_.projection.bytes() + parts_.centroids.bytes() + parts_.centroid_scales.bytes() +
+         parts_.cluster_offsets.bytes() + parts_.codes.bytes() + parts_.scales.bytes() +
+         parts_.list_offsets.bytes() + parts_.gaps.bytes();
+}
+
+Router Router::from_parts(Parts parts, std::size_t n) {
+  const std::size_t cols = code_cols(parts.projection.rows());
+  const std::size_t queries = parts.scales.size();
+  const std::size_t clusters = parts.centroid_scales.size();
+  check(parts.projection.dtype() == Dtype::f32 && parts.projection.rows() > 0, "the projection is wrong");
+  check(clusters > 0 && queries > 0, "no queries");
+  check(parts.centroids.size() == clusters * cols, "centroids do not match the projection");
+  check(parts.codes.size() == queries * cols, "codes do not match the projection");
+  check_offsets(parts.cluster_offsets, clusters, queries);
+  check_offsets(parts.list_offsets, queries, parts.gaps.size());
+  check_scales(parts.centroid_scales);
+  check_scales(parts.scales);
+  Router router;
+  router.parts_ = std::move(parts);
+  std::vector<Id> list;
+  for (std::size_t q = 0; q < queries; ++q) {
+    list.clear();
+    router.append_list(static_cast<std::uint32_t>(q), list);
+    for (const Id id : list) check(id < n, "a list names a key out of range");
+  }
+  return router;
+}
+
+}  // namespace keyseek

@@ -1,0 +1,144 @@
+// 8-bit codes on 256-bit registers. Bytes are widened to 16 bits in two halves, since the
+// saturating 8-bit multiply of this level would clip products of codes beyond 127.
+
+namespace {
+
+inline __m256i load_bytes(const void* p) {
+  return _mm256_loadu_si256(static_cast<const __m256i*>(p));
+}
+
+/// sums[i] += sum over t < 4 of u8[4 i + t] * s8[4 i + t].
+inline __m256i dot4(__m256i sums, __m256i u8, __m256i s8) {
+  const __m256i even = _mm256_madd_epi16(_mm256_and_si256(u8, _mm256_set1_epi16(0x00ff)),
+                                         _mm256_srai_epi16(_mm256_slli_epi16(s8, 8), 8));
+  const __m256i odd = _mm256_madd_epi16(_mm256_srli_epi16(u8, 8), _mm256_srai_epi16(s8, 8));
+  return _mm256_add_epi32(sums, _mm256_add_epi32(even, odd));
+}
+
+inline std::int32_t total(__m256i sums) {
+  __m128i x = _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1));
+  x = _mm_add_epi32(x, _mm_shuffle_epi32(x, 0x4e));
+  x = _mm_add_epi32(x, _mm_shuffle_epi32(x, 0xb1));
+  return _mm_cvtsi128_si32(x);
+}
+
+template <int G>
+void score_codes_group(const std::uint8_t* codes, const float* scales, const Id* ids,
+                       std::size_t n, const CodeTile& tile, float* out, std::size_t out_stride) {
+  constexpr std::size_t kAhead = 8;
+  const auto prefetch = [&](std::size_t j) {
+    const std::uint8_t* row = codes + std::size_t{ids[j]} * tile.cols;
+    for (std::size_t b = 0; b < tile.cols; b += 64) __builtin_prefetch(row + b);
+  };
+  for (std::size_t j = 0; j < n && j < kAhead; ++j) prefetch(j);
+  for (std::size_t i = 0; i < n; ++i) {
+    if (i + kAhead < n) prefetch(i + kAhead);
+    const std::uint8_t* row = codes + std::size_t{ids[i]} * tile.cols;
+    __m256i sums[G];
+    for (auto& sum : sums) sum = _mm256_setzero_si256();
+    std::size_t j = 0;
+    for (; j + 32 <= tile.cols; j += 32) {
+      const __m256i key = load_bytes(row + j);
+      for (int g = 0; g < G; ++g) {
+        sums[g] = dot4(sums[g], key, load_bytes(tile.queries + static_cast<std::size_t>(g) * tile.cols + j));
+      }
+    }
+    if (j < tile.cols) {  // 16 bytes are left
+      const auto half = [](const void* p) {
+        return _mm256_zextsi128_si256(_mm_loadu_si128(static_cast<const __m128i*>(p)));
+      };
+      for (int g = 0; g < G; ++g) {
+        sums[g] = dot4(sums[g], half(row + j), half(tile.queries + static_cast<std::size_t>(g) * tile.cols + j));
+      }
+    }
+    const float key_scale = scales[ids[i]];
+    for (int g = 0; g < G; ++g) {
+      out[static_cast<std::size_t>(g) * out_stride + i] =
+          tile.scale[g] * key_scale * static_cast<float>(total(sums[g]) - tile.correction[g]);
+    }
+  }
+}
+
+void score_codes(const std::uint8_t* codes, const float* scales, const Id* ids, std::size_t n,
+                 const CodeTile& tile, float* out, std::size_t out_stride) {
+  switch (tile.group) {
+    case 1: return score_codes_group<1>(codes, scales, ids, n, tile, out, out_stride);
+    case 2: return score_codes_group<2>(codes, scales, ids, n, tile, out, out_stride);
+    case 3: return score_codes_group<3>(codes, scales, ids, n, tile, out, out_stride);
+    default: return score_codes_group<4>(codes, scales, ids, n, tile, out, out_stride);
+  }
+}
+
+/// Keeps those of 8 keys whose score is above the threshold.
+inline void keep_above(__m256i sums, std::size_t first, std::size_t g, const float* key_scales,
+                       const CodeTile& tile, const ScanSink& sink) {
+  const __m256 key_scale = _mm256_loadu_ps(key_scales + first);
+  const __m256i dots = _mm256_sub_epi32(sums, _mm256_set1_epi32(tile.correction[g]));
+  const __m256 score = _mm256_mul_ps(_mm256_mul_ps(_mm256_set1_ps(tile.scale[g]), key_scale),
+                                     _mm256_cvtepi32_ps(dots));
+  const __m256 above = _mm256_cmp_ps(score, _mm256_set1_ps(sink.threshold[g]), _CMP_GT_OQ);
+  const __m256 real = _mm256_cmp_ps(key_scale, _mm256_setzero_ps(), _CMP_GT_OQ);
+  auto mask = static_cast<unsigned>(_mm256_movemask_ps(_mm256_and_ps(above, real)));
+  if (mask == 0) return;
+  alignas(32) float scores[8];
+  _mm256_store_ps(scores, score);
+  for (; mask != 0; mask &= mask - 1) {
+    const auto i = static_cast<std::size_t>(__builtin_ctz(mask));
+    const std::size_t at = g * sink.stride + sink.count[g]++;
+    sink.ids[at] = static_cast<Id>(first + i);
+    sink.scores[at] = scores[i];
+  }
+}
+
+template <int G>
+void scan_group(const CodeBlocks& blocks, const CodeTile& tile, const ScanSink& sink) {
+  for (int g = 0; g < G; ++g) sink.count[g] = 0;
+  for (std::size_t b = blocks.first; b < blocks.last; ++b) {
+    const std::uint8_t* codes = blocks.codes + b * 16 * tile.cols;
+    __m256i sums[G][2];
+    for (auto& pair : sums) pair[0] = pair[1] = _mm256_setzero_si256();
+    for (std::size_t j = 0; j < tile.cols; j += 4) {
+      const __m256i low = load_bytes(codes + j * 16);
+      const __m256i high = load_bytes(codes + j * 16 + 32);
+      for (int g = 0; g < G; ++g) {
+        std::int32_t piece;
+        __builtin_memcpy(&piece, tile.queries + static_cast<std::size_t>(g) * tile.cols + j, 4);
+        const __m256i query = _mm256_set1_epi32(piece);
+        sums[g][0] = dot4(sums[g][0], low, query);
+        sums[g][1] = dot4(sums[g][1], high, query);
+      }
+    }
+    for (int g = 0; g < G; ++g) {
+      keep_above(sums[g][0], b * 16, static_cast<std::size_t>(g), blocks.scales, tile, sink);
+      keep_above(sums[g][1], b * 16 + 8, static_cast<std::size_t>(g), blocks.scales, tile, sink);
+    }
+  }
+}
+
+void scan_blocks(const CodeBlocks& blocks, const CodeTile& tile, const ScanSink& sink) {
+  switch (tile.group) {
+    case 1: return scan_group<1>(blocks, tile, sink);
+    case 2: return scan_group<2>(blocks, tile, sink);
+    case 3: return scan_group<3>(blocks, tile, sink);
+    default: return scan_group<4>(blocks, tile, sink);
+  }
+}
+
+std::size_t select_above(const float* scores, std::size_t n, float threshold, std::uint32_t* out) {
+  std::size_t count = 0;
+  for (std::size_t j = 0; j < n; ++j) {
+    out[count] = static_cast<std::uint32_t>(j);
+    count += scores[j] > threshold ? 1U : 0U;
+  }
+  return count;
+}
+
+void rank_descending(const std::uint64_t* items, std::size_t n, std::uint32_t* rank) {
+  for (std::size_t i = 0; i < n; ++i) {
+    std::uint32_t larger = 0;
+    for (std::size_t j = 0; j < n; ++j) larger += items[j] > items[i] ? 1U : 0U;
+    rank[i] = larger;
+  }
+}
+
+}  // namespace

@@ -1,0 +1,85 @@
+// 8-bit codes for instruction sets without an 8-bit dot product. Plain loops over 16
+// elements, which compilers turn into widening multiplies.
+
+namespace {
+
+inline std::int32_t code_dot(const std::uint8_t* key, const std::int8_t* query, std::size_t cols) {
+  std::int32_t sum = 0;
+  for (std::size_t j = 0; j < cols; j += 16) {
+    for (std::size_t t = 0; t < 16; ++t) {
+      sum += static_cast<std::int32_t>(key[j + t]) * static_cast<std::int32_t>(query[j + t]);
+    }
+  }
+  return sum;
+}
+
+inline float code_score(std::int32_t dot, std::size_t g, float key_scale, const CodeTile& tile) {
+  return tile.scale[g] * key_scale * static_cast<float>(dot - tile.correction[g]);
+}
+
+void score_codes(const std::uint8_t* codes, const float* scales, const Id* ids, std::size_t n,
+                 const CodeTile& tile, float* out, std::size_t out_stride) {
+  constexpr std::size_t kAhead = 8;
+  for (std::size_t j = 0; j < n; ++j) {
+    if (j + kAhead < n) {
+      const std::uint8_t* ahead = codes + ids[j + kAhead] * tile.cols;
+      for (std::size_t b = 0; b < tile.cols; b += 64) __builtin_prefetch(ahead + b);
+    }
+    const std::uint8_t* key = codes + ids[j] * tile.cols;
+    for (std::size_t g = 0; g < tile.group; ++g) {
+      out[g * out_stride + j] =
+          code_score(code_dot(key, tile.queries + g * tile.cols, tile.cols), g, scales[ids[j]], tile);
+    }
+  }
+}
+
+/// Sums of one block for one query: 16 keys, 4 elements a piece.
+inline void block_dots(const std::uint8_t* block, const std::int8_t* query, std::size_t cols,
+                       std::int32_t* dots) {
+  for (std::size_t i = 0; i < 16; ++i) dots[i] = 0;
+  for (std::size_t j = 0; j < cols; j += 4) {
+    const std::uint8_t* piece = block + j * 16;
+    for (std::size_t i = 0; i < 16; ++i) {
+      for (std::size_t t = 0; t < 4; ++t) {
+        dots[i] += static_cast<std::int32_t>(piece[i * 4 + t]) * static_cast<std::int32_t>(query[j + t]);
+      }
+    }
+  }
+}
+
+void scan_blocks(const CodeBlocks& blocks, const CodeTile& tile, const ScanSink& sink) {
+  for (std::size_t g = 0; g < tile.group; ++g) sink.count[g] = 0;
+  for (std::size_t b = blocks.first; b < blocks.last; ++b) {
+    const float* scales = blocks.scales + b * 16;
+    for (std::size_t g = 0; g < tile.group; ++g) {
+      std::int32_t dots[16];
+      block_dots(blocks.codes + b * 16 * tile.cols, tile.queries + g * tile.cols, tile.cols, dots);
+      for (std::size_t i = 0; i < 16; ++i) {
+        const float score = code_score(dots[i], g, scales[i], tile);
+        const std::size_t at = g * sink.stride + sink.count[g];
+        sink.ids[at] = static_cast<Id>(b * 16 + i);
+        sink.scores[at] = score;
+        sink.count[g] += score > sink.threshold[g] && scales[i] > 0.0F ? 1U : 0U;
+      }
+    }
+  }
+}
+
+std::size_t select_above(const float* scores, std::size_t n, float threshold, std::uint32_t* out) {
+  std::size_t count = 0;
+  for (std::size_t j = 0; j < n; ++j) {
+    out[count] = static_cast<std::uint32_t>(j);
+    count += scores[j] > threshold ? 1U : 0U;
+  }
+  return count;
+}
+
+void rank_descending(const std::uint64_t* items, std::size_t n, std::uint32_t* rank) {
+  for (std::size_t i = 0; i < n; ++i) {
+    std::uint32_t larger = 0;
+    for (std::size_t j = 0; j < n; ++j) larger += items[j] > items[i] ? 1U : 0U;
+    rank[i] = larger;
+  }
+}
+
+}  // namespace

@@ -1,0 +1,47 @@
+#include "score/codes.hpp"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+
+namespace keyseek {
+namespace {
+
+float scale_of(const float* row, std::size_t d) {
+  float largest = 0.0F;
+  for (std::size_t j = 0; j < d; ++j) largest = std::max(largest, std::fabs(row[j]));
+  const float scale = largest / 127.0F;
+  return std::isnormal(scale) ? scale : 1.0F;
+}
+
+/// x * inverse, rounded to the nearest integer (even when halfway) within [-127, 127].
+/// Adding 1.5 * 2^23 leaves the integer in the low bits, which vectorises everywhere.
+std::int32_t nearest_code(float x, float inverse) {
+  const float clamped = std::clamp(x * inverse, -127.0F, 127.0F);
+  return std::bit_cast<std::int32_t>(clamped + 0x1.8p23F) - std::bit_cast<std::int32_t>(0x1.8p23F);
+}
+
+}  // namespace
+
+float encode_key(const float* row, std::size_t d, std::uint8_t* code) {
+  const float scale = scale_of(row, d);
+  const float inverse = 1.0F / scale;
+  for (std::size_t j = 0; j < d; ++j) code[j] = static_cast<std::uint8_t>(nearest_code(row[j], inverse) + 128);
+  std::fill(code + d, code + code_cols(d), std::uint8_t{128});
+  return scale;
+}
+
+QueryCode encode_query(const float* row, std::size_t d, std::int8_t* code) {
+  const float scale = scale_of(row, d);
+  const float inverse = 1.0F / scale;
+  std::int32_t sum = 0;
+  for (std::size_t j = 0; j < d; ++j) {
+    const std::int32_t value = nearest_code(row[j], inverse);
+    code[j] = static_cast<std::int8_t>(value);
+    sum += value;
+  }
+  std::fill(code + d, code + code_cols(d), std::int8_t{0});
+  return {scale, 128 * sum};
+}
+
+}  // namespace keyseek

@@ -1,0 +1,39 @@
+// AVX2 + FMA + F16C.
+#include <immintrin.h>
+
+#include <xsimd/xsimd.hpp>
+
+#include "score/kernels.hpp"
+
+namespace keyseek {
+
+using Arch = xsimd::fma3<xsimd::avx2>;
+
+namespace {
+
+inline xsimd::batch<float, Arch> load_f16(const std::uint16_t* p) {
+  return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+inline xsimd::batch<float, Arch> load_bf16(const std::uint16_t* p) {
+  const __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
+}
+inline xsimd::batch<float, Arch> load_i8(const std::int8_t* p) {
+  return _mm256_cvtepi32_ps(
+      _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+}
+
+}  // namespace
+
+#include "score/float_rows.inl"
+#include "score/code_rows_avx2.inl"
+
+extern const Kernels kAvx2Kernels = {
+    Isa::avx2,
+    {score_rows<LoadF32>, score_rows<LoadF16>, score_rows<LoadBF16>, score_rows<LoadI8>},
+    score_codes,
+    scan_blocks,
+    select_above,
+    rank_descending};
+
+}  // namespace keyseek

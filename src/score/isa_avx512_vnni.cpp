@@ -1,0 +1,32 @@
+// AVX-512 with the 8-bit dot product (VNNI).
+#include <immintrin.h>
+
+#include <xsimd/xsimd.hpp>
+
+#include "score/kernels.hpp"
+
+namespace keyseek {
+
+using Arch = xsimd::avx512bw;
+
+namespace {
+
+inline __m512i dot4(__m512i sums, __m512i u8, __m512i s8) {
+  return _mm512_dpbusd_epi32(sums, u8, s8);
+}
+
+}  // namespace
+
+#include "score/load_avx512.inl"
+#include "score/float_rows.inl"
+#include "score/code_rows_avx512.inl"
+
+extern const Kernels kAvx512VnniKernels = {
+    Isa::avx512_vnni,
+    {score_rows<LoadF32>, score_rows<LoadF16>, score_rows<LoadBF16>, score_rows<LoadI8>},
+    score_codes,
+    scan_blocks,
+    select_above,
+    rank_descending};
+
+}  // namespace keyseek

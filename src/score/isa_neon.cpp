@@ -1,0 +1,42 @@
+// AArch64: the portable sources, compiled with NEON and its half-precision conversions.
+#if defined(__aarch64__)
+#include <arm_neon.h>
+
+#include <xsimd/xsimd.hpp>
+
+#include "score/kernels.hpp"
+
+namespace keyseek {
+
+using Arch = xsimd::neon64;
+
+namespace {
+
+inline xsimd::batch<float, Arch> load_f16(const std::uint16_t* p) {
+  return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p)));
+}
+inline xsimd::batch<float, Arch> load_bf16(const std::uint16_t* p) {
+  return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16));
+}
+inline xsimd::batch<float, Arch> load_i8(const std::int8_t* p) {
+  std::int32_t packed;
+  __builtin_memcpy(&packed, p, 4);
+  const int16x8_t wide = vmovl_s8(vreinterpret_s8_s32(vdup_n_s32(packed)));
+  return vcvtq_f32_s32(vmovl_s16(vget_low_s16(wide)));
+}
+
+}  // namespace
+
+#include "score/float_rows.inl"
+#include "score/code_rows_portable.inl"
+
+extern const Kernels kNeonKernels = {
+    Isa::neon,
+    {score_rows<LoadF32>, score_rows<LoadF16>, score_rows<LoadBF16>, score_rows<LoadI8>},
+    score_codes,
+    scan_blocks,
+    select_above,
+    rank_descending};
+
+}  // namespace keyseek
+#endif

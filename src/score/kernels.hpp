@@ -1,0 +1,76 @@
+/// The table of functions that exists once per instruction set.
+///
+/// Only plain pointers and numbers cross this border: the units behind it are compiled
+/// with different instruction sets, so nothing they instantiate may be shared.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "keyseek/matrix.hpp"
+#include "keyseek/score.hpp"
+
+namespace keyseek {
+
+/// A tile of at most kMaxTile encoded queries. Score of key i for query g:
+/// scale[g] * key_scale[i] * (sum_j code_ij * query_gj - correction[g]), with codes plus 128.
+struct CodeTile {
+  static constexpr std::size_t kMaxTile = 4;
+  const std::int8_t* queries;  ///< [G, cols], rows without gaps
+  const float* scale;
+  const std::int32_t* correction;
+  std::size_t group;  ///< G
+  std::size_t cols;   ///< a multiple of 16
+};
+
+/// A range of interleaved blocks: block b holds keys [16 b, 16 b + 16), as cols / 4 pieces
+/// of 16 x 4 bytes.
+struct CodeBlocks {
+  const std::uint8_t* codes;
+  const float* scales;  ///< one per key, zero in the padding of the last block
+  std::size_t first;    ///< blocks [first, last)
+  std::size_t last;
+};
+
+/// Where a block scan leaves the keys above a query's threshold, in order of id.
+struct ScanSink {
+  Id* ids;           ///< room for 16 * (last - first) of each query
+  float* scores;     ///< likewise
+  std::size_t stride;      ///< from one query's room to the next's
+  const float* threshold;  ///< [G]: keys with a score > threshold are kept
+  std::size_t* count;      ///< [G]: written
+};
+
+/// Stored keys of one element type against f32 queries.
+using ScoreRows = void (*)(const void* keys, std::size_t stride, const Id* ids, std::size_t n,
+                           const float* queries, std::size_t query_stride, std::size_t group,
+                           std::size_t d, float* out);
+
+struct Kernels {
+  Isa isa;
+  /// By Dtype; out[j * G + g], ids may be null (rows 0, 1, ...).
+  ScoreRows score_rows[4];
+  /// Code rows named by ids: out[g * out_stride + j].
+  void (*score_codes)(const std::uint8_t* codes, const float* scales, const Id* ids, std::size_t n,
+                      const CodeTile& tile, float* out, std::size_t out_stride);
+  void (*scan_blocks)(const CodeBlocks& blocks, const CodeTile& tile, const ScanSink& sink);
+  /// Indices j with scores[j] > threshold, ascending, into out (room for n); returns how many.
+  std::size_t (*select_above)(const float* scores, std::size_t n, float threshold,
+                              std::uint32_t* out);
+  /// rank[i] = how many of the n distinct items are larger than item i. Quadratic: for short lists.
+  void (*rank_descending)(const std::uint64_t* items, std::size_t n, std::uint32_t* rank);
+};
+
+/// One per compiled level, in dispatch.cpp's order.
+extern const Kernels kBaselineKernels;
+extern const Kernels kAvx2Kernels;
+extern const Kernels kAvx512Kernels;
+extern const Kernels kAvx512VnniKernels;
+extern const Kernels kNeonKernels;
+
+/// Functions of the level in use.
+[[nodiscard]] const Kernels& kernels();
+/// Functions of a level that `available_isas()` lists.
+[[nodiscard]] const Kernels& kernels_for(Isa isa);
+
+}  // namespace keyseek

@@ -1,0 +1,224 @@
+#include "keyseek/key_store.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "base/fail.hpp"
+#include "base/parallel.hpp"
+#include "score/codes.hpp"
+
+namespace keyseek {
+namespace {
+
+constexpr std::size_t kChunk = 1024;  // rows a thread takes at a time
+
+/// Per-channel sums over rows, in an order that does not depend on the number of threads.
+template <class Add>
+std::vector<double> channel_sums(AnyMatrixView m, const Execution& run, const Add& add) {
+  const std::size_t d = m.cols;
+  std::vector<std::vector<double>> partial((m.rows + kChunk - 1) / kChunk, std::vector<double>(d));
+  parallel_for(m.rows, kChunk, {run.threads, {}}, "", [&](std::size_t begin, std::size_t end, int) {
+    std::vector<float> row(d);
+    std::vector<double>& sums = partial[begin / kChunk];
+    for (std::size_t i = begin; i < end; ++i) {
+      m.copy_row(i, row.data());
+      for (std::size_t j = 0; j < d; ++j) sums[j] += add(row[j], j);
+    }
+  });
+  std::vector<double> sums(d);
+  for (const auto& part : partial)
+    for (std::size_t j = 0; j < d; ++j) sums[j] += part[j];
+  return sums;
+}
+
+AlignedVector<float> channel_means(AnyMatrixView keys, const Execution& run) {
+  const auto sums = channel_sums(keys, run, [](float x, std::size_t) { return double{x}; });
+  AlignedVector<float> mean(keys.cols);
+  for (std::size_t j = 0; j < keys.cols; ++j) {
+    mean[j] = static_cast<float>(sums[j] / static_cast<double>(keys.rows));
+  }
+  return mean;
+}
+
+/// sqrt(rms of the centred keys / rms of the queries) of each channel: the rounding errors
+/// of both sides then weigh the same. Channels that never vary get 1.
+AlignedVector<float> channel_scales(AnyMatrixView keys, MatrixView<float> queries,
+                                    const AlignedVector<float>& mean, const Execution& run) {
+  const std::size_t d = keys.cols;
+  const auto key_power = channel_sums(keys, run, [&](float x, std::size_t j) {
+    const double centred = double{x} - double{mean[j]};
+    return centred * centred;
+  });
+  std::vector<double> query_power(d, 1.0);
+  if (!queries.empty()) {
+    query_power = channel_sums(AnyMatrixView::of(queries), run,
+                               [](float x, std::size_t) { return double{x} * double{x}; });
+    for (double& power : query_power) power /= static_cast<double>(queries.rows);
+  }
+  AlignedVector<float> channel(d);
+  for (std::size_t j = 0; j < d; ++j) {
+    const double power = key_power[j] / static_cast<double>(keys.rows);
+    const double ratio = std::pow(power / query_power[j], 0.25);
+    const auto scale = static_cast<float>(ratio);
+    channel[j] = std::isnormal(scale) ? scale : 1.0F;
+  }
+  return channel;
+}
+
+std::size_t coded_rows(CodeLayout layout, std::size_t n) {
+  if (layout == CodeLayout::rows) return n;
+  return (n + KeyStore::kBlock - 1) / KeyStore::kBlock * KeyStore::kBlock;
+}
+
+/// Puts key i's code where the layout keeps it.
+void place(const std::uint8_t* code, CodeLayout layout, std::size_t cols, std::size_t i,
+           AlignedVector<std::uint8_t>& codes) {
+  if (layout == CodeLayout::rows) {
+    std::copy_n(code, cols, codes.data() + i * cols);
+    return;
+  }
+  constexpr std::size_t kPiece = 4;
+  std::uint8_t* lane = codes.data() + i / KeyStore::kBlock * KeyStore::kBlock * cols + i % KeyStore::kBlock * kPiece;
+  for (std::size_t j = 0; j < cols; j += kPiece) std::copy_n(code + j, kPiece, lane + j * KeyStore::kBlock);
+}
+
+void encode_rows(AnyMatrixView keys, std::size_t first, const float* mean, const float* channel,
+                 CodeLayout layout, const Execution& run, AlignedVector<std::uint8_t>& codes,
+                 AlignedVector<float>& scales) {
+  const std::size_t d = keys.cols;
+  parallel_for(keys.rows, kChunk, run, "encoding keys",
+               [&](std::size_t begin, std::size_t end, int) {
+                 std::vector<float> row(d);
+                 std::vector<std::uint8_t> code(code_cols(d));
+                 for (std::size_t i = begin; i < end; ++i) {
+                   keys.copy_row(i, row.data());
+                   for (std::size_t j = 0; j < d; ++j) row[j] = (row[j] - mean[j]) / channel[j];
+                   scales[first + i] = encode_key(row.data(), d, code.data());
+                   place(code.data(), layout, code.size(), first + i, codes);
+                 }
+               });
+}
+
+}  // namespace
+
+KeyStore KeyStore::encode(AnyMatrixView keys, MatrixView<float> queries, CodeLayout layout,
+                          const Execution& run) {
+  run.validate();
+  require(keys.rows > 0, "keys is empty");
+  require(keys.cols > 0, "keys have dimension 0");
+  require(keys.rows < kNoId, "keys has {} rows, at most {} can be numbered", keys.rows, kNoId - 1);
+  require(queries.empty() || queries.cols == keys.cols, "queries have dimension {}, keys have {}",
+          queries.cols, keys.cols);
+  require_finite(keys, "keys");
+  if (!queries.empty()) require_finite(AnyMatrixView::of(queries), "queries");
+
+  KeyStore store;
+  store.keys_ = AnyMatrix::copy_of(keys);
+  store.layout_ = layout;
+  AlignedVector<float> mean = channel_means(keys, run);
+  AlignedVector<float> channel = channel_scales(keys, queries, mean, run);
+  const std::size_t rows = coded_rows(layout, keys.rows);
+  AlignedVector<std::uint8_t> codes(rows * store.code_cols(), 128);
+  AlignedVector<float> scales(rows, 0.0F);
+  encode_rows(keys, 0, mean.data(), channel.data(), layout, run, codes, scales);
+  store.codes_ = SharedArray(std::move(codes));
+  store.scales_ = SharedArray(std::move(scales));
+  store.mean_ = SharedArray(std::move(mean));
+  store.channel_ = SharedArray(std::move(channel));
+  return store;
+}
+
+KeyStore KeyStore::appended(AnyMatrixView keys) const {
+  require(size() > 0, "keys cannot be appended to an empty store");
+  require(keys.cols == dim(), "keys have dimension {}, the index has {}", keys.cols, dim());
+  require(keys.dtype == keys_.dtype(), "keys are {}, the index holds {}", to_string(keys.dtype),
+          to_string(keys_.dtype()));
+  require(keys.rows < kNoId - size(), "keys has {} rows, too many behind {}", keys.rows, size());
+  require_finite(keys, "keys");
+  const std::size_t n = size() + keys.rows;
+
+  AlignedVector<std::byte> stored(n * dim() * size_of(keys.dtype));
+  const AnyMatrix added = AnyMatrix::copy_of(keys);
+  std::memcpy(stored.data(), keys_.view().data, keys_.bytes());
+  if (added.bytes() > 0) std::memcpy(stored.data() + keys_.bytes(), added.view().data, added.bytes());
+
+  KeyStore store = *this;
+  store.keys_ = AnyMatrix(SharedArray(std::move(stored)), keys.dtype, n, dim());
+  const std::size_t rows = coded_rows(layout_, n);
+  AlignedVector<std::uint8_t> codes(codes_.begin(), codes_.end());
+  AlignedVector<float> scales(scales_.begin(), scales_.end());
+  codes.resize(rows * code_cols(), 128);
+  scales.resize(rows, 0.0F);
+  encode_rows(keys, size(), mean_.data(), channel_.data(), layout_, {1, {}}, codes, scales);
+  store.codes_ = SharedArray(std::move(codes));
+  store.scales_ = SharedArray(std::move(scales));
+  return store;
+}
+
+std::size_t KeyStore::code_bytes() const noexcept {
+  return codes_.bytes() + scales_.bytes() + mean_.bytes() + channel_.bytes();
+}
+
+EncodedQueries KeyStore::encode_queries(MatrixView<float> queries) const {
+  EncodedQueries out;
+  encode_queries(queries, out);
+  return out;
+}
+
+void KeyStore::encode_queries(MatrixView<float> queries, EncodedQueries& out) const {
+  require(queries.cols == dim(), "queries have dimension {}, the keys have {}", queries.cols, dim());
+  const std::size_t d = dim();
+  if (out.codes.rows() != queries.rows || out.codes.cols() != code_cols()) {
+    out.codes = Matrix<std::int8_t>(queries.rows, code_cols());
+    out.scale.resize(queries.rows);
+    out.correction.resize(queries.rows);
+    out.offset.resize(queries.rows);
+    out.row.resize(d);
+  }
+  for (std::size_t g = 0; g < queries.rows; ++g) {
+    const float* query = queries.row(g);
+    float* row = out.row.data();
+    float offset = 0.0F;
+    for (std::size_t j = 0; j < d; ++j) {
+      row[j] = query[j] * channel_[j];
+      offset += query[j] * mean_[j];
+    }
+    const QueryCode code = encode_query(row, d, out.codes.row(g));
+    out.scale[g] = code.scale;
+    out.correction[g] = code.correction;
+    out.offset[g] = offset;
+  }
+}
+
+KeyStore::Parts KeyStore::parts() const { return {keys_, codes_, scales_, mean_, channel_, layout_}; }
+
+KeyStore KeyStore::from_parts(Parts parts) {
+  KeyStore store;
+  store.keys_ = std::move(parts.keys);
+  store.layout_ = parts.layout;
+  const std::size_t rows = coded_rows(parts.layout, store.size());
+  const auto check = [](bool ok, const char* what) {
+    if (!ok) fail(ErrorCode::corrupt, "key store: {}", what);
+  };
+  check(store.size() > 0 && store.dim() > 0, "no keys");
+  check(parts.codes.size() == rows * store.code_cols(), "codes do not match the keys");
+  check(parts.scales.size() == rows, "scales do not match the keys");
+  check(parts.mean.size() == store.dim(), "mean does not match the dimension");
+  check(parts.channel.size() == store.dim(), "channel scales do not match the dimension");
+  for (std::size_t i = 0; i < rows; ++i) {
+    const float scale = parts.scales[i];
+    check(i < store.size() ? std::isfinite(scale) && scale > 0.0F : scale == 0.0F, "a scale is wrong");
+  }
+  for (std::size_t j = 0; j < store.dim(); ++j) {
+    check(std::isfinite(parts.mean[j]), "a mean is not finite");
+    check(std::isfinite(parts.channel[j]) && parts.channel[j] > 0.0F, "a channel scale is wrong");
+  }
+  store.codes_ = std::move(parts.codes);
+  store.scales_ = std::move(parts.scales);
+  store.mean_ = std::move(parts.mean);
+  store.channel_ = std::move(parts.channel);
+  return store;
+}
+
+}  // namespace keyseek

@@ -1,0 +1,228 @@
+#include "search/projection_search.hpp"
+
+#include <algorithm>
+#include <functional>
+#include <limits>
+
+#include "knn/block_scan.hpp"
+#include "keyseek/score.hpp"
+#include "score/kernels.hpp"
+#include "search/scratch.hpp"
+
+namespace keyseek {
+namespace {
+
+constexpr float kNothing = -std::numeric_limits<float>::infinity();
+// Keys scored at once: enough to hide memory latency, few enough that the thresholds they
+// raise spare the next batch.
+constexpr std::size_t kBatch = 256;
+
+/// One search: what it reads, what it works in, what it counts.
+class ProjectionSearch {
+ public:
+  ProjectionSearch(const SearchSpace& space, MatrixView<float> queries, const SearchParams& params,
+                   const Dials& dials, SearchScratch::State& scratch, Hits& hits)
+      : space_(space), queries_(queries), params_(params), dials_(dials), s_(scratch), hits_(hits),
+        group_(queries.rows), top_count_(scratch.top_count) {
+    const std::size_t n = space.store.size();
+    budget_ = std::min(params.max_scanned, n);
+    pool_ = std::min(n, std::max<std::size_t>(
+                            params.k, dials.pool > 0 ? dials.pool : rerank_pool(params.k, space.store.dim())));
+    s_.visited.resize(n);
+    s_.expanded.resize(n);
+    if (s_.top.size() < group_) {
+      s_.top.resize(group_);
+      s_.top_count.resize(group_);
+      s_.top_threshold.resize(group_);
+    }
+    for (std::size_t g = 0; g < group_; ++g) {
+      s_.pools[g].reset(pool_);
+      s_.top_count[g] = 0;
+      s_.top_threshold[g] = kNothing;
+    }
+    space.store.encode_queries(queries, s_.encoded);
+  }
+
+  void run() {
+    seed_from_previous();
+    seed_from_router();
+    if (scanned_ == 0) visit(space_.graph.entry_points());
+    score_new();
+    while (dials_.expand > 0 && choose_frontier()) {
+      follow_links();
+      score_new();
+    }
+    finish();
+  }
+
+ private:
+  /// Marks keys as visited and queues the fresh ones for scoring.
+  void visit(std::span<const Id> keys) {
+    if (s_.scanned.size() < scanned_ + keys.size()) s_.scanned.resize(2 * (scanned_ + keys.size()));
+    Id* fresh = s_.scanned.data() + scanned_;
+    const std::size_t added = s_.visited.add(keys, fresh);
+    const std::size_t allowed = std::min(added, budget_ - scanned_);
+    if (allowed < added) s_.visited.clear({fresh + allowed, added - allowed});
+    scanned_ += allowed;
+  }
+
+  void seed_from_previous() {
+    visit(s_.previous);
+  }
+
+  void seed_from_router() {
+    const Router& router = space_.router;
+    if (dials_.lists == 0 || router.empty()) return;
+    for (const std::uint32_t query : router.nearest(queries_, dials_.probes, dials_.lists, s_.route)) {
+      if (query == kNoId) continue;
+      s_.list.clear();
+      router.append_list(query, s_.list);
+      hits_.stats.bytes_read += router.list_bytes(query);
+      visit(s_.list);
+    }
+  }
+
+  /// Scores what was visited since the last call and sorts it into the pools.
+  void score_new() {
+    s_.scores.resize(CodeTile::kMaxTile * kBatch);
+    s_.selected.resize(kBatch);
+    while (scored_ < scanned_) {
+      const std::size_t count = std::min(kBatch, scanned_ - scored_);
+      const Id* ids = s_.scanned.data() + scored_;
+      for (std::size_t first = 0; first < group_; first += CodeTile::kMaxTile) {
+        const std::size_t tile = std::min(CodeTile::kMaxTile, group_ - first);
+        kernels().score_codes(space_.store.codes(), space_.store.scales(), ids, count,
+                              tile_of(s_.encoded, first, tile), s_.scores.data(), kBatch);
+        for (std::size_t g = 0; g < tile; ++g) keep(first + g, ids, s_.scores.data() + g * kBatch, count);
+      }
+      scored_ += count;
+    }
+  }
+
+  void keep(std::size_t g, const Id* ids, const float* scores, std::size_t count) {
+    Pool& pool = s_.pools[g];
+    const std::size_t above = kernels().select_above(scores, count, pool.threshold(), s_.selected.data());
+    if (above == 0) return;
+    std::vector<Ranked>& top = s_.top[g];
+    top.resize(top_count_[g] + above);
+    Ranked* item = pool.add_room(above);
+    Ranked* candidate = top.data() + top_count_[g];
+    for (std::size_t i = 0; i < above; ++i) {
+      const std::uint32_t j = s_.selected[i];
+      item[i] = ranked(scores[j], ids[j]);
+      *candidate = item[i];
+      candidate += scores[j] > s_.top_threshold[g] ? 1 : 0;
+    }
+    top_count_[g] = static_cast<std::size_t>(candidate - top.data());
+    pool.settle();
+  }
+
+  /// Of every query's best `expand` keys, those not expanded yet, behind s_.expansions.
+  bool choose_frontier() {
+    followed_ = expanded_;
+    for (std::size_t g = 0; g < group_; ++g) {
+      std::vector<Ranked>& top = s_.top[g];
+      const std::size_t ranks = dials_.expand;
+      if (top_count_[g] > ranks) {
+        std::nth_element(top.begin(), top.begin() + static_cast<std::ptrdiff_t>(ranks - 1),
+                         top.begin() + static_cast<std::ptrdiff_t>(top_count_[g]), std::greater<>());
+        top_count_[g] = ranks;
+        s_.top_threshold[g] = score_of(top[ranks - 1]);
+      }
+      s_.list.resize(top_count_[g]);
+      for (std::size_t i = 0; i < top_count_[g]; ++i) s_.list[i] = id_of(top[i]);
+      if (s_.expansions.size() < expanded_ + s_.list.size()) s_.expansions.resize(2 * (expanded_ + s_.list.size()));
+      expanded_ += s_.expanded.add(s_.list, s_.expansions.data() + expanded_);
+    }
+    return expanded_ > followed_ && scanned_ < budget_;
+  }
+
+  void follow_links() {
+    constexpr std::size_t kAhead = 4;  // keys whose links are asked for before they are read
+    for (std::size_t i = followed_; i < expanded_; ++i) {
+      if (i + kAhead < expanded_) prefetch(space_.graph.neighbors(s_.expansions[i + kAhead]));
+      const auto neighbors = space_.graph.neighbors(s_.expansions[i]);
+      hits_.stats.bytes_read += neighbors.size_bytes() + 2 * sizeof(std::uint32_t);
+      visit(neighbors);
+    }
+  }
+
+  static void prefetch(std::span<const Id> links) {
+    const auto* line = reinterpret_cast<const char*>(links.data());
+    for (std::size_t b = 0; b < links.size_bytes(); b += 64) __builtin_prefetch(line + b);
+  }
+
+  void finish() {
+    const AnyMatrixView keys = space_.store.stored();
+    for (std::size_t g = 0; g < group_; ++g) {
+      Pool& pool = s_.pools[g];
+      pool.shrink();
+      hits_.stats.reranked += pool.items().size();
+      rerank(keys, queries_.row(g), params_.k, pool.items(), s_.rerank);
+      store_row(pool.items(), g, params_, hits_);
+    }
+    hits_.stats.scanned = scanned_;
+    hits_.stats.expanded = expanded_;
+    hits_.stats.bytes_read += scanned_ * (space_.store.code_cols() + sizeof(float)) +
+                              hits_.stats.reranked * keys.cols * size_of(keys.dtype);
+    s_.visited.clear({s_.scanned.data(), scanned_});
+    s_.expanded.clear({s_.expansions.data(), expanded_});
+  }
+
+  const SearchSpace& space_;
+  MatrixView<float> queries_;
+  const SearchParams& params_;
+  const Dials& dials_;
+  SearchScratch::State& s_;
+  Hits& hits_;
+  std::size_t group_;
+  std::size_t budget_ = 0;
+  std::size_t pool_ = 0;
+  std::size_t scanned_ = 0;   ///< keys in s_.scanned
+  std::size_t scored_ = 0;    ///< of them
+  std::size_t expanded_ = 0;  ///< keys in s_.expansions
+  std::size_t followed_ = 0;  ///< of them
+  std::vector<std::size_t>& top_count_;
+};
+
+}  // namespace
+
+void begin_step(const SearchParams& params, std::size_t n, std::size_t group, SearchScratch::State& scratch,
+                Hits& hits) {
+  scratch.previous.clear();
+  if (params.previous != nullptr) {
+    for (std::size_t g = 0; g < params.previous->group; ++g) {
+      for (const Id key : params.previous->row_ids(g)) {
+        // The hits may come from an index that held more keys.
+        if (key < n) scratch.previous.push_back(key);
+      }
+    }
+  }
+  if (scratch.pools.size() < group) scratch.pools.resize(group);
+  const std::size_t k = params.k;
+  hits.group = group;
+  hits.k = k;
+  hits.ids.assign(group * k, kNoId);
+  hits.scores.assign(group * k, kNothing);
+  hits.count.assign(group, 0);
+  hits.stats = {};
+}
+
+void store_row(const std::vector<Ranked>& best, std::size_t g, const SearchParams& params, Hits& hits) {
+  std::size_t count = 0;
+  for (const Ranked item : best) {
+    if (params.beta && score_of(item) < score_of(best.front()) - *params.beta) break;
+    hits.ids[g * hits.k + count] = id_of(item);
+    hits.scores[g * hits.k + count] = score_of(item);
+    ++count;
+  }
+  hits.count[g] = count;
+}
+
+void search_projection(const SearchSpace& space, MatrixView<float> queries, const SearchParams& params,
+                       const Dials& dials, SearchScratch::State& scratch, Hits& hits) {
+  ProjectionSearch search(space, queries, params, dials, scratch, hits);
+  search.run();
+}
+
+}  // namespace keyseek

@@ -1,0 +1,31 @@
+/// Joint best-first search over key store, graph and router.
+#pragma once
+
+#include "keyseek/graph.hpp"
+#include "keyseek/key_store.hpp"
+#include "keyseek/router.hpp"
+#include "keyseek/search.hpp"
+#include "search/ranked.hpp"
+
+namespace keyseek {
+
+/// The parts of an index that a search reads.
+struct SearchSpace {
+  const KeyStore& store;  ///< in rows
+  const Graph& graph;
+  const Router& router;   ///< may be empty
+};
+
+/// Searches with the given dials; params are valid for the space.
+void search_projection(const SearchSpace& space, MatrixView<float> queries, const SearchParams& params,
+                       const Dials& dials, SearchScratch::State& scratch, Hits& hits);
+
+/// Takes the previous hits' keys into the scratch, then makes `hits` (which may be the
+/// same object) [G, k] with nothing found. `n` is the number of keys.
+void begin_step(const SearchParams& params, std::size_t n, std::size_t group, SearchScratch::State& scratch,
+                Hits& hits);
+
+/// Copies ranked exact scores into row g, dropping what `beta` excludes.
+void store_row(const std::vector<Ranked>& best, std::size_t g, const SearchParams& params, Hits& hits);
+
+}  // namespace keyseek

@@ -1,0 +1,40 @@
+#include "search/rerank.hpp"
+
+#include <algorithm>
+#include <functional>
+
+#include "score/kernels.hpp"
+
+namespace keyseek {
+
+void keep_best(std::vector<Ranked>& items, std::size_t k) {
+  constexpr std::size_t kShort = 256;  // up to here counting beats sorting
+  const std::size_t n = items.size();
+  if (n <= kShort) {
+    std::uint32_t rank[kShort];
+    Ranked sorted[kShort];
+    kernels().rank_descending(items.data(), n, rank);
+    for (std::size_t i = 0; i < n; ++i) sorted[rank[i]] = items[i];
+    items.assign(sorted, sorted + std::min(n, k));
+    return;
+  }
+  if (n > k) {
+    std::nth_element(items.begin(), items.begin() + static_cast<std::ptrdiff_t>(k), items.end(), std::greater<>());
+    items.resize(k);
+  }
+  std::sort(items.begin(), items.end(), std::greater<>());
+}
+
+void rerank(AnyMatrixView keys, const float* query, std::size_t k, std::vector<Ranked>& items,
+            RerankScratch& scratch) {
+  scratch.ids.resize(items.size());
+  scratch.scores.resize(items.size());
+  for (std::size_t i = 0; i < items.size(); ++i) scratch.ids[i] = id_of(items[i]);
+  kernels().score_rows[static_cast<std::size_t>(keys.dtype)](
+      keys.data, keys.stride, scratch.ids.data(), items.size(), query, keys.cols, 1, keys.cols,
+      scratch.scores.data());
+  for (std::size_t i = 0; i < items.size(); ++i) items[i] = ranked(scratch.scores[i], scratch.ids[i]);
+  keep_best(items, k);
+}
+
+}  // namespace keyseek

@@ -1,0 +1,64 @@
+/// What a SearchScratch holds.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "keyseek/key_store.hpp"
+#include "keyseek/router.hpp"
+#include "keyseek/search.hpp"
+#include "knn/block_scan.hpp"
+#include "search/pool.hpp"
+#include "search/rerank.hpp"
+
+namespace keyseek {
+
+/// A set of keys as bits; cleared by naming its members, so that clearing costs what
+/// filling did.
+class KeySet {
+ public:
+  void resize(std::size_t n) {
+    if (words_.size() * 64 < n) words_.resize((n + 63) / 64);
+  }
+  /// Adds keys and writes those that were not there to `fresh` (room for all); returns
+  /// how many. Without branches: whether a key is new cannot be predicted.
+  std::size_t add(std::span<const Id> keys, Id* fresh) noexcept {
+    Id* next = fresh;
+    for (const Id key : keys) {
+      std::uint64_t& word = words_[key / 64];
+      *next = key;
+      next += (~word >> (key % 64)) & 1U;
+      word |= std::uint64_t{1} << (key % 64);
+    }
+    return static_cast<std::size_t>(next - fresh);
+  }
+  void clear(std::span<const Id> members) noexcept {
+    for (const Id key : members) words_[key / 64] = 0;
+  }
+
+ private:
+  std::vector<std::uint64_t> words_;
+};
+
+struct SearchScratch::State {
+  EncodedQueries encoded;
+  std::vector<Id> previous;            ///< the previous step's hits, with repetitions
+  std::vector<Pool> pools;             ///< [G] best keys by approximate score
+  RerankScratch rerank;
+  BlockScanScratch blocks;
+  // Projection search only:
+  KeySet visited;
+  KeySet expanded;
+  std::vector<Id> scanned;             ///< members of `visited`, in order, and room for more
+  std::vector<Id> expansions;          ///< members of `expanded`, in order, and room for more
+  std::vector<std::vector<Ranked>> top;  ///< [G] keys that may still be expanded, and room for more
+  std::vector<std::size_t> top_count;  ///< [G] how many they are
+  std::vector<float> top_threshold;    ///< [G] score of the last rank that is expanded
+  std::vector<float> scores;           ///< [G, batch]
+  std::vector<std::uint32_t> selected;
+  RouteScratch route;
+  std::vector<Id> list;                ///< one of the router's lists, or candidates to expand
+};
+
+}  // namespace keyseek

@@ -109,26 +109,22 @@ struct Split {
 Split split_newest(std::size_t positions, const TrainingSampleParams& params) {
   const std::size_t steps = params.tuning_runs == 0 ? 1 : params.tuning_steps;
   const std::size_t runs = std::min(params.tuning_runs, positions / 4 / steps);
-  const std::size_t held_out = runs * steps;
+  // The runs lie as far from the training positions as decoding will: up to a horizon, and
+  // no more than a quarter of what there is.
+  const std::size_t block = runs == 0 ? 0 : std::clamp(params.horizon, runs * steps, positions / 4);
   // A share of .07 of 100 is 7, although the product is a little more in binary.
   const double wanted = std::ceil(params.share * static_cast<double>(positions) * (1 - 1e-12));
-  const std::size_t train =
-      std::clamp<std::size_t>(static_cast<std::size_t>(wanted), 1, positions - held_out);
+  const std::size_t train = std::clamp<std::size_t>(static_cast<std::size_t>(wanted), 1, positions - block);
 
-  const std::size_t newest = train + held_out;
-  const std::size_t oldest_taken = positions - newest;
   Split split;
-  std::size_t next = oldest_taken;
-  const auto train_until = [&](std::size_t end) {
-    while (next < end) split.train.push_back(next++);
-  };
+  const std::size_t first = positions - train;
   for (std::size_t run = 0; run < runs; ++run) {
-    // In the middle of its equal part of the newest positions.
-    const std::size_t part = newest / runs;
-    train_until(oldest_taken + run * part + (part - steps) / 2);
-    for (std::size_t s = 0; s < steps; ++s) split.tuning.push_back(next++);
+    // In the middle of its equal part of the block before the training positions.
+    const std::size_t part = block / runs;
+    const std::size_t begin = first - block + run * part + (part - steps) / 2;
+    for (std::size_t s = 0; s < steps; ++s) split.tuning.push_back(begin + s);
   }
-  train_until(positions);
+  for (std::size_t i = first; i < positions; ++i) split.train.push_back(i);
   return split;
 }
 

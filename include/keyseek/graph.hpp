@@ -35,7 +35,7 @@ struct GraphParams {
   std::size_t max_degree = 48;      ///< links per key after reverse links
   double damping = 0.35;            ///< exponent of the popularity a weight is divided by
   std::size_t sampled_lists = 400;  ///< lists counted per key at most
-  std::size_t repair_rank = 50;     ///< so many of each list's best are to be reached from its first
+  std::size_t repair_rank = 0;      ///< so many of each list's best are to be reached from its first; 0: no repair
   std::size_t repair_room = 16;     ///< links per key that `repair` may add beyond max_degree
   std::size_t entry_points = 64;    ///< keys the reachability is counted from
 
@@ -63,6 +63,14 @@ class Graph {
   [[nodiscard]] std::size_t links() const noexcept { return targets_.size(); }
   [[nodiscard]] std::span<const Id> neighbors(Id key) const noexcept {
     return targets_.span().subspan(offsets_[key], offsets_[key + 1] - offsets_[key]);
+  }
+  /// Ask the memory system for what `neighbors` will read.
+  void prefetch_place(Id key) const noexcept { __builtin_prefetch(offsets_.data() + key); }
+  void prefetch_links(Id key) const noexcept {
+    constexpr std::uint32_t kPerLine = 64 / sizeof(Id);
+    for (std::uint32_t i = offsets_[key]; i < offsets_[key + 1]; i += kPerLine) {
+      __builtin_prefetch(targets_.data() + i);
+    }
   }
   [[nodiscard]] std::span<const Id> entry_points() const noexcept { return entry_points_.span(); }
   [[nodiscard]] std::size_t bytes() const noexcept {

@@ -23,7 +23,8 @@ namespace keyseek::io {
 /// By extension: fbin (f32), f16bin (f16), i8bin, u8bin (both u32 n, u32 d, then rows; big-ann
 /// format; u8 values are returned as f32), npy (f2, f4, f8 -> f32, i1; C order, 2-d).
 [[nodiscard]] AnyMatrix read_vectors(const std::filesystem::path& path);
-/// By extension: fbin, f16bin, i8bin, npy. Written to a temporary file, then renamed.
+/// By extension: fbin (any type, as f32), f16bin (floats, rounded), i8bin (i8), npy (bf16 as
+/// f32, others as they are). Written to a temporary file, then renamed.
 void write_vectors(const std::filesystem::path& path, AnyMatrixView vectors);
 
 /// ibin (u32 n, u32 k, rows of u32) or npy (i4, u4, i8, u8); -1 becomes kNoId.
@@ -43,8 +44,8 @@ struct Benchmark {
   std::size_t tuning_steps = 0;  ///< attribute "tuning_steps": steps of a tuning run
 };
 
-/// Accepts distance "ip" (stored distance -dot or 1 - dot; found out from the data), and
-/// "angular"/"cosine" only for unit vectors. Other distances: Error(unsupported).
+/// Accepts distance "ip" or "dot" (stored distance -dot or 1 - dot; found out from the data), and
+/// "angular", "cosine", "normalized" only for unit vectors. Others: Error(unsupported).
 [[nodiscard]] Benchmark read_benchmark(const std::filesystem::path& path);
 /// Writes VIBE's layout (distance "ip", distances = -inner product). Temporary file, then renamed.
 void write_benchmark(const std::filesystem::path& path, const Benchmark& benchmark);
@@ -76,7 +77,7 @@ struct DecodeViewParams {
   std::size_t sink = 128;      ///< first tokens, not indexed
   std::size_t window = 512;    ///< last tokens before decoding, not indexed
   std::size_t horizon = 1024;  ///< T
-  double share = 0.1;          ///< of the prefill positions used for training
+  double share = 0.25;          ///< of the prefill positions used for training
   bool shift = true;           ///< RoPE shift of the training queries
   std::size_t k = 100;         ///< of the exact truth
   std::uint64_t seed = 1;

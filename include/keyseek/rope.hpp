@@ -53,7 +53,7 @@ struct TrainingSampleParams {
   /// T: tokens to be decoded before a rebuild; targets are uniform in [now, now + T).
   std::size_t horizon = 1024;
   /// Share of the prefill positions used, in (0, 1]: the newest ones.
-  double share = 0.1;
+  double share = 0.25;
   std::uint64_t seed = 1;
   bool shift = true;  ///< false: queries stay where they are (for comparison, or no RoPE)
   /// Runs of consecutive positions kept out of the training set for tuning: `tuning_runs`
@@ -79,12 +79,11 @@ struct TrainingQueries {
 /// positions, keeps all G heads of each, and re-rotates each position to a target of its own,
 /// drawn uniformly from the integers in [now, now + horizon).
 ///
-/// The tuning runs come out of the same recent end: it is extended by runs * steps older
-/// positions (as far as there are any), cut into equal parts, and the middle of each part
-/// is a run, so that no position is in both sets. A run moves by one shift: its first
-/// position goes to a target as above. Where there are fewer than 4 * runs * steps
-/// positions, fewer runs are held out, maybe none, so that at least three quarters of the
-/// positions can be trained on. Rows of both sets are in order of position.
+/// The tuning runs are taken from the positions just before those, spread evenly over one
+/// horizon (at most a quarter of all positions), so that they are as far from the training
+/// positions as decoding will be. A run moves by one shift: its first position goes to a
+/// target as above. Where there are fewer than 4 * runs * steps positions, fewer runs are held
+/// out, maybe none. Rows of both sets are in order of position.
 ///
 /// `queries` is [positions * G, d]: the G heads of one position are consecutive rows.
 /// `positions[i]` is the absolute position of block i; they increase, and end before `now`

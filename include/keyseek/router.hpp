@@ -14,7 +14,7 @@
 ///     auto router = keyseek::Router::build(queries, lists, keys, {.clusters = 256});
 ///     keyseek::RouteScratch scratch;
 ///     auto near = router.nearest(new_queries, 4, 8, scratch);   // 8 of 4 clusters, per query
-///     router.append_list(near[0], ids);                         // keys the nearest one wants
+///     router.append_list(near[0], ids);                         // keys one of them wants
 #pragma once
 
 #include <cstddef>
@@ -44,6 +44,7 @@ struct RouteScratch {
   EncodedQueries encoded;
   std::vector<Id> rows;               ///< 0, 1, 2, ...: the centroids
   std::vector<Id> members;            ///< queries of the probed clusters
+  std::vector<float> centroid_scores; ///< [G, C]
   std::vector<float> scores;
   std::vector<std::uint64_t> ranked;
   std::vector<std::uint32_t> near;    ///< the answer
@@ -67,11 +68,13 @@ class Router {
   [[nodiscard]] std::size_t bytes() const noexcept;
 
   /// For each row of `queries` [G, d] the `count` nearest training queries among those of the
-  /// `probes` nearest clusters, best first; row after row, padded with kNoId.
+  /// `probes` nearest clusters, in no order; row after row, padded with kNoId.
   [[nodiscard]] std::span<const std::uint32_t> nearest(MatrixView<float> queries, std::size_t probes,
                                                        std::size_t count, RouteScratch& scratch) const;
   /// Appends the keys that training query `query` wants, by ascending id.
   void append_list(std::uint32_t query, std::vector<Id>& out) const;
+  /// Asks the memory system for that list.
+  void prefetch_list(std::uint32_t query) const noexcept;
   /// Bytes of that list.
   [[nodiscard]] std::size_t list_bytes(std::uint32_t query) const noexcept {
     return (parts_.list_offsets[query + 1] - parts_.list_offsets[query]) * sizeof(std::uint16_t);
@@ -94,8 +97,7 @@ class Router {
 
  private:
   void encode_tile(MatrixView<float> projected, RouteScratch& s) const;
-  void score_for(std::size_t g, const SharedArray<std::uint8_t>& codes, const SharedArray<float>& scales,
-                 std::span<const Id> rows, RouteScratch& s) const;
+  void score_centroids(std::size_t group, RouteScratch& s) const;
   [[nodiscard]] std::span<const std::uint64_t> nearest_clusters(std::size_t g, std::size_t probes,
                                                                 RouteScratch& s) const;
   Parts parts_;

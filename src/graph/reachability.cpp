@@ -57,7 +57,7 @@ class Neighbourhood {
 
  private:
   bool link_from_reached(std::span<const Id> list, std::size_t r, std::size_t max_degree, Links& links) {
-    for (std::size_t from = 0; from < list.size(); ++from) {
+    for (std::size_t from = r; from-- > 0;) {
       std::vector<Id>& out = links[list[from]];
       if (reached_[from] == 0 || out.size() >= max_degree) continue;
       out.push_back(list[r]);

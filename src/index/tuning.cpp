@@ -29,18 +29,14 @@ struct Trial {
 // Nanoseconds of one step on an AVX-512 core with everything in cache, as fitted to
 // measurements at d = 64 and d = 256. Only their ratios matter: they rank dials.
 double step_cost(const SearchStats& stats, const Dials& dials, std::size_t group, std::size_t cols) {
-  const auto g = static_cast<double>(group);
   const auto d = static_cast<double>(cols);
-  return 4000 + g * (1500 + 60.0 * dials.probes + 150.0 * dials.lists) +
-         static_cast<double>(stats.scanned) * (4.0 + 0.012 * d * (1.0 + g / 4.0)) +
-         static_cast<double>(stats.expanded) * 50.0 + static_cast<double>(stats.reranked) * (4.0 + 0.03 * d);
+  return static_cast<double>(group) * (2500 + 14.5 * d + 100.0 * dials.lists) +
+         static_cast<double>(stats.scanned) * (4.0 + 0.033 * d) + static_cast<double>(stats.expanded) * 50.0;
 }
 
-double flat_cost(std::size_t n, std::size_t k, std::size_t group, std::size_t cols) {
-  const auto g = static_cast<double>(group);
+double flat_cost(std::size_t n, std::size_t group, std::size_t cols) {
   const auto d = static_cast<double>(cols);
-  return 2000 + static_cast<double>(n) * (0.3 + d * (0.008 + 0.003 * g)) +
-         g * static_cast<double>(k) * (12.0 + 0.06 * d);
+  return static_cast<double>(group) * (1500 + 12.0 * d) + static_cast<double>(n) * (2.9 + 0.0086 * d);
 }
 
 Trial try_dials(const SearchSpace& space, const TrainingQueries& training, MatrixView<Id> truth, const Dials& dials) {
@@ -92,7 +88,7 @@ std::vector<OperatingPoint> tune(const SearchSpace& space, const TrainingQueries
                       .recall = best->recall,
                       .scanned_fraction = best->scanned_fraction,
                       .dials = best->dials,
-                      .flat_is_better = best->recall < target || flat_cost(space.store.size(), k, training.group,
+                      .flat_is_better = best->recall < target || flat_cost(space.store.size(), training.group,
                                                                            space.store.code_cols()) < best->cost});
   }
   return points;

@@ -3,13 +3,13 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
-#include <limits>
 #include <numeric>
 #include <vector>
 
 #include "base/fail.hpp"
 #include "base/parallel.hpp"
 #include "graph/lists.hpp"
+#include "knn/block_scan.hpp"
 #include "router/clustering.hpp"
 #include "router/projection.hpp"
 #include "score/codes.hpp"
@@ -162,24 +162,12 @@ void place(std::vector<Member> members, std::size_t clusters, Router::Parts& par
   parts.gaps = SharedArray(std::move(gaps));
 }
 
-/// The `count` largest of scores[0, n), best first, ties to the smaller index. `count` is
-/// small: whole pieces of scores are refused at once by the worst one kept.
+/// The `count` largest of scores[0, n), ties to the smaller index, in no order.
 void best_of(const float* scores, std::size_t n, std::size_t count, std::vector<Ranked>& best) {
-  constexpr std::size_t kPiece = 64;
-  std::uint32_t above[kPiece];
-  best.clear();
-  for (std::size_t first = 0; first < n; first += kPiece) {
-    const float bar = best.size() < count ? -std::numeric_limits<float>::infinity() : score_of(best.back());
-    const std::size_t passed = kernels().select_above(scores + first, std::min(kPiece, n - first), bar, above);
-    for (std::size_t i = 0; i < passed; ++i) {
-      const Ranked item = ranked(scores[first + above[i]], static_cast<Id>(first + above[i]));
-      if (best.size() == count) {
-        if (item < best.back()) continue;
-        best.pop_back();
-      }
-      best.insert(std::upper_bound(best.begin(), best.end(), item, std::greater<>()), item);
-    }
-  }
+  best.resize(n);
+  for (std::size_t i = 0; i < n; ++i) best[i] = ranked(scores[i], static_cast<Id>(i));
+  Ranked bar;
+  best.resize(kernels().keep_top(best.data(), n, count, count, &bar));
 }
 
 void check(bool ok, const char* what) {
@@ -254,6 +242,7 @@ Router Router::extended(MatrixView<float> queries, MatrixView<Id> lists, std::si
   RouteScratch scratch;
   for (std::size_t i = 0; i < queries.rows; ++i) {
     encode_tile(projected.view().slice(i, 1), scratch);
+    score_centroids(1, scratch);
     cluster[i] = id_of(nearest_clusters(0, 1, scratch)[0]);
   }
   const NewQueries fresh = encode_queries(projected, std::move(cluster), lists, rows);
@@ -286,17 +275,18 @@ void Router::encode_tile(MatrixView<float> projected, RouteScratch& s) const {
   }
 }
 
-void Router::score_for(std::size_t g, const SharedArray<std::uint8_t>& codes, const SharedArray<float>& scales,
-                       std::span<const Id> rows, RouteScratch& s) const {
-  s.scores.resize(rows.size());
-  const CodeTile tile{s.encoded.codes.row(g), &s.encoded.scale[g], &s.encoded.correction[g], 1, code_cols(dim())};
-  kernels().score_codes(codes.data(), scales.data(), rows.data(), rows.size(), tile, s.scores.data(), rows.size());
+void Router::score_centroids(std::size_t group, RouteScratch& s) const {
+  while (s.rows.size() < clusters()) s.rows.push_back(static_cast<Id>(s.rows.size()));
+  s.centroid_scores.resize(group * clusters());
+  for (std::size_t g = 0; g < group; g += CodeTile::kMaxTile) {
+    kernels().score_codes(parts_.centroids.data(), parts_.centroid_scales.data(), s.rows.data(), clusters(),
+                          tile_of(s.encoded, g, std::min(CodeTile::kMaxTile, group - g)),
+                          s.centroid_scores.data() + g * clusters(), clusters());
+  }
 }
 
 std::span<const std::uint64_t> Router::nearest_clusters(std::size_t g, std::size_t probes, RouteScratch& s) const {
-  while (s.rows.size() < clusters()) s.rows.push_back(static_cast<Id>(s.rows.size()));
-  score_for(g, parts_.centroids, parts_.centroid_scales, {s.rows.data(), clusters()}, s);
-  best_of(s.scores.data(), clusters(), probes, s.ranked);
+  best_of(s.centroid_scores.data() + g * clusters(), clusters(), probes, s.ranked);
   return s.ranked;
 }
 
@@ -306,6 +296,7 @@ std::span<const std::uint32_t> Router::nearest(MatrixView<float> queries, std::s
   s.projected.resize(group * dim());
   project(queries, parts_.projection.view(), s.projected.data(), s.scores);
   encode_tile({s.projected.data(), group, dim()}, s);
+  score_centroids(group, s);
   s.near.assign(group * count, kNoId);
   for (std::size_t g = 0; g < group; ++g) {
     s.members.clear();
@@ -313,11 +304,20 @@ std::span<const std::uint32_t> Router::nearest(MatrixView<float> queries, std::s
       const std::uint32_t first = parts_.cluster_offsets[id_of(c)], last = parts_.cluster_offsets[id_of(c) + 1];
       for (std::uint32_t i = first; i < last; ++i) s.members.push_back(i);
     }
-    score_for(g, parts_.codes, parts_.scales, s.members, s);
+    s.scores.resize(s.members.size());
+    kernels().score_codes(parts_.codes.data(), parts_.scales.data(), s.members.data(), s.members.size(),
+                          tile_of(s.encoded, g, 1), s.scores.data(), s.members.size());
     best_of(s.scores.data(), s.members.size(), count, s.ranked);
     for (std::size_t i = 0; i < s.ranked.size(); ++i) s.near[g * count + i] = s.members[id_of(s.ranked[i])];
   }
   return s.near;
+}
+
+void Router::prefetch_list(std::uint32_t query) const noexcept {
+  constexpr std::uint32_t kPerLine = 64 / sizeof(std::uint16_t);
+  for (std::uint32_t i = parts_.list_offsets[query]; i < parts_.list_offsets[query + 1]; i += kPerLine) {
+    __builtin_prefetch(&parts_.gaps[i]);
+  }
 }
 
 void Router::append_list(std::uint32_t query, std::vector<Id>& out) const {

@@ -124,21 +124,4 @@ void scan_blocks(const CodeBlocks& blocks, const CodeTile& tile, const ScanSink&
   }
 }
 
-std::size_t select_above(const float* scores, std::size_t n, float threshold, std::uint32_t* out) {
-  std::size_t count = 0;
-  for (std::size_t j = 0; j < n; ++j) {
-    out[count] = static_cast<std::uint32_t>(j);
-    count += scores[j] > threshold ? 1U : 0U;
-  }
-  return count;
-}
-
-void rank_descending(const std::uint64_t* items, std::size_t n, std::uint32_t* rank) {
-  for (std::size_t i = 0; i < n; ++i) {
-    std::uint32_t larger = 0;
-    for (std::size_t j = 0; j < n; ++j) larger += items[j] > items[i] ? 1U : 0U;
-    rank[i] = larger;
-  }
-}
-
 }  // namespace

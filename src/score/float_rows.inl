@@ -90,7 +90,8 @@ inline void score_group(const typename Load::Element* keys, std::size_t stride, 
     for (std::size_t b = 0; b < d * sizeof(Element); b += 64) __builtin_prefetch(line + b);
   };
   std::size_t j = 0;
-  for (; j + R <= n; j += R) {
+  for (; j < n && j < kAhead; ++j) prefetch(j);
+  for (j = 0; j + R <= n; j += R) {
     for (std::size_t a = j + kAhead; a < j + kAhead + R && a < n; ++a) prefetch(a);
     const Element* rows[R];
     for (std::size_t r = 0; r < R; ++r) rows[r] = row(j + r);

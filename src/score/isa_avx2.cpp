@@ -26,6 +26,7 @@ inline xsimd::batch<float, Arch> load_i8(const std::int8_t* p) {
 }  // namespace
 
 #include "score/float_rows.inl"
+#include "score/rank_portable.inl"
 #include "score/code_rows_avx2.inl"
 
 extern const Kernels kAvx2Kernels = {
@@ -34,6 +35,7 @@ extern const Kernels kAvx2Kernels = {
     score_codes,
     scan_blocks,
     select_above,
+    keep_top,
     rank_descending};
 
 }  // namespace keyseek

@@ -22,6 +22,7 @@ inline __m512i dot4(__m512i sums, __m512i u8, __m512i s8) {
 
 #include "score/load_avx512.inl"
 #include "score/float_rows.inl"
+#include "score/rank_avx512.inl"
 #include "score/code_rows_avx512.inl"
 
 extern const Kernels kAvx512Kernels = {
@@ -30,6 +31,7 @@ extern const Kernels kAvx512Kernels = {
     score_codes,
     scan_blocks,
     select_above,
+    keep_top,
     rank_descending};
 
 }  // namespace keyseek

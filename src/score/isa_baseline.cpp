@@ -15,6 +15,7 @@ using Arch = xsimd::neon64;
 
 #include "score/load_portable.inl"
 #include "score/float_rows.inl"
+#include "score/rank_portable.inl"
 #include "score/code_rows_portable.inl"
 
 extern const Kernels kBaselineKernels = {
@@ -23,6 +24,7 @@ extern const Kernels kBaselineKernels = {
     score_codes,
     scan_blocks,
     select_above,
+    keep_top,
     rank_descending};
 
 }  // namespace keyseek

@@ -28,6 +28,7 @@ inline xsimd::batch<float, Arch> load_i8(const std::int8_t* p) {
 }  // namespace
 
 #include "score/float_rows.inl"
+#include "score/rank_portable.inl"
 #include "score/code_rows_portable.inl"
 
 extern const Kernels kNeonKernels = {
@@ -36,6 +37,7 @@ extern const Kernels kNeonKernels = {
     score_codes,
     scan_blocks,
     select_above,
+    keep_top,
     rank_descending};
 
 }  // namespace keyseek

@@ -57,6 +57,10 @@ struct Kernels {
   /// Indices j with scores[j] > threshold, ascending, into out (room for n); returns how many.
   std::size_t (*select_above)(const float* scores, std::size_t n, float threshold,
                               std::uint32_t* out);
+  /// Keeps, in order, the items above a bar that leaves at_least to at_most of them (all when
+  /// there are no more than at_most). Items are distinct; at_least >= 1. Returns how many stay.
+  std::size_t (*keep_top)(std::uint64_t* items, std::size_t n, std::size_t at_least, std::size_t at_most,
+                          std::uint64_t* bar);
   /// rank[i] = how many of the n distinct items are larger than item i. Quadratic: for short lists.
   void (*rank_descending)(const std::uint64_t* items, std::size_t n, std::uint32_t* rank);
 };

@@ -1,12 +1,11 @@
 /// The best keys of one query seen so far, by approximate score.
 #pragma once
 
-#include <algorithm>
 #include <cstddef>
-#include <functional>
 #include <limits>
 #include <vector>
 
+#include "score/kernels.hpp"
 #include "search/ranked.hpp"
 
 namespace keyseek {
@@ -33,18 +32,17 @@ class Pool {
     return items_.data() + items_.size() - count;
   }
 
-  /// Drops all but the `capacity` best once twice as many have come together.
+  /// Drops what cannot be among the `capacity` best once twice as many have come together.
   void settle() {
     if (items_.size() >= 2 * capacity_) shrink();
   }
 
-  /// Drops all but the `capacity` best.
+  /// Drops all but the `capacity` best, give or take a sixteenth more.
   void shrink() {
-    if (items_.size() < capacity_ || capacity_ == 0) return;
-    const auto last = items_.begin() + static_cast<std::ptrdiff_t>(capacity_ - 1);
-    std::nth_element(items_.begin(), last, items_.end(), std::greater<>());
-    threshold_ = score_of(*last);
-    items_.resize(capacity_);
+    if (items_.size() <= capacity_ || capacity_ == 0) return;
+    Ranked bar = 0;
+    items_.resize(kernels().keep_top(items_.data(), items_.size(), capacity_, capacity_ + capacity_ / 16, &bar));
+    if (bar > 0) threshold_ = score_of(bar);
   }
 
  private:

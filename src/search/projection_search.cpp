@@ -17,6 +17,9 @@ constexpr float kNothing = -std::numeric_limits<float>::infinity();
 // raise spare the next batch.
 constexpr std::size_t kBatch = 256;
 
+/// Keys reranked by default. A store that was encoded for its queries needs few more than k.
+std::size_t small_pool(std::size_t k, std::size_t d) { return k + std::max<std::size_t>(8, k / (d >= 128 ? 10 : 4)); }
+
 /// One search: what it reads, what it works in, what it counts.
 class ProjectionSearch {
  public:
@@ -27,7 +30,7 @@ class ProjectionSearch {
     const std::size_t n = space.store.size();
     budget_ = std::min(params.max_scanned, n);
     pool_ = std::min(n, std::max<std::size_t>(
-                            params.k, dials.pool > 0 ? dials.pool : rerank_pool(params.k, space.store.dim())));
+                            params.k, dials.pool > 0 ? dials.pool : small_pool(params.k, space.store.dim())));
     s_.visited.resize(n);
     s_.expanded.resize(n);
     if (s_.top.size() < group_) {
@@ -73,7 +76,11 @@ class ProjectionSearch {
   void seed_from_router() {
     const Router& router = space_.router;
     if (dials_.lists == 0 || router.empty()) return;
-    for (const std::uint32_t query : router.nearest(queries_, dials_.probes, dials_.lists, s_.route)) {
+    const auto near = router.nearest(queries_, dials_.probes, dials_.lists, s_.route);
+    for (const std::uint32_t query : near) {
+      if (query != kNoId) router.prefetch_list(query);
+    }
+    for (const std::uint32_t query : near) {
       if (query == kNoId) continue;
       s_.list.clear();
       router.append_list(query, s_.list);
@@ -123,12 +130,9 @@ class ProjectionSearch {
     for (std::size_t g = 0; g < group_; ++g) {
       std::vector<Ranked>& top = s_.top[g];
       const std::size_t ranks = dials_.expand;
-      if (top_count_[g] > ranks) {
-        std::nth_element(top.begin(), top.begin() + static_cast<std::ptrdiff_t>(ranks - 1),
-                         top.begin() + static_cast<std::ptrdiff_t>(top_count_[g]), std::greater<>());
-        top_count_[g] = ranks;
-        s_.top_threshold[g] = score_of(top[ranks - 1]);
-      }
+      Ranked bar = 0;
+      top_count_[g] = kernels().keep_top(top.data(), top_count_[g], ranks, ranks + ranks / 16, &bar);
+      if (bar > 0) s_.top_threshold[g] = score_of(bar);
       s_.list.resize(top_count_[g]);
       for (std::size_t i = 0; i < top_count_[g]; ++i) s_.list[i] = id_of(top[i]);
       if (s_.expansions.size() < expanded_ + s_.list.size()) s_.expansions.resize(2 * (expanded_ + s_.list.size()));
@@ -138,18 +142,19 @@ class ProjectionSearch {
   }
 
   void follow_links() {
-    constexpr std::size_t kAhead = 4;  // keys whose links are asked for before they are read
+    // A key's place in the graph, then its links, are asked for before they are read.
+    constexpr std::size_t kPlaceAhead = 16, kLinksAhead = 8;
+    const Graph& graph = space_.graph;
+    for (std::size_t i = followed_; i < std::min(expanded_, followed_ + kPlaceAhead); ++i) {
+      graph.prefetch_place(s_.expansions[i]);
+    }
     for (std::size_t i = followed_; i < expanded_; ++i) {
-      if (i + kAhead < expanded_) prefetch(space_.graph.neighbors(s_.expansions[i + kAhead]));
-      const auto neighbors = space_.graph.neighbors(s_.expansions[i]);
+      if (i + kPlaceAhead < expanded_) graph.prefetch_place(s_.expansions[i + kPlaceAhead]);
+      if (i + kLinksAhead < expanded_) graph.prefetch_links(s_.expansions[i + kLinksAhead]);
+      const auto neighbors = graph.neighbors(s_.expansions[i]);
       hits_.stats.bytes_read += neighbors.size_bytes() + 2 * sizeof(std::uint32_t);
       visit(neighbors);
     }
-  }
-
-  static void prefetch(std::span<const Id> links) {
-    const auto* line = reinterpret_cast<const char*>(links.data());
-    for (std::size_t b = 0; b < links.size_bytes(); b += 64) __builtin_prefetch(line + b);
   }
 
   void finish() {

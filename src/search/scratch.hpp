@@ -14,31 +14,31 @@
 
 namespace keyseek {
 
-/// A set of keys as bits; cleared by naming its members, so that clearing costs what
+/// A set of keys, a byte each; cleared by naming its members, so that clearing costs what
 /// filling did.
 class KeySet {
  public:
   void resize(std::size_t n) {
-    if (words_.size() * 64 < n) words_.resize((n + 63) / 64);
+    if (has_.size() < n) has_.resize(n);
   }
   /// Adds keys and writes those that were not there to `fresh` (room for all); returns
   /// how many. Without branches: whether a key is new cannot be predicted.
   std::size_t add(std::span<const Id> keys, Id* fresh) noexcept {
-    Id* next = fresh;
+    std::uint8_t* has = has_.data();
+    std::size_t count = 0;
     for (const Id key : keys) {
-      std::uint64_t& word = words_[key / 64];
-      *next = key;
-      next += (~word >> (key % 64)) & 1U;
-      word |= std::uint64_t{1} << (key % 64);
+      fresh[count] = key;
+      count += has[key] ^ 1U;
+      has[key] = 1;
     }
-    return static_cast<std::size_t>(next - fresh);
+    return count;
   }
   void clear(std::span<const Id> members) noexcept {
-    for (const Id key : members) words_[key / 64] = 0;
+    for (const Id key : members) has_[key] = 0;
   }
 
  private:
-  std::vector<std::uint64_t> words_;
+  std::vector<std::uint8_t> has_;
 };
 
 struct SearchScratch::State {

@@ -4,10 +4,13 @@
 /// `Error` whose sentence names the argument and the value. Nothing aborts, and
 /// nothing is half-written when an `Error` leaves a function.
 ///
+/// A value that owns its sentence; reading one is thread-safe.
+///
 ///     try {
-///       auto index = keyseek::ProjectionIndex::load("head.ks");
+///       index = keyseek::ProjectionIndex::load("head.ks");
 ///     } catch (const keyseek::Error& e) {
-///       if (e.code() == keyseek::ErrorCode::corrupt) rebuild();
+///       if (e.code() != keyseek::ErrorCode::corrupt) throw;
+///       rebuild(e.what());  // "head.ks: checksum of section 'codes' does not match"
 ///     }
 #pragma once
 

@@ -3,9 +3,12 @@
 /// Two keys are linked when the same queries want both. A graph holds links only: no
 /// vectors, no search state. It is built by small named steps, each a free function:
 ///
-///     auto links = keyseek::project_cooccurrence(lists, n, params, run);  // or project_pivots
-///     prune(links, store, ...); add_reverse(...); repair(...); attach(...);
-///     keyseek::Graph graph = keyseek::Graph::freeze(links);
+///     auto links = keyseek::project_cooccurrence(lists, store.size(), params);
+///     keyseek::prune(links, store, params.degree);
+///     keyseek::add_reverse(links, params.max_degree);
+///     keyseek::repair(links, lists, 50, params.max_degree + params.repair_room);
+///     keyseek::attach(links, entry_points, store);
+///     auto graph = keyseek::Graph::freeze(links, entry_points);
 ///
 /// `build_graph` runs them in order. Every step is deterministic at any thread count.
 /// A `Graph` is immutable and thread-safe; copies share the bytes.

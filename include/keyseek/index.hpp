@@ -8,9 +8,13 @@
 /// holds for long: it works on a snapshot. `append` is for one writer at a time, beside
 /// any number of searches; a search sees all of an append or nothing of it.
 ///
-///     auto index = keyseek::ProjectionIndex::build(keys, training, {}, run);
+/// An index owns its keys and everything else; copies share the bytes until one appends.
+///
+///     auto index = keyseek::ProjectionIndex::build(keys, training);
 ///     index.save("head.ks");
 ///     auto mapped = keyseek::ProjectionIndex::map("head.ks");
+///     keyseek::SearchScratch scratch;
+///     keyseek::Hits hits;
 ///     mapped.search(queries, {.k = 100, .target_recall = 0.99}, scratch, hits);
 #pragma once
 
@@ -79,7 +83,8 @@ struct OperatingPoint {
   double recall = 0;            ///< measured on the held-out queries
   double scanned_fraction = 0;  ///< keys scanned per step / n, likewise
   Dials dials;
-  bool flat_is_better = false;  ///< by the cost model a FlatIndex is the better choice
+  /// By the cost model a FlatIndex is the better choice, or no dials reached the target.
+  bool flat_is_better = false;
 };
 
 struct BuildReport {

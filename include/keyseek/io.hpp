@@ -1,10 +1,14 @@
 /// Files that hold vectors. Sizes are checked against the real file before anything is
 /// allocated; files that hold distances are converted here, so that inside the library
-/// there are only inner products.
+/// there are only inner products. Formats: docs/data-formats.md.
+///
+/// Readers return values that own what they hold. Thread-safe; calls that read or write HDF5
+/// wait for each other, since that library keeps its state in globals.
 ///
 ///     auto keys = keyseek::io::read_vectors("base.fbin");
 ///     auto bench = keyseek::io::read_benchmark("llama-128-ip.hdf5");
 ///     auto head = keyseek::io::read_capture("gemma.attn.h5", 11, 0);
+///     auto view = keyseek::io::decode_view(head, {.horizon = 1024});
 #pragma once
 
 #include <cstddef>
@@ -33,14 +37,14 @@ void write_ids(const std::filesystem::path& path, MatrixView<Id> ids);
 
 /// A search problem: VIBE or ann-benchmarks HDF5.
 struct Benchmark {
-  AnyMatrix keys;             ///< "train"
-  Matrix<float> queries;      ///< "test"
-  Matrix<float> learn;        ///< "learn": training queries; empty when absent
-  Matrix<Id> learn_ids;       ///< "learn_neighbors"; empty when absent
-  Matrix<Id> truth_ids;       ///< "neighbors"; empty when absent
-  Matrix<float> truth_scores; ///< "distances" turned into inner products; empty when absent
-  Matrix<float> tuning;       ///< "tuning": held-out training steps; empty when absent
-  std::size_t group = 1;      ///< attribute "group": consecutive queries that form a step
+  AnyMatrix keys;                ///< "train"
+  Matrix<float> queries;         ///< "test"
+  Matrix<float> learn;           ///< "learn": training queries; empty when absent
+  Matrix<Id> learn_ids;          ///< "learn_neighbors"; empty when absent
+  Matrix<Id> truth_ids;          ///< "neighbors"; empty when absent
+  Matrix<float> truth_scores;    ///< "distances" turned into inner products; empty when absent
+  Matrix<float> tuning;          ///< "tuning": held-out training steps; empty when absent
+  std::size_t group = 1;         ///< attribute "group": consecutive queries that form a step
   std::size_t tuning_steps = 0;  ///< attribute "tuning_steps": steps of a tuning run
 };
 
@@ -52,12 +56,12 @@ void write_benchmark(const std::filesystem::path& path, const Benchmark& benchma
 
 /// One KV head of a capture: everything f32 or as stored.
 struct CapturedHead {
-  AnyMatrix keys;                     ///< [n, d] as stored
-  AnyMatrix values;                   ///< [n, dv] as stored
-  std::vector<Matrix<float>> queries; ///< G matrices [n, d]
-  std::size_t prefill = 0;            ///< tokens before decoding starts
+  AnyMatrix keys;                      ///< [n, d] as stored
+  AnyMatrix values;                    ///< [n, dv] as stored
+  std::vector<Matrix<float>> queries;  ///< G matrices [n, d]
+  std::size_t prefill = 0;             ///< tokens before decoding starts
   RopeParams rope;
-  double scale = 0;                   ///< softmax scale
+  double scale = 0;  ///< softmax scale
   std::string model, text;
 };
 struct CaptureEntry {
@@ -77,7 +81,7 @@ struct DecodeViewParams {
   std::size_t sink = 128;      ///< first tokens, not indexed
   std::size_t window = 512;    ///< last tokens before decoding, not indexed
   std::size_t horizon = 1024;  ///< T
-  double share = 0.25;          ///< of the prefill positions used for training
+  double share = 0.25;         ///< of the prefill positions used for training
   bool shift = true;           ///< RoPE shift of the training queries
   std::size_t k = 100;         ///< of the exact truth
   std::uint64_t seed = 1;

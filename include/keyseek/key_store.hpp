@@ -9,8 +9,8 @@
 /// Immutable after `encode`, hence thread-safe; copies share the bytes.
 ///
 ///     auto store = keyseek::KeyStore::encode(keys, training_queries);
-///     auto q = store.encode_queries(queries);   // 8-bit, for the traversal
-///     store.stored();                           // exact keys, for the rerank
+///     auto encoded = store.encode_queries(queries);    // 8-bit, for the traversal
+///     keyseek::AnyMatrixView exact = store.stored();   // as given, for the rerank
 #pragma once
 
 #include <cstddef>

@@ -1,5 +1,8 @@
 /// Everything of keyseek: attention-aware vector search by inner product.
 ///
+/// Each header below says who owns what and what is thread-safe; docs/architecture.md says
+/// how they hang together.
+///
 ///     #include <keyseek/keyseek.hpp>
 ///     auto index = keyseek::FlatIndex::build(keyseek::AnyMatrixView::of(keys.view()));
 ///     keyseek::SearchScratch scratch;

@@ -9,6 +9,7 @@
 ///     queries.row(0)[5] = 1.0F;
 ///     keyseek::MatrixView<float> view = queries;         // no copy
 ///     auto keys = keyseek::AnyMatrixView::of(view);      // element type erased
+///     auto stored = keyseek::AnyMatrix::copy_of(keys);   // owns them
 #pragma once
 
 #include <cstddef>
@@ -57,18 +58,23 @@ inline constexpr Dtype kDtypeOf = std::is_same_v<T, float>      ? Dtype::f32
 [[nodiscard]] Half to_half(float f) noexcept;          ///< rounds to nearest even
 [[nodiscard]] BFloat16 to_bfloat16(float f) noexcept;  ///< rounds to nearest even
 
-/// Cache-line aligned allocation, so that SIMD loads of a first row never split lines.
+/// Memory that starts at a cache line, so that SIMD loads of a first row never split lines;
+/// large pieces start at a huge page and ask the system for such pages, since a search reads
+/// few keys all over them.
+[[nodiscard]] void* allocate_aligned(std::size_t bytes);
+void free_aligned(void* memory, std::size_t bytes) noexcept;
+
 template <class T>
 struct CacheAlignedAllocator {
   using value_type = T;
-  static constexpr std::align_val_t kAlignment{64};
   CacheAlignedAllocator() = default;
   template <class U>
   explicit CacheAlignedAllocator(const CacheAlignedAllocator<U>&) noexcept {}
   [[nodiscard]] T* allocate(std::size_t n) {
-    return static_cast<T*>(::operator new(n * sizeof(T), kAlignment));
+    if (n > SIZE_MAX / sizeof(T)) throw std::bad_array_new_length();
+    return static_cast<T*>(allocate_aligned(n * sizeof(T)));
   }
-  void deallocate(T* p, std::size_t) noexcept { ::operator delete(p, kAlignment); }
+  void deallocate(T* p, std::size_t n) noexcept { free_aligned(p, n * sizeof(T)); }
   bool operator==(const CacheAlignedAllocator&) const = default;
 };
 template <class T>

@@ -1,8 +1,11 @@
 /// Timing an index on a sequence of decode steps.
 ///
+/// Works in the caller's thread, on memory of its own, and only reads the index. Thread-safe,
+/// but measurements that run at once disturb each other.
+///
 ///     auto m = keyseek::measure_steps(index, queries, {.group = 4, .search = {.k = 100}});
-///     double r = keyseek::recall(truth.ids, m.ids);
-///     m.us_p50;   // microseconds per step, median
+///     double found = keyseek::recall(truth.ids, m.ids);
+///     double microseconds = m.us_p50;  // per step, median
 #pragma once
 
 #include <cstddef>
@@ -34,7 +37,7 @@ struct Measurement {
   double us_mean = 0;
 };
 
-/// `queries` is [steps * group, d]. One thread: the caller's.
+/// `queries` is [steps * group, d].
 [[nodiscard]] Measurement measure_steps(const FlatIndex& index, MatrixView<float> queries,
                                         const MeasureParams& params);
 [[nodiscard]] Measurement measure_steps(const ProjectionIndex& index, MatrixView<float> queries,

@@ -6,9 +6,12 @@
 /// the same query would be if it were asked at p'. Trained on queries moved to the
 /// positions where decoding will happen, an index meets the queries it expects.
 ///
+/// Everything is a value; functions keep no state and are thread-safe.
+///
 ///     keyseek::RopeParams rope{.theta = 1e6};
-///     auto train = keyseek::sample_training_queries(prefill_queries, positions, rope,
-///                                                   {.now = 32768, .horizon = 1024});
+///     keyseek::TrainingSampleParams sample{.now = 32768, .horizon = 1024};
+///     auto training = keyseek::sample_training_queries(queries, positions, 4, rope, sample);
+///     auto index = keyseek::ProjectionIndex::build(keys, training);
 #pragma once
 
 #include <cstddef>

@@ -3,18 +3,20 @@
 /// Queries are out of the keys' distribution but not out of each other's, so the nearest
 /// training queries are easy to find, and their exact lists hold most of what a new query
 /// wants. Two queries are near when they see the keys alike: they are compared after a
-/// projection by the square root of the keys' covariance C, where |x - y|^2 is the expected
-/// squared difference of the two queries' scores, E((q1 - q2).k)^2 = (q1 - q2)' C (q1 - q2),
-/// cut to the directions in which training queries vary most and scaled to unit length
-/// (a query's length does not change its top k). The projected queries are kept in 8 bits,
-/// sorted by spherical k-means clusters.
+/// projection by the square root of the covariance C of the keys that training queries want,
+/// where |x - y|^2 is the expected squared difference of the two queries' scores, apart from
+/// what all keys share: E((q1 - q2).(k - mean))^2 = (q1 - q2)' C (q1 - q2). It is cut to the
+/// directions in which training queries vary most and scaled to unit length (a query's length
+/// does not change its top k). The projected queries are kept in 8 bits, sorted by spherical
+/// k-means clusters.
 ///
 /// Immutable and thread-safe; copies share the bytes.
 ///
 ///     auto router = keyseek::Router::build(queries, lists, keys, {.clusters = 256});
 ///     keyseek::RouteScratch scratch;
-///     auto near = router.nearest(new_queries, 4, 8, scratch);   // 8 of 4 clusters, per query
-///     router.append_list(near[0], ids);                         // keys one of them wants
+///     for (auto near : router.nearest(new_queries, 4, 8, scratch)) {  // 8 of 4 clusters each
+///       if (near != keyseek::kNoId) router.append_list(near, ids);    // keys that one wants
+///     }
 #pragma once
 
 #include <cstddef>
@@ -68,7 +70,7 @@ class Router {
   [[nodiscard]] std::size_t bytes() const noexcept;
 
   /// For each row of `queries` [G, d] the `count` nearest training queries among those of the
-  /// `probes` nearest clusters, in no order; row after row, padded with kNoId.
+  /// `probes` nearest clusters, in no order; row after row, padded with kNoId. Lies in `scratch`.
   [[nodiscard]] std::span<const std::uint32_t> nearest(MatrixView<float> queries, std::size_t probes,
                                                        std::size_t count, RouteScratch& scratch) const;
   /// Appends the keys that training query `query` wants, by ascending id.

@@ -3,7 +3,8 @@
 /// The only room with SIMD. The same short sources are compiled once per
 /// instruction set; the best one this CPU runs is chosen on first use and never
 /// changes. `KEYSEEK_ISA` (e.g. "avx2") forces another available one; an unknown
-/// or unavailable name is an Error(unsupported). Thread-safe.
+/// or unavailable name is an Error(unsupported). Thread-safe; reads views and
+/// writes to memory of the caller.
 ///
 ///     std::vector<float> out(keys.rows * queries.rows);
 ///     keyseek::score(keys, queries, out.data());          // out[i * G + g] = <q_g, k_i>

@@ -2,14 +2,18 @@
 ///
 /// The G query heads of a GQA group want overlapping keys, so they are searched
 /// together: one visited set, and every key that is loaded is scored against all G.
-/// Seeds come from the router, the previous step's hits and the graph's entry points;
-/// then the best keys' links are followed in rounds, on 8-bit codes; then the best of
-/// each query are scored again in stored precision, and these exact scores returned.
+/// Seeds come from the previous step's hits and the router or, where these give none, from
+/// the graph's entry points; then the best keys' links are followed in rounds, on 8-bit
+/// codes; then the best of each query are scored again in stored precision, and these exact
+/// scores returned.
 ///
-///     keyseek::SearchScratch scratch;  // reuse it, one per thread
+/// The caller owns scratch and hits. Searches are thread-safe with one scratch for each thread.
+///
+///     keyseek::SearchScratch scratch;
 ///     keyseek::Hits hits;
 ///     index.search(queries, {.k = 100}, scratch, hits);
-///     index.search(next_queries, {.k = 100, .previous = &hits_of_last_step}, scratch, hits);
+///     index.search(next_queries, {.k = 100, .previous = &hits}, scratch, hits);
+///     for (keyseek::Id id : hits.row_ids(0)) attend_to(id);
 #pragma once
 
 #include <cstddef>
@@ -27,7 +31,7 @@ struct SearchStats {
   std::size_t scanned = 0;     ///< keys whose code was scored (once for the whole group)
   std::size_t expanded = 0;    ///< keys whose links were followed
   std::size_t reranked = 0;    ///< keys scored in stored precision
-  std::size_t bytes_read = 0;  ///< of codes, links, lists, centroids and stored keys
+  std::size_t bytes_read = 0;  ///< of codes, links, lists and stored keys
 };
 
 /// Results of one step: for each of G queries up to k ids with exact inner products,
@@ -63,11 +67,12 @@ struct SearchParams {
   std::size_t k = 100;
   /// Recall wanted: chooses among the dials that tuning stored. Ignored by FlatIndex.
   double target_recall = 0.95;
-  /// Dials to use instead of the tuned ones.
+  /// Dials to use instead of the tuned ones. Ignored by FlatIndex.
   std::optional<Dials> dials = {};
   /// DIPR (AlayaDB): of the k best, only keys with q.k >= max - beta.
   std::optional<float> beta = {};
-  /// Upper bound on keys scanned in a step; the best found by then are returned.
+  /// Upper bound on keys scanned in a step; the best found by then are returned. Ignored by
+  /// FlatIndex.
   std::size_t max_scanned = SIZE_MAX;
   /// Hits of the previous step of the same sequence, a warm start; may be `hits` itself.
   const Hits* previous = nullptr;

@@ -1,4 +1,10 @@
 /// A value that readers take whole while one writer replaces it.
+///
+/// Shares ownership of the state with whoever got it. `get` and `set` are thread-safe.
+///
+///     keyseek::Snapshot<std::string> name(std::make_shared<const std::string>("old"));
+///     auto mine = name.get();
+///     name.set(std::make_shared<const std::string>("new"));  // *mine is still "old"
 #pragma once
 
 #include <memory>

@@ -18,7 +18,8 @@ template <class... Args>
 /// Refuses an argument unless `ok`.
 template <class... Args>
 void require(bool ok, fmt::format_string<Args...> format, Args&&... args) {
-  if (!ok) throw Error(ErrorCode::invalid_argument, fmt::format(format, std::forward<Args>(args)...));
+  if (!ok)
+    throw Error(ErrorCode::invalid_argument, fmt::format(format, std::forward<Args>(args)...));
 }
 
 }  // namespace keyseek

@@ -66,7 +66,8 @@ Links project_cooccurrence(MatrixView<Id> lists, std::size_t n, const GraphParam
   const Wanted wanted = transpose(lists, n);
   std::vector<float> damping(n);
   for (std::size_t i = 0; i < n; ++i) {
-    damping[i] = static_cast<float>(std::pow(std::max<std::size_t>(1, wanted.count(i)), -params.damping));
+    damping[i] =
+        static_cast<float>(std::pow(std::max<std::size_t>(1, wanted.count(i)), -params.damping));
   }
   Links links(n);
   std::vector<Counter> counters(static_cast<std::size_t>(run.thread_count()));
@@ -79,7 +80,8 @@ Links project_cooccurrence(MatrixView<Id> lists, std::size_t n, const GraphParam
       counter.weighed.clear();
       for (const Id other : counter.seen) {
         if (other != key) {
-          counter.weighed.push_back(ranked(static_cast<float>(counter.counts[other]) * damping[other], other));
+          counter.weighed.push_back(
+              ranked(static_cast<float>(counter.counts[other]) * damping[other], other));
         }
         counter.counts[other] = 0;
       }

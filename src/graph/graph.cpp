@@ -23,9 +23,8 @@ std::vector<Id> most_wanted(const std::vector<std::uint32_t>& count, std::size_t
   std::vector<Id> keys(count.size());
   std::iota(keys.begin(), keys.end(), Id{0});
   const auto wanted = static_cast<std::ptrdiff_t>(std::min(how_many, keys.size()));
-  std::partial_sort(keys.begin(), keys.begin() + wanted, keys.end(), [&](Id a, Id b) {
-    return count[a] != count[b] ? count[a] > count[b] : a < b;
-  });
+  std::partial_sort(keys.begin(), keys.begin() + wanted, keys.end(),
+                    [&](Id a, Id b) { return count[a] != count[b] ? count[a] > count[b] : a < b; });
   keys.resize(static_cast<std::size_t>(wanted));
   return keys;
 }
@@ -38,10 +37,10 @@ void check(bool ok, const char* what) {
 
 void GraphParams::validate() const {
   require(degree >= 1 && degree <= 1024, "degree is {}, must be in [1, 1024]", degree);
-  require(max_degree >= degree && max_degree <= 4096, "max_degree is {}, must be in [degree = {}, 4096]",
-          max_degree, degree);
-  require(candidates >= degree && candidates <= 65536, "candidates is {}, must be in [degree = {}, 65536]",
-          candidates, degree);
+  require(max_degree >= degree && max_degree <= 4096,
+          "max_degree is {}, must be in [degree = {}, 4096]", max_degree, degree);
+  require(candidates >= degree && candidates <= 65536,
+          "candidates is {}, must be in [degree = {}, 65536]", candidates, degree);
   require(damping >= 0.0 && damping <= 1.0, "damping is {}, must be in [0, 1]", damping);
   require(sampled_lists >= 1, "sampled_lists is 0");
   require(repair_rank <= 65535, "repair_rank is {}, at most 65535", repair_rank);
@@ -78,8 +77,10 @@ Links Graph::thaw() const {
 Graph Graph::from_parts(Parts parts) {
   check(!parts.offsets.empty(), "no offsets");
   const std::size_t n = parts.offsets.size() - 1;
-  check(parts.offsets[0] == 0 && parts.offsets[n] == parts.targets.size(), "offsets do not span the links");
-  for (std::size_t i = 0; i < n; ++i) check(parts.offsets[i] <= parts.offsets[i + 1], "offsets fall");
+  check(parts.offsets[0] == 0 && parts.offsets[n] == parts.targets.size(),
+        "offsets do not span the links");
+  for (std::size_t i = 0; i < n; ++i)
+    check(parts.offsets[i] <= parts.offsets[i + 1], "offsets fall");
   for (const Id id : parts.targets) check(id < n, "a link leads out of range");
   check(n == 0 || !parts.entry_points.empty(), "no entry points");
   for (const Id id : parts.entry_points) check(id < n, "an entry point is out of range");
@@ -105,7 +106,8 @@ BuiltGraph build_graph(MatrixView<Id> lists, const KeyStore& store, const GraphP
   BuiltGraph built;
   const auto wanted = popularity(lists, n);
   built.report.unwanted = static_cast<std::size_t>(std::count(wanted.begin(), wanted.end(), 0U));
-  built.report.repair_links = repair(links, lists, params.repair_rank, params.max_degree + params.repair_room);
+  built.report.repair_links =
+      repair(links, lists, params.repair_rank, params.max_degree + params.repair_room);
   std::vector<Id> entry_points = most_wanted(wanted, params.entry_points);
   built.report.unreachable_before = attach(links, entry_points, store, run);
   built.graph = Graph::freeze(links, std::move(entry_points));

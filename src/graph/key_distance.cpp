@@ -21,24 +21,28 @@ struct KeyAsQuery {
     }
     correction = 128 * sum;
   }
-  [[nodiscard]] CodeTile tile() const { return {codes.data(), &scale, &correction, 1, codes.size()}; }
+  [[nodiscard]] CodeTile tile() const {
+    return {codes.data(), &scale, &correction, 1, codes.size()};
+  }
 };
 
 void inner_products(const KeyStore& store, Id from, std::span<const Id> to, float* out) {
   const KeyAsQuery query(store, from);
-  kernels().score_codes(store.codes(), store.scales(), to.data(), to.size(), query.tile(), out, to.size());
+  kernels().score_codes(store.codes(), store.scales(), to.data(), to.size(), query.tile(), out,
+                        to.size());
 }
 
 }  // namespace
 
 KeyDistance::KeyDistance(const KeyStore& store, const Execution& run)
     : store_(store), norms_(store.size()) {
-  parallel_for(store.size(), 1024, {run.threads, {}}, "", [&](std::size_t begin, std::size_t end, int) {
-    for (std::size_t i = begin; i < end; ++i) {
-      const auto key = static_cast<Id>(i);
-      inner_products(store, key, {&key, 1}, &norms_[i]);
-    }
-  });
+  parallel_for(store.size(), 1024, {run.threads, {}}, "",
+               [&](std::size_t begin, std::size_t end, int) {
+                 for (std::size_t i = begin; i < end; ++i) {
+                   const auto key = static_cast<Id>(i);
+                   inner_products(store, key, {&key, 1}, &norms_[i]);
+                 }
+               });
 }
 
 void KeyDistance::measure(Id from, std::span<const Id> to, float* out) const {

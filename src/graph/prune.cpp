@@ -60,11 +60,13 @@ void prune(Links& links, const KeyStore& store, std::size_t degree, const Execut
   require(degree >= 1, "degree is 0");
   const KeyDistance distance(store, run);
   std::vector<PruneScratch> scratch(static_cast<std::size_t>(run.thread_count()));
-  parallel_for(links.size(), 256, run, "pruning", [&](std::size_t begin, std::size_t end, int worker) {
-    for (std::size_t i = begin; i < end; ++i) {
-      prune_one(static_cast<Id>(i), links[i], distance, degree, scratch[static_cast<std::size_t>(worker)]);
-    }
-  });
+  parallel_for(links.size(), 256, run, "pruning",
+               [&](std::size_t begin, std::size_t end, int worker) {
+                 for (std::size_t i = begin; i < end; ++i) {
+                   prune_one(static_cast<Id>(i), links[i], distance, degree,
+                             scratch[static_cast<std::size_t>(worker)]);
+                 }
+               });
 }
 
 void add_reverse(Links& links, std::size_t max_degree) {
@@ -92,7 +94,8 @@ void link_new(Links& links, const Links& fresh, std::size_t first, std::size_t m
       std::vector<Id>& back = links[b];
       if (std::find(back.begin(), back.end(), static_cast<Id>(a)) != back.end()) continue;
       if (back.size() >= max_degree) {
-        const auto old = std::find_if(back.rbegin(), back.rend(), [&](Id id) { return id < first; });
+        const auto old =
+            std::find_if(back.rbegin(), back.rend(), [&](Id id) { return id < first; });
         if (old == back.rend()) continue;
         back.erase(std::next(old).base());
       }

@@ -28,7 +28,8 @@ void flood(Id from, const NeighborsOf& neighbors_of, std::vector<std::uint8_t>& 
 }
 
 template <class NeighborsOf>
-std::vector<std::uint8_t> reachable(std::size_t n, std::span<const Id> from, const NeighborsOf& neighbors_of) {
+std::vector<std::uint8_t> reachable(std::size_t n, std::span<const Id> from,
+                                    const NeighborsOf& neighbors_of) {
   std::vector<std::uint8_t> reached(n);
   std::vector<Id> stack;
   for (const Id key : from) flood(key, neighbors_of, reached, stack);
@@ -43,7 +44,8 @@ class Neighbourhood {
   /// Links each key that the list's best one does not lead to, within the list, from the
   /// best reached key that has room. Returns the number of links added.
   std::size_t connect(std::span<const Id> list, std::size_t max_degree, Links& links) {
-    for (std::size_t r = 0; r < list.size(); ++r) rank_[list[r]] = static_cast<std::uint16_t>(r + 1);
+    for (std::size_t r = 0; r < list.size(); ++r)
+      rank_[list[r]] = static_cast<std::uint16_t>(r + 1);
     reached_.assign(list.size(), 0);
     std::size_t added = 0;
     for (std::size_t r = 0; r < list.size(); ++r) {
@@ -56,7 +58,8 @@ class Neighbourhood {
   }
 
  private:
-  bool link_from_reached(std::span<const Id> list, std::size_t r, std::size_t max_degree, Links& links) {
+  bool link_from_reached(std::span<const Id> list, std::size_t r, std::size_t max_degree,
+                         Links& links) {
     for (std::size_t from = r; from-- > 0;) {
       std::vector<Id>& out = links[list[from]];
       if (reached_[from] == 0 || out.size() >= max_degree) continue;
@@ -168,8 +171,8 @@ std::size_t attach(Links& links, std::span<const Id> entry_points, const KeyStor
 }
 
 std::size_t count_unreachable(const Graph& graph) {
-  const auto reached = reachable(graph.size(), graph.entry_points(),
-                                 [&](Id key) { return graph.neighbors(key); });
+  const auto reached =
+      reachable(graph.size(), graph.entry_points(), [&](Id key) { return graph.neighbors(key); });
   return static_cast<std::size_t>(std::count(reached.begin(), reached.end(), 0));
 }
 

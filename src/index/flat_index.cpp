@@ -26,12 +26,14 @@ std::size_t scan_pool(std::size_t k) { return k + std::max<std::size_t>(16, k / 
 
 /// Standard deviation of a score's rounding error for query g: both sides are rounded to
 /// steps of one scale, uniformly.
-float rounding_error(const KeyStore& store, const EncodedQueries& queries, std::size_t g, float key_scale) {
+float rounding_error(const KeyStore& store, const EncodedQueries& queries, std::size_t g,
+                     float key_scale) {
   std::int64_t power = 0;
   const std::int8_t* codes = queries.codes.row(g);
   for (std::size_t j = 0; j < store.code_cols(); ++j) power += codes[j] * codes[j];
   // The keys' codes are about as large as the query's: both fill the same range.
-  return queries.scale[g] * key_scale * static_cast<float>(std::sqrt(2.0 * static_cast<double>(power) / 12.0));
+  return queries.scale[g] * key_scale *
+         static_cast<float>(std::sqrt(2.0 * static_cast<double>(power) / 12.0));
 }
 
 /// A score that at least k keys are known to exceed: the k-th best of the previous step's
@@ -42,13 +44,15 @@ float warm_threshold(const KeyStore& store, MatrixView<float> queries, std::size
   std::vector<float>& scores = s.rerank.scores;
   scores.resize(s.previous.size());
   const AnyMatrixView keys = store.stored();
-  kernels().score_rows[static_cast<std::size_t>(keys.dtype)](keys.data, keys.stride, s.previous.data(),
-                                                             s.previous.size(), queries.row(g), keys.cols, 1,
-                                                             keys.cols, scores.data());
+  kernels().score_rows[static_cast<std::size_t>(keys.dtype)](
+      keys.data, keys.stride, s.previous.data(), s.previous.size(), queries.row(g), keys.cols, 1,
+      keys.cols, scores.data());
   const auto kth = scores.begin() + static_cast<std::ptrdiff_t>(k - 1);
   std::nth_element(scores.begin(), kth, scores.end(), std::greater<>());
   constexpr float kDeviations = 4.0F;
-  const float margin = kDeviations * rounding_error(store, s.encoded, g, store.scales()[s.previous[0]]);
+  float scale = 0.0F;
+  for (const Id key : s.previous) scale = std::max(scale, store.scales()[key]);
+  const float margin = kDeviations * rounding_error(store, s.encoded, g, scale);
   return *kth - s.encoded.offset[g] - margin;
 }
 
@@ -63,7 +67,8 @@ std::shared_ptr<const FlatIndex::State> FlatIndex::state() const {
 }
 
 FlatIndex FlatIndex::build(AnyMatrixView keys, const Execution& run) {
-  return FlatIndex(std::make_shared<State>(State{KeyStore::encode(keys, {}, CodeLayout::blocks, run)}));
+  return FlatIndex(
+      std::make_shared<State>(State{KeyStore::encode(keys, {}, CodeLayout::blocks, run)}));
 }
 
 std::size_t FlatIndex::size() const { return state()->store.size(); }
@@ -74,8 +79,8 @@ std::size_t FlatIndex::bytes() const {
   return keys.rows * keys.cols * size_of(keys.dtype) + state->store.code_bytes();
 }
 
-void FlatIndex::search(MatrixView<float> queries, const SearchParams& params, SearchScratch& scratch,
-                       Hits& hits) const {
+void FlatIndex::search(MatrixView<float> queries, const SearchParams& params,
+                       SearchScratch& scratch, Hits& hits) const {
   const auto state = this->state();
   const KeyStore& store = state->store;
   require_step(queries, params, store);
@@ -99,8 +104,9 @@ void FlatIndex::search(MatrixView<float> queries, const SearchParams& params, Se
     store_row(s.pools[g].items(), g, params, hits);
   }
   hits.stats.scanned = store.size();
-  hits.stats.bytes_read = store.size() * (store.code_cols() + sizeof(float)) +
-                          (hits.stats.reranked + queries.rows * s.previous.size()) * keys.cols * size_of(keys.dtype);
+  hits.stats.bytes_read =
+      store.size() * (store.code_cols() + sizeof(float)) +
+      (hits.stats.reranked + queries.rows * s.previous.size()) * keys.cols * size_of(keys.dtype);
 }
 
 void FlatIndex::append(AnyMatrixView keys) {
@@ -120,7 +126,8 @@ KeyStore read_blocks(const ContainerReader& reader) {
   require_kind(reader, kKind);
   KeyStore store = read_store(reader);
   if (store.layout() != CodeLayout::blocks) {
-    fail(ErrorCode::corrupt, "{}: the codes of a flat index are not in blocks", reader.path().string());
+    fail(ErrorCode::corrupt, "{}: the codes of a flat index are not in blocks",
+         reader.path().string());
   }
   return store;
 }

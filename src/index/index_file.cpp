@@ -45,14 +45,17 @@ class Numbers {
   std::size_t next_ = 0;
 };
 
-AnyMatrix read_matrix(const ContainerReader& reader, std::string_view name, std::string_view shape_name) {
+AnyMatrix read_matrix(const ContainerReader& reader, std::string_view name,
+                      std::string_view shape_name) {
   Numbers shape(reader, shape_name);
   const std::size_t rows = shape.whole(), cols = shape.whole(), dtype = shape.whole();
-  shape.check(rows > 0 && cols > 0 && rows < kNoId && cols < (1U << 24U), "holds an impossible shape");
+  shape.check(rows > 0 && cols > 0 && rows < kNoId && cols < (1U << 24U),
+              "holds an impossible shape");
   shape.check(dtype <= static_cast<std::size_t>(Dtype::i8), "names an unknown element type");
   shape.finish();
   const auto bytes = reader.array<std::byte>(name);
-  shape.check(bytes.size() == rows * cols * size_of(static_cast<Dtype>(dtype)), "does not match its matrix");
+  shape.check(bytes.size() == rows * cols * size_of(static_cast<Dtype>(dtype)),
+              "does not match its matrix");
   return {bytes, static_cast<Dtype>(dtype), rows, cols};
 }
 
@@ -91,9 +94,11 @@ void IndexFileWriter::add(const Graph& graph) {
 void IndexFileWriter::add(const Router& router) {
   const Router::Parts& parts = router.parts();
   const AnyMatrixView projection = parts.projection.view();
-  add_numbers("router.shape", {static_cast<double>(projection.rows), static_cast<double>(projection.cols),
-                               static_cast<double>(static_cast<int>(projection.dtype))});
-  writer_.add("router.projection", {static_cast<const std::byte*>(projection.data), parts.projection.bytes()});
+  add_numbers("router.shape",
+              {static_cast<double>(projection.rows), static_cast<double>(projection.cols),
+               static_cast<double>(static_cast<int>(projection.dtype))});
+  writer_.add("router.projection",
+              {static_cast<const std::byte*>(projection.data), parts.projection.bytes()});
   add_array("router.centroids", parts.centroids);
   add_array("router.centroid_scales", parts.centroid_scales);
   add_array("router.clusters", parts.cluster_offsets);
@@ -106,9 +111,10 @@ void IndexFileWriter::add(const Router& router) {
 void IndexFileWriter::add(const std::vector<OperatingPoint>& points) {
   std::vector<double> numbers;
   for (const OperatingPoint& p : points) {
-    numbers.insert(numbers.end(), {p.target_recall, p.recall, p.scanned_fraction, p.flat_is_better ? 1.0 : 0.0,
-                                   static_cast<double>(p.dials.probes), static_cast<double>(p.dials.lists),
-                                   static_cast<double>(p.dials.expand), static_cast<double>(p.dials.pool)});
+    numbers.insert(numbers.end(),
+                   {p.target_recall, p.recall, p.scanned_fraction, p.flat_is_better ? 1.0 : 0.0,
+                    static_cast<double>(p.dials.probes), static_cast<double>(p.dials.lists),
+                    static_cast<double>(p.dials.expand), static_cast<double>(p.dials.pool)});
   }
   add_numbers("points", std::move(numbers));
 }
@@ -116,8 +122,9 @@ void IndexFileWriter::add(const std::vector<OperatingPoint>& points) {
 void IndexFileWriter::add(const ProjectionParams& p) {
   const GraphParams& g = p.graph;
   add_numbers("params", {static_cast<double>(p.list_length), static_cast<double>(p.tuning_k),
-                         static_cast<double>(static_cast<int>(g.projection)), static_cast<double>(g.candidates),
-                         static_cast<double>(g.degree), static_cast<double>(g.max_degree), g.damping,
+                         static_cast<double>(static_cast<int>(g.projection)),
+                         static_cast<double>(g.candidates), static_cast<double>(g.degree),
+                         static_cast<double>(g.max_degree), g.damping,
                          static_cast<double>(g.sampled_lists), static_cast<double>(g.repair_rank),
                          static_cast<double>(g.repair_room), static_cast<double>(g.entry_points)});
 }
@@ -138,10 +145,12 @@ KeyStore read_store(const ContainerReader& reader) {
 }
 
 Graph read_graph(const ContainerReader& reader, std::size_t n) {
-  Graph graph = Graph::from_parts({reader.array<std::uint32_t>("graph.offsets"), reader.array<Id>("graph.targets"),
+  Graph graph = Graph::from_parts({reader.array<std::uint32_t>("graph.offsets"),
+                                   reader.array<Id>("graph.targets"),
                                    reader.array<Id>("graph.entry_points")});
   if (graph.size() != n) {
-    fail(ErrorCode::corrupt, "{}: the graph links {} keys, the file holds {}", reader.path().string(), graph.size(), n);
+    fail(ErrorCode::corrupt, "{}: the graph links {} keys, the file holds {}",
+         reader.path().string(), graph.size(), n);
   }
   return graph;
 }
@@ -150,8 +159,8 @@ Router read_router(const ContainerReader& reader, const KeyStore& store) {
   Router::Parts parts;
   parts.projection = read_matrix(reader, "router.projection", "router.shape");
   if (parts.projection.cols() != store.dim()) {
-    fail(ErrorCode::corrupt, "{}: the router is for dimension {}, the keys have {}", reader.path().string(),
-         parts.projection.cols(), store.dim());
+    fail(ErrorCode::corrupt, "{}: the router is for dimension {}, the keys have {}",
+         reader.path().string(), parts.projection.cols(), store.dim());
   }
   parts.centroids = reader.array<std::uint8_t>("router.centroids");
   parts.centroid_scales = reader.array<float>("router.centroid_scales");
@@ -173,7 +182,8 @@ std::vector<OperatingPoint> read_points(const ContainerReader& reader) {
     p.scanned_fraction = numbers.real();
     p.flat_is_better = numbers.whole() != 0;
     p.dials = {numbers.dial(), numbers.dial(), numbers.dial(), numbers.dial()};
-    numbers.check(p.dials.expand > 0 || (p.dials.lists > 0 && p.dials.probes > 0), "holds dials that find nothing");
+    numbers.check(p.dials.expand > 0 || (p.dials.lists > 0 && p.dials.probes > 0),
+                  "holds dials that find nothing");
     points.push_back(p);
   }
   return points;
@@ -185,7 +195,8 @@ ProjectionParams read_params(const ContainerReader& reader) {
   p.list_length = numbers.whole();
   p.tuning_k = numbers.whole();
   const std::size_t projection = numbers.whole();
-  numbers.check(projection <= static_cast<std::size_t>(Projection::pivot), "names an unknown projection");
+  numbers.check(projection <= static_cast<std::size_t>(Projection::pivot),
+                "names an unknown projection");
   p.graph.projection = static_cast<Projection>(projection);
   p.graph.candidates = numbers.whole();
   p.graph.degree = numbers.whole();
@@ -206,7 +217,8 @@ ProjectionParams read_params(const ContainerReader& reader) {
 
 void require_kind(const ContainerReader& reader, std::string_view kind) {
   if (reader.kind() != kind) {
-    fail(ErrorCode::corrupt, "{} holds a {} index, not a {} index", reader.path().string(), reader.kind(), kind);
+    fail(ErrorCode::corrupt, "{} holds a {} index, not a {} index", reader.path().string(),
+         reader.kind(), kind);
   }
 }
 

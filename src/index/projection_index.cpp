@@ -43,14 +43,16 @@ class Stopwatch {
 void require_training(AnyMatrixView keys, const TrainingQueries& training) {
   require(keys.rows > 0, "keys is empty");
   require(!training.train.empty(), "training.train is empty");
-  require(training.train.cols() == keys.cols, "training.train has dimension {}, keys have {}", training.train.cols(),
-          keys.cols);
-  require(training.group >= 1 && training.group <= 64, "training.group is {}, must be in [1, 64]", training.group);
+  require(training.train.cols() == keys.cols, "training.train has dimension {}, keys have {}",
+          training.train.cols(), keys.cols);
+  require(training.group >= 1 && training.group <= 64, "training.group is {}, must be in [1, 64]",
+          training.group);
   if (training.tuning.empty()) return;
   require(training.tuning.cols() == keys.cols, "training.tuning has dimension {}, keys have {}",
           training.tuning.cols(), keys.cols);
-  require(training.tuning.rows() % training.group == 0, "training.tuning has {} rows, no multiple of group = {}",
-          training.tuning.rows(), training.group);
+  require(training.tuning.rows() % training.group == 0,
+          "training.tuning has {} rows, no multiple of group = {}", training.tuning.rows(),
+          training.group);
   require_finite(AnyMatrixView::of(training.tuning.view()), "training.tuning");
 }
 
@@ -75,13 +77,15 @@ std::shared_ptr<const ProjectionIndex::State> ProjectionIndex::state() const {
 }
 
 ProjectionIndex ProjectionIndex::build(AnyMatrixView keys, const TrainingQueries& training,
-                                       const ProjectionParams& params, const Execution& run, BuildReport* report) {
+                                       const ProjectionParams& params, const Execution& run,
+                                       BuildReport* report) {
   params.validate();
   run.validate();
   require_training(keys, training);
   Stopwatch watch;
-  const KnnLists lists = exact_knn(
-      keys, training.train, {.k = std::min(params.list_length, keys.rows), .method = params.list_method}, run);
+  const KnnLists lists =
+      exact_knn(keys, training.train,
+                {.k = std::min(params.list_length, keys.rows), .method = params.list_method}, run);
   const double lists_s = watch.lap();
   ProjectionIndex index = build_from_lists(keys, training, lists.ids, params, run, report);
   if (report != nullptr) {
@@ -91,8 +95,10 @@ ProjectionIndex ProjectionIndex::build(AnyMatrixView keys, const TrainingQueries
   return index;
 }
 
-ProjectionIndex ProjectionIndex::build_from_lists(AnyMatrixView keys, const TrainingQueries& training,
-                                                  MatrixView<Id> lists, const ProjectionParams& params,
+ProjectionIndex ProjectionIndex::build_from_lists(AnyMatrixView keys,
+                                                  const TrainingQueries& training,
+                                                  MatrixView<Id> lists,
+                                                  const ProjectionParams& params,
                                                   const Execution& run, BuildReport* report) {
   params.validate();
   run.validate();
@@ -137,13 +143,13 @@ std::size_t ProjectionIndex::extra_bytes() const {
 std::size_t ProjectionIndex::unreachable() const { return count_unreachable(state()->graph); }
 std::vector<OperatingPoint> ProjectionIndex::dials() const { return state()->points; }
 
-void ProjectionIndex::search(MatrixView<float> queries, const SearchParams& params, SearchScratch& scratch,
-                             Hits& hits) const {
+void ProjectionIndex::search(MatrixView<float> queries, const SearchParams& params,
+                             SearchScratch& scratch, Hits& hits) const {
   const auto state = this->state();
   require_step(queries, params, state->store);
-  const Dials dials =
-      params.dials ? *params.dials
-                   : choose_dials(state->points, state->params.tuning_k, params.k, params.target_recall);
+  const Dials dials = params.dials ? *params.dials
+                                   : choose_dials(state->points, state->params.tuning_k, params.k,
+                                                  params.target_recall);
   begin_step(params, state->store.size(), queries.rows, scratch.state(), hits);
   search_projection(state->space(), queries, params, dials, scratch.state(), hits);
 }
@@ -159,8 +165,9 @@ void ProjectionIndex::append(AnyMatrixView keys, MatrixView<float> training, con
   links.resize(n);
   if (!training.empty()) {
     const ProjectionParams& params = old->params;
-    const KnnLists lists = exact_knn(state->store.stored(), training,
-                                     {.k = std::min(params.list_length, n), .method = params.list_method}, run);
+    const KnnLists lists =
+        exact_knn(state->store.stored(), training,
+                  {.k = std::min(params.list_length, n), .method = params.list_method}, run);
     Links fresh = project_cooccurrence(lists.ids, n, params.graph, run);
     // Keys that were there keep their links: only the new ones take theirs from here.
     for (std::size_t i = 0; i < old->store.size(); ++i) fresh[i].clear();
@@ -193,7 +200,8 @@ std::shared_ptr<State> read_state(const ContainerReader& reader) {
   auto state = std::make_shared<State>();
   state->store = read_store(reader);
   if (state->store.layout() != CodeLayout::rows) {
-    fail(ErrorCode::corrupt, "{}: the codes of a projection index are not in rows", reader.path().string());
+    fail(ErrorCode::corrupt, "{}: the codes of a projection index are not in rows",
+         reader.path().string());
   }
   state->graph = read_graph(reader, state->store.size());
   state->router = read_router(reader, state->store);

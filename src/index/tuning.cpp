@@ -13,10 +13,11 @@ namespace {
 /// Dials worth trying, from cheap to thorough: along the ridge where lists and expansions
 /// are in balance, and a little to both sides of it.
 constexpr std::array<Dials, 22> kCandidates = {{
-    {4, 2, 0, 0},     {4, 4, 0, 0},     {4, 4, 8, 0},     {4, 8, 0, 0},     {4, 8, 8, 0},     {4, 8, 16, 0},
-    {8, 16, 0, 0},    {8, 16, 8, 0},    {8, 16, 16, 0},   {4, 8, 32, 0},    {8, 16, 32, 0},   {8, 32, 0, 0},
-    {8, 32, 16, 0},   {8, 32, 32, 0},   {8, 16, 64, 0},   {8, 32, 64, 0},   {8, 16, 128, 0},  {16, 64, 32, 0},
-    {16, 64, 64, 0},  {8, 32, 128, 0},  {16, 64, 128, 0}, {16, 64, 256, 0},
+    {4, 2, 0, 0},     {4, 4, 0, 0},     {4, 4, 8, 0},    {4, 8, 0, 0},    {4, 8, 8, 0},
+    {4, 8, 16, 0},    {8, 16, 0, 0},    {8, 16, 8, 0},   {8, 16, 16, 0},  {4, 8, 32, 0},
+    {8, 16, 32, 0},   {8, 32, 0, 0},    {8, 32, 16, 0},  {8, 32, 32, 0},  {8, 16, 64, 0},
+    {8, 32, 64, 0},   {8, 16, 128, 0},  {16, 64, 32, 0}, {16, 64, 64, 0}, {8, 32, 128, 0},
+    {16, 64, 128, 0}, {16, 64, 256, 0},
 }};
 
 struct Trial {
@@ -28,18 +29,22 @@ struct Trial {
 
 // Nanoseconds of one step on an AVX-512 core with everything in cache, as fitted to
 // measurements at d = 64 and d = 256. Only their ratios matter: they rank dials.
-double step_cost(const SearchStats& stats, const Dials& dials, std::size_t group, std::size_t cols) {
+double step_cost(const SearchStats& stats, const Dials& dials, std::size_t group,
+                 std::size_t cols) {
   const auto d = static_cast<double>(cols);
   return static_cast<double>(group) * (2500 + 14.5 * d + 100.0 * dials.lists) +
-         static_cast<double>(stats.scanned) * (4.0 + 0.033 * d) + static_cast<double>(stats.expanded) * 50.0;
+         static_cast<double>(stats.scanned) * (4.0 + 0.033 * d) +
+         static_cast<double>(stats.expanded) * 50.0;
 }
 
 double flat_cost(std::size_t n, std::size_t group, std::size_t cols) {
   const auto d = static_cast<double>(cols);
-  return static_cast<double>(group) * (1500 + 12.0 * d) + static_cast<double>(n) * (2.9 + 0.0086 * d);
+  return static_cast<double>(group) * (1500 + 12.0 * d) +
+         static_cast<double>(n) * (2.9 + 0.0086 * d);
 }
 
-Trial try_dials(const SearchSpace& space, const TrainingQueries& training, MatrixView<Id> truth, const Dials& dials) {
+Trial try_dials(const SearchSpace& space, const TrainingQueries& training, MatrixView<Id> truth,
+                const Dials& dials) {
   const std::size_t group = training.group, k = truth.cols;
   const std::size_t steps = training.tuning.rows() / group;
   Trial trial{.dials = dials};
@@ -50,7 +55,8 @@ Trial try_dials(const SearchSpace& space, const TrainingQueries& training, Matri
     SearchParams params{.k = k};
     if (step % std::max<std::size_t>(1, training.tuning_steps) != 0) params.previous = &hits;
     begin_step(params, space.store.size(), group, scratch.state(), hits);
-    search_projection(space, training.tuning.view().slice(step * group, group), params, dials, scratch.state(), hits);
+    search_projection(space, training.tuning.view().slice(step * group, group), params, dials,
+                      scratch.state(), hits);
     std::copy(hits.ids.begin(), hits.ids.end(), found.row(step * group));
     trial.scanned_fraction += static_cast<double>(hits.stats.scanned);
     trial.cost += step_cost(hits.stats, dials, group, space.store.code_cols());
@@ -67,8 +73,8 @@ std::vector<OperatingPoint> tune(const SearchSpace& space, const TrainingQueries
                                  const ProjectionParams& params, const Execution& run) {
   if (training.tuning.empty() || params.target_recalls.empty()) return {};
   const std::size_t k = std::min(params.tuning_k, space.store.size());
-  const KnnLists truth =
-      exact_knn(space.store.stored(), training.tuning, {.k = k, .method = params.list_method}, {run.threads, {}});
+  const KnnLists truth = exact_knn(space.store.stored(), training.tuning,
+                                   {.k = k, .method = params.list_method}, {run.threads, {}});
   std::vector<Trial> trials(kCandidates.size());
   parallel_for(trials.size(), 1, run, "tuning", [&](std::size_t begin, std::size_t, int) {
     trials[begin] = try_dials(space, training, truth.ids, kCandidates[begin]);
@@ -80,7 +86,9 @@ std::vector<OperatingPoint> tune(const SearchSpace& space, const TrainingQueries
     const Trial* best = &trials[0];
     for (const Trial& trial : trials) {
       const bool reaches = trial.recall >= target, best_reaches = best->recall >= target;
-      if (reaches != best_reaches ? reaches : (reaches ? trial.cost < best->cost : trial.recall > best->recall)) {
+      if (reaches != best_reaches
+              ? reaches
+              : (reaches ? trial.cost < best->cost : trial.recall > best->recall)) {
         best = &trial;
       }
     }
@@ -88,8 +96,9 @@ std::vector<OperatingPoint> tune(const SearchSpace& space, const TrainingQueries
                       .recall = best->recall,
                       .scanned_fraction = best->scanned_fraction,
                       .dials = best->dials,
-                      .flat_is_better = best->recall < target || flat_cost(space.store.size(), training.group,
-                                                                           space.store.code_cols()) < best->cost});
+                      .flat_is_better = best->recall < target ||
+                                        flat_cost(space.store.size(), training.group,
+                                                  space.store.code_cols()) < best->cost});
   }
   return points;
 }

@@ -19,7 +19,8 @@ CodeTile tile_of(const EncodedQueries& queries, std::size_t first, std::size_t c
           count, queries.codes.cols()};
 }
 
-void scan_blocks(const KeyStore& store, const CodeTile& tile, Pool* pools, BlockScanScratch& scratch) {
+void scan_blocks(const KeyStore& store, const CodeTile& tile, Pool* pools,
+                 BlockScanScratch& scratch) {
   const std::size_t blocks = (store.size() + KeyStore::kBlock - 1) / KeyStore::kBlock;
   constexpr std::size_t kRoom = kBlocksAtOnce * KeyStore::kBlock;
   scratch.ids.resize(CodeTile::kMaxTile * kRoom);

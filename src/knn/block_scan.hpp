@@ -16,7 +16,8 @@ namespace keyseek {
 [[nodiscard]] std::size_t rerank_pool(std::size_t k, std::size_t d) noexcept;
 
 /// Rows [first, first + count) of encoded queries as a kernel's tile.
-[[nodiscard]] CodeTile tile_of(const EncodedQueries& queries, std::size_t first, std::size_t count) noexcept;
+[[nodiscard]] CodeTile tile_of(const EncodedQueries& queries, std::size_t first,
+                               std::size_t count) noexcept;
 
 /// Memory a block scan works in.
 struct BlockScanScratch {
@@ -27,6 +28,7 @@ struct BlockScanScratch {
 /// Adds to pools[g] the best keys of query g of the tile. `store` must be in blocks;
 /// pools are reset by the caller (capacity, first threshold). Scores lack the query's
 /// constant offset.
-void scan_blocks(const KeyStore& store, const CodeTile& tile, Pool* pools, BlockScanScratch& scratch);
+void scan_blocks(const KeyStore& store, const CodeTile& tile, Pool* pools,
+                 BlockScanScratch& scratch);
 
 }  // namespace keyseek

@@ -24,30 +24,31 @@ void store_row(const std::vector<Ranked>& best, std::size_t row, KnnLists& lists
 void scan_f32(AnyMatrixView keys, MatrixView<float> queries, const KnnParams& params,
               const Execution& run, KnnLists& lists) {
   constexpr std::size_t kTile = 16, kPiece = 128;
-  parallel_for(queries.rows, kTile, run, "exact neighbours", [&](std::size_t begin, std::size_t end, int) {
-    const std::size_t group = end - begin;
-    std::vector<Pool> pools(group);
-    for (Pool& pool : pools) pool.reset(params.k);
-    std::vector<float> scores(kPiece * group);
-    for (std::size_t first = 0; first < keys.rows; first += kPiece) {
-      const std::size_t count = std::min(kPiece, keys.rows - first);
-      kernels().score_rows[static_cast<std::size_t>(keys.dtype)](
-          keys.row(first), keys.stride, nullptr, count, queries.row(begin), queries.stride, group,
-          keys.cols, scores.data());
-      for (std::size_t i = 0; i < count; ++i) {
-        for (std::size_t g = 0; g < group; ++g) {
-          if (scores[i * group + g] > pools[g].threshold()) {
-            pools[g].add(scores[i * group + g], static_cast<Id>(first + i));
-          }
-        }
-      }
-      for (Pool& pool : pools) pool.settle();
-    }
-    for (std::size_t g = 0; g < group; ++g) {
-      keep_best(pools[g].items(), params.k);
-      store_row(pools[g].items(), begin + g, lists);
-    }
-  });
+  parallel_for(queries.rows, kTile, run, "exact neighbours",
+               [&](std::size_t begin, std::size_t end, int) {
+                 const std::size_t group = end - begin;
+                 std::vector<Pool> pools(group);
+                 for (Pool& pool : pools) pool.reset(params.k);
+                 std::vector<float> scores(kPiece * group);
+                 for (std::size_t first = 0; first < keys.rows; first += kPiece) {
+                   const std::size_t count = std::min(kPiece, keys.rows - first);
+                   kernels().score_rows[static_cast<std::size_t>(keys.dtype)](
+                       keys.row(first), keys.stride, nullptr, count, queries.row(begin),
+                       queries.stride, group, keys.cols, scores.data());
+                   for (std::size_t i = 0; i < count; ++i) {
+                     for (std::size_t g = 0; g < group; ++g) {
+                       if (scores[i * group + g] > pools[g].threshold()) {
+                         pools[g].add(scores[i * group + g], static_cast<Id>(first + i));
+                       }
+                     }
+                   }
+                   for (Pool& pool : pools) pool.settle();
+                 }
+                 for (std::size_t g = 0; g < group; ++g) {
+                   keep_best(pools[g].items(), params.k);
+                   store_row(pools[g].items(), begin + g, lists);
+                 }
+               });
 }
 
 /// 8-bit scan of all keys, exact rerank of the best `pool`.
@@ -57,18 +58,19 @@ void scan_int8(AnyMatrixView keys, MatrixView<float> queries, const KnnParams& p
   const std::size_t pool =
       std::min(keys.rows, params.pool > 0 ? params.pool : rerank_pool(params.k, keys.cols));
   constexpr std::size_t kTile = CodeTile::kMaxTile;
-  parallel_for(queries.rows, kTile, run, "exact neighbours", [&](std::size_t begin, std::size_t end, int) {
-    thread_local BlockScanScratch scan_scratch;
-    thread_local RerankScratch rerank_scratch;
-    const EncodedQueries encoded = store.encode_queries(queries.slice(begin, end - begin));
-    Pool pools[kTile];
-    for (Pool& p : pools) p.reset(pool);
-    scan_blocks(store, tile_of(encoded, 0, end - begin), pools, scan_scratch);
-    for (std::size_t g = 0; g < end - begin; ++g) {
-      rerank(keys, queries.row(begin + g), params.k, pools[g].items(), rerank_scratch);
-      store_row(pools[g].items(), begin + g, lists);
-    }
-  });
+  parallel_for(
+      queries.rows, kTile, run, "exact neighbours", [&](std::size_t begin, std::size_t end, int) {
+        thread_local BlockScanScratch scan_scratch;
+        thread_local RerankScratch rerank_scratch;
+        const EncodedQueries encoded = store.encode_queries(queries.slice(begin, end - begin));
+        Pool pools[kTile];
+        for (Pool& p : pools) p.reset(pool);
+        scan_blocks(store, tile_of(encoded, 0, end - begin), pools, scan_scratch);
+        for (std::size_t g = 0; g < end - begin; ++g) {
+          rerank(keys, queries.row(begin + g), params.k, pools[g].items(), rerank_scratch);
+          store_row(pools[g].items(), begin + g, lists);
+        }
+      });
 }
 
 }  // namespace
@@ -85,7 +87,8 @@ KnnLists exact_knn(AnyMatrixView keys, MatrixView<float> queries, const KnnParam
   require(keys.rows > 0, "keys is empty");
   require(keys.cols > 0, "keys have dimension 0");
   require(queries.rows > 0, "queries is empty");
-  require(queries.cols == keys.cols, "queries have dimension {}, keys have {}", queries.cols, keys.cols);
+  require(queries.cols == keys.cols, "queries have dimension {}, keys have {}", queries.cols,
+          keys.cols);
   params.validate(keys.rows);
   require_finite(keys, "keys");
   require_finite(AnyMatrixView::of(queries), "queries");

@@ -27,16 +27,16 @@ Matrix<float> sample_rows(MatrixView<float> m, std::size_t count, std::uint64_t 
 }
 
 /// The centroid with the largest inner product, of each row; ties to the smaller number.
-std::vector<std::uint32_t> nearest(MatrixView<float> rows, MatrixView<float> centroids, const Execution& run,
-                                   std::string_view stage) {
+std::vector<std::uint32_t> nearest(MatrixView<float> rows, MatrixView<float> centroids,
+                                   const Execution& run, std::string_view stage) {
   constexpr std::size_t kTile = 32;
   std::vector<std::uint32_t> best(rows.rows);
   parallel_for(rows.rows, kTile, run, stage, [&](std::size_t begin, std::size_t end, int) {
     const std::size_t group = end - begin;
     std::vector<float> scores(centroids.rows * group);
     kernels().score_rows[static_cast<std::size_t>(Dtype::f32)](
-        centroids.data, centroids.stride, nullptr, centroids.rows, rows.row(begin), rows.stride, group,
-        rows.cols, scores.data());
+        centroids.data, centroids.stride, nullptr, centroids.rows, rows.row(begin), rows.stride,
+        group, rows.cols, scores.data());
     std::vector<std::uint32_t> winner(group);
     for (std::uint32_t c = 1; c < centroids.rows; ++c) {
       for (std::size_t g = 0; g < group; ++g) {
@@ -49,7 +49,8 @@ std::vector<std::uint32_t> nearest(MatrixView<float> rows, MatrixView<float> cen
 }
 
 /// Moves each centroid to the direction of its members' sum; one without members stays.
-void recentre(MatrixView<float> rows, const std::vector<std::uint32_t>& cluster, Matrix<float>& centroids) {
+void recentre(MatrixView<float> rows, const std::vector<std::uint32_t>& cluster,
+              Matrix<float>& centroids) {
   const std::size_t d = centroids.cols();
   std::vector<double> sums(centroids.rows() * d);
   for (std::size_t i = 0; i < rows.rows; ++i) {
@@ -61,7 +62,8 @@ void recentre(MatrixView<float> rows, const std::vector<std::uint32_t>& cluster,
     double power = 0;
     for (std::size_t j = 0; j < d; ++j) power += sum[j] * sum[j];
     if (power == 0) continue;
-    for (std::size_t j = 0; j < d; ++j) centroids.row(c)[j] = static_cast<float>(sum[j] / std::sqrt(power));
+    for (std::size_t j = 0; j < d; ++j)
+      centroids.row(c)[j] = static_cast<float>(sum[j] / std::sqrt(power));
   }
 }
 
@@ -69,11 +71,13 @@ void recentre(MatrixView<float> rows, const std::vector<std::uint32_t>& cluster,
 
 Clustering spherical_kmeans(MatrixView<float> rows, std::size_t clusters, std::size_t iterations,
                             std::uint64_t seed, const Execution& run) {
-  const Matrix<float> sample = sample_rows(rows, std::min(rows.rows, clusters * kSamplePerCluster), seed);
+  const Matrix<float> sample =
+      sample_rows(rows, std::min(rows.rows, clusters * kSamplePerCluster), seed);
   Clustering result;
   result.centroids = sample_rows(sample, clusters, seed + 1);
   for (std::size_t i = 0; i < iterations; ++i) {
-    recentre(sample, nearest(sample, result.centroids, run, "clustering queries"), result.centroids);
+    recentre(sample, nearest(sample, result.centroids, run, "clustering queries"),
+             result.centroids);
   }
   result.cluster = nearest(rows, result.centroids, run, "assigning queries");
   return result;

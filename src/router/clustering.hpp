@@ -15,7 +15,8 @@ struct Clustering {
 };
 
 /// Clusters the unit vectors `rows`. Deterministic in `seed` at any thread count.
-[[nodiscard]] Clustering spherical_kmeans(MatrixView<float> rows, std::size_t clusters, std::size_t iterations,
-                                          std::uint64_t seed, const Execution& run);
+[[nodiscard]] Clustering spherical_kmeans(MatrixView<float> rows, std::size_t clusters,
+                                          std::size_t iterations, std::uint64_t seed,
+                                          const Execution& run);
 
 }  // namespace keyseek

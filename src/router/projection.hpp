@@ -7,6 +7,7 @@ namespace keyseek {
 
 /// [dim, d]: row r . q is coordinate r. See router.hpp for the reasoning. `keys` are the
 /// keys the queries want; both are sampled, evenly, down to what a covariance needs.
-[[nodiscard]] Matrix<float> query_projection(AnyMatrixView keys, MatrixView<float> queries, std::size_t dim);
+[[nodiscard]] Matrix<float> query_projection(AnyMatrixView keys, MatrixView<float> queries,
+                                             std::size_t dim);
 
 }  // namespace keyseek

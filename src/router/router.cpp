@@ -23,7 +23,8 @@ constexpr std::uint16_t kFullGap = 0xffff;
 
 /// Rows of the training set that the router keeps: all, or an even sample.
 std::vector<std::size_t> kept_rows(std::size_t m, std::size_t n, double queries_per_key) {
-  const auto most = std::max<std::size_t>(1, static_cast<std::size_t>(queries_per_key * static_cast<double>(n)));
+  const auto most =
+      std::max<std::size_t>(1, static_cast<std::size_t>(queries_per_key * static_cast<double>(n)));
   const std::size_t count = std::min(m, most);
   std::vector<std::size_t> rows(count);
   for (std::size_t i = 0; i < count; ++i) rows[i] = i * m / count;
@@ -53,26 +54,29 @@ void scale_to_unit(float* row, std::size_t d) {
 }
 
 /// Coordinates of queries, row by row.
-void project(MatrixView<float> queries, AnyMatrixView projection, float* out, std::vector<float>& scratch) {
+void project(MatrixView<float> queries, AnyMatrixView projection, float* out,
+             std::vector<float>& scratch) {
   scratch.resize(queries.rows * projection.rows);
-  kernels().score_rows[static_cast<std::size_t>(Dtype::f32)](projection.data, projection.stride, nullptr,
-                                                             projection.rows, queries.data, queries.stride,
-                                                             queries.rows, queries.cols, scratch.data());
+  kernels().score_rows[static_cast<std::size_t>(Dtype::f32)](
+      projection.data, projection.stride, nullptr, projection.rows, queries.data, queries.stride,
+      queries.rows, queries.cols, scratch.data());
   for (std::size_t g = 0; g < queries.rows; ++g) {
-    for (std::size_t r = 0; r < projection.rows; ++r) out[g * projection.rows + r] = scratch[r * queries.rows + g];
+    for (std::size_t r = 0; r < projection.rows; ++r)
+      out[g * projection.rows + r] = scratch[r * queries.rows + g];
   }
 }
 
 Matrix<float> projected_rows(MatrixView<float> queries, const std::vector<std::size_t>& rows,
                              AnyMatrixView projection, const Execution& run) {
   Matrix<float> out(rows.size(), projection.rows);
-  parallel_for(rows.size(), 256, run, "projecting queries", [&](std::size_t begin, std::size_t end, int) {
-    std::vector<float> scratch;
-    for (std::size_t i = begin; i < end; ++i) {
-      project(queries.slice(rows[i], 1), projection, out.row(i), scratch);
-      scale_to_unit(out.row(i), projection.rows);
-    }
-  });
+  parallel_for(rows.size(), 256, run, "projecting queries",
+               [&](std::size_t begin, std::size_t end, int) {
+                 std::vector<float> scratch;
+                 for (std::size_t i = begin; i < end; ++i) {
+                   project(queries.slice(rows[i], 1), projection, out.row(i), scratch);
+                   scale_to_unit(out.row(i), projection.rows);
+                 }
+               });
   return out;
 }
 
@@ -93,11 +97,13 @@ struct Member {
   std::span<const std::uint16_t> gaps;
 };
 
-void encode(MatrixView<float> rows, AlignedVector<std::uint8_t>& codes, AlignedVector<float>& scales) {
+void encode(MatrixView<float> rows, AlignedVector<std::uint8_t>& codes,
+            AlignedVector<float>& scales) {
   const std::size_t cols = code_cols(rows.cols);
   codes.resize(rows.rows * cols);
   scales.resize(rows.rows);
-  for (std::size_t i = 0; i < rows.rows; ++i) scales[i] = encode_key(rows.row(i), rows.cols, codes.data() + i * cols);
+  for (std::size_t i = 0; i < rows.rows; ++i)
+    scales[i] = encode_key(rows.row(i), rows.cols, codes.data() + i * cols);
 }
 
 void append_gaps(std::span<const Id> list, std::vector<std::uint16_t>& gaps) {
@@ -112,8 +118,8 @@ void append_gaps(std::span<const Id> list, std::vector<std::uint16_t>& gaps) {
   }
 }
 
-NewQueries encode_queries(MatrixView<float> projected, std::vector<std::uint32_t> cluster, MatrixView<Id> lists,
-                          const std::vector<std::size_t>& rows) {
+NewQueries encode_queries(MatrixView<float> projected, std::vector<std::uint32_t> cluster,
+                          MatrixView<Id> lists, const std::vector<std::size_t>& rows) {
   NewQueries fresh;
   fresh.cluster = std::move(cluster);
   encode(projected, fresh.codes, fresh.scales);
@@ -145,7 +151,9 @@ void place(std::vector<Member> members, std::size_t clusters, Router::Parts& par
   AlignedVector<std::uint16_t> gaps;
   std::size_t total = 0;
   for (const Member& member : members) total += member.gaps.size();
-  require(total < kNoId, "the router's lists hold {} keys, at most {} are possible: keep fewer queries", total, kNoId);
+  require(total < kNoId,
+          "the router's lists hold {} keys, at most {} are possible: keep fewer queries", total,
+          kNoId);
   gaps.reserve(total);
   for (const Member& member : members) {
     ++cluster_offsets[member.cluster + 1];
@@ -175,7 +183,8 @@ void check(bool ok, const char* what) {
 }
 
 void check_offsets(const SharedArray<std::uint32_t>& offsets, std::size_t rows, std::size_t total) {
-  check(offsets.size() == rows + 1 && offsets[0] == 0 && offsets[rows] == total, "offsets do not span their rows");
+  check(offsets.size() == rows + 1 && offsets[0] == 0 && offsets[rows] == total,
+        "offsets do not span their rows");
   for (std::size_t i = 0; i < rows; ++i) check(offsets[i] <= offsets[i + 1], "offsets fall");
 }
 
@@ -187,7 +196,8 @@ void check_scales(const SharedArray<float>& scales) {
 
 void RouterParams::validate() const {
   require(dim >= 1 && dim <= 4096, "router.dim is {}, must be in [1, 4096]", dim);
-  require(clusters >= 1 && clusters <= 65536, "router.clusters is {}, must be in [1, 65536]", clusters);
+  require(clusters >= 1 && clusters <= 65536, "router.clusters is {}, must be in [1, 65536]",
+          clusters);
   require(iterations <= 1000, "router.iterations is {}, at most 1000", iterations);
   require(queries_per_key > 0.0, "router.queries_per_key is {}, must be above 0", queries_per_key);
 }
@@ -196,21 +206,24 @@ Router Router::build(MatrixView<float> queries, MatrixView<Id> lists, AnyMatrixV
                      const RouterParams& params, const Execution& run) {
   params.validate();
   require(queries.rows > 0, "queries is empty");
-  require(queries.cols == keys.cols, "queries have dimension {}, keys have {}", queries.cols, keys.cols);
+  require(queries.cols == keys.cols, "queries have dimension {}, keys have {}", queries.cols,
+          keys.cols);
   require(lists.rows == queries.rows, "lists has {} rows, queries {}", lists.rows, queries.rows);
   require_lists(lists, keys.rows);
 
   Parts parts;
   const Matrix<float> wanted = wanted_keys(lists, keys);
   require(wanted.rows() > 0, "lists name no key");
-  const Matrix<float> projection = query_projection(AnyMatrixView::of(wanted.view()), queries, params.dim);
+  const Matrix<float> projection =
+      query_projection(AnyMatrixView::of(wanted.view()), queries, params.dim);
   parts.projection = AnyMatrix::copy_of(AnyMatrixView::of(projection.view()));
 
   const std::vector<std::size_t> rows = kept_rows(queries.rows, keys.rows, params.queries_per_key);
   const Matrix<float> projected = projected_rows(queries, rows, parts.projection.view(), run);
   // A cluster of fewer than a few queries would only cost a look at its centroid.
   const std::size_t clusters = std::clamp<std::size_t>(rows.size() / 8, 1, params.clusters);
-  const Clustering clustering = spherical_kmeans(projected, clusters, params.iterations, params.seed, run);
+  const Clustering clustering =
+      spherical_kmeans(projected, clusters, params.iterations, params.seed, run);
 
   AlignedVector<std::uint8_t> centroids;
   AlignedVector<float> centroid_scales;
@@ -228,10 +241,11 @@ Router Router::build(MatrixView<float> queries, MatrixView<Id> lists, AnyMatrixV
   return router;
 }
 
-Router Router::extended(MatrixView<float> queries, MatrixView<Id> lists, std::size_t n, const Execution& run) const {
+Router Router::extended(MatrixView<float> queries, MatrixView<Id> lists, std::size_t n,
+                        const Execution& run) const {
   require(!empty(), "an empty router cannot be extended");
-  require(queries.cols == parts_.projection.cols(), "queries have dimension {}, the router has {}", queries.cols,
-          parts_.projection.cols());
+  require(queries.cols == parts_.projection.cols(), "queries have dimension {}, the router has {}",
+          queries.cols, parts_.projection.cols());
   require(lists.rows == queries.rows, "lists has {} rows, queries {}", lists.rows, queries.rows);
   require_lists(lists, n);
 
@@ -249,11 +263,12 @@ Router Router::extended(MatrixView<float> queries, MatrixView<Id> lists, std::si
 
   std::vector<std::uint32_t> old_cluster(this->queries());
   for (std::uint32_t c = 0; c < clusters(); ++c) {
-    std::fill(old_cluster.begin() + parts_.cluster_offsets[c], old_cluster.begin() + parts_.cluster_offsets[c + 1], c);
+    std::fill(old_cluster.begin() + parts_.cluster_offsets[c],
+              old_cluster.begin() + parts_.cluster_offsets[c + 1], c);
   }
   std::vector<Member> members;
-  add_members(old_cluster, parts_.codes.span(), parts_.scales.span(), parts_.list_offsets.span(), parts_.gaps.span(),
-              members);
+  add_members(old_cluster, parts_.codes.span(), parts_.scales.span(), parts_.list_offsets.span(),
+              parts_.gaps.span(), members);
   add_members(fresh.cluster, fresh.codes, fresh.scales, fresh.list_offsets, fresh.gaps, members);
   Router router;
   router.parts_ = parts_;
@@ -279,19 +294,21 @@ void Router::score_centroids(std::size_t group, RouteScratch& s) const {
   while (s.rows.size() < clusters()) s.rows.push_back(static_cast<Id>(s.rows.size()));
   s.centroid_scores.resize(group * clusters());
   for (std::size_t g = 0; g < group; g += CodeTile::kMaxTile) {
-    kernels().score_codes(parts_.centroids.data(), parts_.centroid_scales.data(), s.rows.data(), clusters(),
+    kernels().score_codes(parts_.centroids.data(), parts_.centroid_scales.data(), s.rows.data(),
+                          clusters(),
                           tile_of(s.encoded, g, std::min(CodeTile::kMaxTile, group - g)),
                           s.centroid_scores.data() + g * clusters(), clusters());
   }
 }
 
-std::span<const std::uint64_t> Router::nearest_clusters(std::size_t g, std::size_t probes, RouteScratch& s) const {
+std::span<const std::uint64_t> Router::nearest_clusters(std::size_t g, std::size_t probes,
+                                                        RouteScratch& s) const {
   best_of(s.centroid_scores.data() + g * clusters(), clusters(), probes, s.ranked);
   return s.ranked;
 }
 
-std::span<const std::uint32_t> Router::nearest(MatrixView<float> queries, std::size_t probes, std::size_t count,
-                                               RouteScratch& s) const {
+std::span<const std::uint32_t> Router::nearest(MatrixView<float> queries, std::size_t probes,
+                                               std::size_t count, RouteScratch& s) const {
   const std::size_t group = queries.rows;
   s.projected.resize(group * dim());
   project(queries, parts_.projection.view(), s.projected.data(), s.scores);
@@ -301,21 +318,25 @@ std::span<const std::uint32_t> Router::nearest(MatrixView<float> queries, std::s
   for (std::size_t g = 0; g < group; ++g) {
     s.members.clear();
     for (const Ranked c : nearest_clusters(g, probes, s)) {
-      const std::uint32_t first = parts_.cluster_offsets[id_of(c)], last = parts_.cluster_offsets[id_of(c) + 1];
+      const std::uint32_t first = parts_.cluster_offsets[id_of(c)],
+                          last = parts_.cluster_offsets[id_of(c) + 1];
       for (std::uint32_t i = first; i < last; ++i) s.members.push_back(i);
     }
     s.scores.resize(s.members.size());
-    kernels().score_codes(parts_.codes.data(), parts_.scales.data(), s.members.data(), s.members.size(),
-                          tile_of(s.encoded, g, 1), s.scores.data(), s.members.size());
+    kernels().score_codes(parts_.codes.data(), parts_.scales.data(), s.members.data(),
+                          s.members.size(), tile_of(s.encoded, g, 1), s.scores.data(),
+                          s.members.size());
     best_of(s.scores.data(), s.members.size(), count, s.ranked);
-    for (std::size_t i = 0; i < s.ranked.size(); ++i) s.near[g * count + i] = s.members[id_of(s.ranked[i])];
+    for (std::size_t i = 0; i < s.ranked.size(); ++i)
+      s.near[g * count + i] = s.members[id_of(s.ranked[i])];
   }
   return s.near;
 }
 
 void Router::prefetch_list(std::uint32_t query) const noexcept {
   constexpr std::uint32_t kPerLine = 64 / sizeof(std::uint16_t);
-  for (std::uint32_t i = parts_.list_offsets[query]; i < parts_.list_offsets[query + 1]; i += kPerLine) {
+  for (std::uint32_t i = parts_.list_offsets[query]; i < parts_.list_offsets[query + 1];
+       i += kPerLine) {
     __builtin_prefetch(&parts_.gaps[i]);
   }
 }
@@ -345,7 +366,8 @@ Router Router::from_parts(Parts parts, std::size_t n) {
   const std::size_t cols = code_cols(parts.projection.rows());
   const std::size_t queries = parts.scales.size();
   const std::size_t clusters = parts.centroid_scales.size();
-  check(parts.projection.dtype() == Dtype::f32 && parts.projection.rows() > 0, "the projection is wrong");
+  check(parts.projection.dtype() == Dtype::f32 && parts.projection.rows() > 0,
+        "the projection is wrong");
   check(clusters > 0 && queries > 0, "no queries");
   check(parts.centroids.size() == clusters * cols, "centroids do not match the projection");
   check(parts.codes.size() == queries * cols, "codes do not match the projection");

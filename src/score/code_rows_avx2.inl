@@ -23,12 +23,13 @@ inline std::int32_t total(__m256i sums) {
 }
 
 template <int G>
-void score_codes_group(const std::uint8_t* codes, const float* scales, const Id* ids,
-                       std::size_t n, const CodeTile& tile, float* out, std::size_t out_stride) {
+void score_codes_group(const std::uint8_t* codes, const float* scales, const Id* ids, std::size_t n,
+                       const CodeTile& tile, float* out, std::size_t out_stride) {
   constexpr std::size_t kAhead = 8;
   const auto prefetch = [&](std::size_t j) {
     const std::uint8_t* row = codes + std::size_t{ids[j]} * tile.cols;
     for (std::size_t b = 0; b < tile.cols; b += 64) __builtin_prefetch(row + b);
+    __builtin_prefetch(scales + ids[j]);
   };
   for (std::size_t j = 0; j < n && j < kAhead; ++j) prefetch(j);
   for (std::size_t i = 0; i < n; ++i) {
@@ -40,7 +41,8 @@ void score_codes_group(const std::uint8_t* codes, const float* scales, const Id*
     for (; j + 32 <= tile.cols; j += 32) {
       const __m256i key = load_bytes(row + j);
       for (int g = 0; g < G; ++g) {
-        sums[g] = dot4(sums[g], key, load_bytes(tile.queries + static_cast<std::size_t>(g) * tile.cols + j));
+        sums[g] = dot4(sums[g], key,
+                       load_bytes(tile.queries + static_cast<std::size_t>(g) * tile.cols + j));
       }
     }
     if (j < tile.cols) {  // 16 bytes are left
@@ -48,7 +50,8 @@ void score_codes_group(const std::uint8_t* codes, const float* scales, const Id*
         return _mm256_zextsi128_si256(_mm_loadu_si128(static_cast<const __m128i*>(p)));
       };
       for (int g = 0; g < G; ++g) {
-        sums[g] = dot4(sums[g], half(row + j), half(tile.queries + static_cast<std::size_t>(g) * tile.cols + j));
+        sums[g] = dot4(sums[g], half(row + j),
+                       half(tile.queries + static_cast<std::size_t>(g) * tile.cols + j));
       }
     }
     const float key_scale = scales[ids[i]];
@@ -62,10 +65,14 @@ void score_codes_group(const std::uint8_t* codes, const float* scales, const Id*
 void score_codes(const std::uint8_t* codes, const float* scales, const Id* ids, std::size_t n,
                  const CodeTile& tile, float* out, std::size_t out_stride) {
   switch (tile.group) {
-    case 1: return score_codes_group<1>(codes, scales, ids, n, tile, out, out_stride);
-    case 2: return score_codes_group<2>(codes, scales, ids, n, tile, out, out_stride);
-    case 3: return score_codes_group<3>(codes, scales, ids, n, tile, out, out_stride);
-    default: return score_codes_group<4>(codes, scales, ids, n, tile, out, out_stride);
+    case 1:
+      return score_codes_group<1>(codes, scales, ids, n, tile, out, out_stride);
+    case 2:
+      return score_codes_group<2>(codes, scales, ids, n, tile, out, out_stride);
+    case 3:
+      return score_codes_group<3>(codes, scales, ids, n, tile, out, out_stride);
+    default:
+      return score_codes_group<4>(codes, scales, ids, n, tile, out, out_stride);
   }
 }
 
@@ -117,10 +124,14 @@ void scan_group(const CodeBlocks& blocks, const CodeTile& tile, const ScanSink& 
 
 void scan_blocks(const CodeBlocks& blocks, const CodeTile& tile, const ScanSink& sink) {
   switch (tile.group) {
-    case 1: return scan_group<1>(blocks, tile, sink);
-    case 2: return scan_group<2>(blocks, tile, sink);
-    case 3: return scan_group<3>(blocks, tile, sink);
-    default: return scan_group<4>(blocks, tile, sink);
+    case 1:
+      return scan_group<1>(blocks, tile, sink);
+    case 2:
+      return scan_group<2>(blocks, tile, sink);
+    case 3:
+      return scan_group<3>(blocks, tile, sink);
+    default:
+      return scan_group<4>(blocks, tile, sink);
   }
 }
 

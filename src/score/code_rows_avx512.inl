@@ -59,8 +59,8 @@ inline __m512i dot_rows(const std::uint8_t* const (&rows)[4 * P], const CodeTile
       for (int r = 0; r < 4; ++r) {
         const __m512i key = _mm512_maskz_loadu_epi8(mask, rows[4 * p + r] + j);
         for (int g = 0; g < G; ++g) {
-          const __m512i query =
-              _mm512_maskz_loadu_epi8(mask, tile.queries + static_cast<std::size_t>(g) * tile.cols + j);
+          const __m512i query = _mm512_maskz_loadu_epi8(
+              mask, tile.queries + static_cast<std::size_t>(g) * tile.cols + j);
           sums[g * P + p][r] = dot4(sums[g * P + p][r], key, query);
         }
       }
@@ -73,8 +73,8 @@ inline __m512i dot_rows(const std::uint8_t* const (&rows)[4 * P], const CodeTile
 }
 
 template <int G>
-void score_codes_group(const std::uint8_t* codes, const float* scales, const Id* ids,
-                       std::size_t n, const CodeTile& tile, float* out, std::size_t out_stride) {
+void score_codes_group(const std::uint8_t* codes, const float* scales, const Id* ids, std::size_t n,
+                       const CodeTile& tile, float* out, std::size_t out_stride) {
   constexpr int P = G == 1 ? 4 : G == 2 ? 2 : 1;
   constexpr std::size_t kKeys = 4 * P;
   // Keys asked for ahead of use: far enough to cover a miss, few enough to stay in L1.
@@ -83,6 +83,7 @@ void score_codes_group(const std::uint8_t* codes, const float* scales, const Id*
   const auto prefetch = [&](std::size_t j) {
     const std::uint8_t* row = codes + std::size_t{ids[j]} * tile.cols;
     for (std::size_t b = 0; b < tile.cols; b += 64) __builtin_prefetch(row + b);
+    __builtin_prefetch(scales + ids[j]);
   };
   for (std::size_t j = 0; j < n && j < kAhead; ++j) prefetch(j);
   for (std::size_t j = 0; j < n; j += kKeys) {
@@ -117,10 +118,14 @@ void score_codes_group(const std::uint8_t* codes, const float* scales, const Id*
 void score_codes(const std::uint8_t* codes, const float* scales, const Id* ids, std::size_t n,
                  const CodeTile& tile, float* out, std::size_t out_stride) {
   switch (tile.group) {
-    case 1: return score_codes_group<1>(codes, scales, ids, n, tile, out, out_stride);
-    case 2: return score_codes_group<2>(codes, scales, ids, n, tile, out, out_stride);
-    case 3: return score_codes_group<3>(codes, scales, ids, n, tile, out, out_stride);
-    default: return score_codes_group<4>(codes, scales, ids, n, tile, out, out_stride);
+    case 1:
+      return score_codes_group<1>(codes, scales, ids, n, tile, out, out_stride);
+    case 2:
+      return score_codes_group<2>(codes, scales, ids, n, tile, out, out_stride);
+    case 3:
+      return score_codes_group<3>(codes, scales, ids, n, tile, out, out_stride);
+    default:
+      return score_codes_group<4>(codes, scales, ids, n, tile, out, out_stride);
   }
 }
 
@@ -152,9 +157,9 @@ inline void scan_some(const CodeBlocks& blocks, std::size_t block, const CodeTil
     const std::size_t first = (block + static_cast<std::size_t>(b)) * 16;
     const __m512 key_scale = _mm512_loadu_ps(blocks.scales + first);
     const __mmask16 real = _mm512_cmp_ps_mask(key_scale, _mm512_setzero_ps(), _CMP_GT_OQ);
-    const __m512i ids = _mm512_add_epi32(_mm512_set1_epi32(static_cast<int>(first)),
-                                         _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4,
-                                                          3, 2, 1, 0));
+    const __m512i ids =
+        _mm512_add_epi32(_mm512_set1_epi32(static_cast<int>(first)),
+                         _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0));
     for (int g = 0; g < G; ++g) {
       const __m512i dots = _mm512_sub_epi32(sums[b][g], _mm512_set1_epi32(tile.correction[g]));
       const __m512 score = _mm512_mul_ps(_mm512_mul_ps(_mm512_set1_ps(tile.scale[g]), key_scale),
@@ -181,10 +186,14 @@ void scan_group(const CodeBlocks& blocks, const CodeTile& tile, const ScanSink& 
 
 void scan_blocks(const CodeBlocks& blocks, const CodeTile& tile, const ScanSink& sink) {
   switch (tile.group) {
-    case 1: return scan_group<1>(blocks, tile, sink);
-    case 2: return scan_group<2>(blocks, tile, sink);
-    case 3: return scan_group<3>(blocks, tile, sink);
-    default: return scan_group<4>(blocks, tile, sink);
+    case 1:
+      return scan_group<1>(blocks, tile, sink);
+    case 2:
+      return scan_group<2>(blocks, tile, sink);
+    case 3:
+      return scan_group<3>(blocks, tile, sink);
+    default:
+      return scan_group<4>(blocks, tile, sink);
   }
 }
 

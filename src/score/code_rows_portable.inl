@@ -24,11 +24,12 @@ void score_codes(const std::uint8_t* codes, const float* scales, const Id* ids, 
     if (j + kAhead < n) {
       const std::uint8_t* ahead = codes + ids[j + kAhead] * tile.cols;
       for (std::size_t b = 0; b < tile.cols; b += 64) __builtin_prefetch(ahead + b);
+      __builtin_prefetch(scales + ids[j + kAhead]);
     }
     const std::uint8_t* key = codes + ids[j] * tile.cols;
     for (std::size_t g = 0; g < tile.group; ++g) {
-      out[g * out_stride + j] =
-          code_score(code_dot(key, tile.queries + g * tile.cols, tile.cols), g, scales[ids[j]], tile);
+      out[g * out_stride + j] = code_score(code_dot(key, tile.queries + g * tile.cols, tile.cols),
+                                           g, scales[ids[j]], tile);
     }
   }
 }
@@ -41,7 +42,8 @@ inline void block_dots(const std::uint8_t* block, const std::int8_t* query, std:
     const std::uint8_t* piece = block + j * 16;
     for (std::size_t i = 0; i < 16; ++i) {
       for (std::size_t t = 0; t < 4; ++t) {
-        dots[i] += static_cast<std::int32_t>(piece[i * 4 + t]) * static_cast<std::int32_t>(query[j + t]);
+        dots[i] +=
+            static_cast<std::int32_t>(piece[i * 4 + t]) * static_cast<std::int32_t>(query[j + t]);
       }
     }
   }

@@ -26,7 +26,8 @@ std::int32_t nearest_code(float x, float inverse) {
 float encode_key(const float* row, std::size_t d, std::uint8_t* code) {
   const float scale = scale_of(row, d);
   const float inverse = 1.0F / scale;
-  for (std::size_t j = 0; j < d; ++j) code[j] = static_cast<std::uint8_t>(nearest_code(row[j], inverse) + 128);
+  for (std::size_t j = 0; j < d; ++j)
+    code[j] = static_cast<std::uint8_t>(nearest_code(row[j], inverse) + 128);
   std::fill(code + d, code + code_cols(d), std::uint8_t{128});
   return scale;
 }

@@ -63,7 +63,8 @@ inline void score_tile(const typename Load::Element* const* rows, const float* q
     Floats keys[R];
     for (int r = 0; r < R; ++r) keys[r] = Load::many(rows[r] + j);
     for (int g = 0; g < G; ++g) {
-      const Floats query = Floats::load_unaligned(queries + static_cast<std::size_t>(g) * query_stride + j);
+      const Floats query =
+          Floats::load_unaligned(queries + static_cast<std::size_t>(g) * query_stride + j);
       for (int r = 0; r < R; ++r) sums[r][g] = xsimd::fma(keys[r], query, sums[r][g]);
     }
   }
@@ -82,7 +83,9 @@ inline void score_group(const typename Load::Element* keys, std::size_t stride, 
                         std::size_t n, const float* queries, std::size_t query_stride,
                         std::size_t d, float* out, std::size_t out_row) {
   using Element = typename Load::Element;
-  constexpr int R = G == 1 ? 8 : G == 2 ? 4 : 2;  // enough sums at once to hide an addition's latency
+  constexpr int R = G == 1   ? 8
+                    : G == 2 ? 4
+                             : 2;    // enough sums at once to hide an addition's latency
   constexpr std::size_t kAhead = 8;  // keys whose lines are asked for before they are used
   const auto row = [&](std::size_t j) { return keys + (ids != nullptr ? ids[j] : j) * stride; };
   const auto prefetch = [&](std::size_t j) {
@@ -111,10 +114,17 @@ void score_rows(const void* keys, std::size_t stride, const Id* ids, std::size_t
   for (std::size_t g = 0; g < group; g += 4) {
     const float* tile = queries + g * query_stride;
     switch (group - g) {
-      case 1: score_group<Load, 1>(rows, stride, ids, n, tile, query_stride, d, out + g, group); break;
-      case 2: score_group<Load, 2>(rows, stride, ids, n, tile, query_stride, d, out + g, group); break;
-      case 3: score_group<Load, 3>(rows, stride, ids, n, tile, query_stride, d, out + g, group); break;
-      default: score_group<Load, 4>(rows, stride, ids, n, tile, query_stride, d, out + g, group);
+      case 1:
+        score_group<Load, 1>(rows, stride, ids, n, tile, query_stride, d, out + g, group);
+        break;
+      case 2:
+        score_group<Load, 2>(rows, stride, ids, n, tile, query_stride, d, out + g, group);
+        break;
+      case 3:
+        score_group<Load, 3>(rows, stride, ids, n, tile, query_stride, d, out + g, group);
+        break;
+      default:
+        score_group<Load, 4>(rows, stride, ids, n, tile, query_stride, d, out + g, group);
     }
   }
 }

@@ -25,9 +25,9 @@ inline xsimd::batch<float, Arch> load_i8(const std::int8_t* p) {
 
 }  // namespace
 
+#include "score/code_rows_avx2.inl"
 #include "score/float_rows.inl"
 #include "score/rank_portable.inl"
-#include "score/code_rows_avx2.inl"
 
 extern const Kernels kAvx2Kernels = {
     Isa::avx2,

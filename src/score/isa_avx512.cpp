@@ -20,10 +20,10 @@ inline __m512i dot4(__m512i sums, __m512i u8, __m512i s8) {
 
 }  // namespace
 
-#include "score/load_avx512.inl"
-#include "score/float_rows.inl"
-#include "score/rank_avx512.inl"
 #include "score/code_rows_avx512.inl"
+#include "score/float_rows.inl"
+#include "score/load_avx512.inl"
+#include "score/rank_avx512.inl"
 
 extern const Kernels kAvx512Kernels = {
     Isa::avx512,

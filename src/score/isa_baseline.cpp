@@ -13,10 +13,10 @@ using Arch = xsimd::neon64;
 #error "keyseek needs an x86-64 or AArch64 CPU"
 #endif
 
-#include "score/load_portable.inl"
-#include "score/float_rows.inl"
-#include "score/rank_portable.inl"
 #include "score/code_rows_portable.inl"
+#include "score/float_rows.inl"
+#include "score/load_portable.inl"
+#include "score/rank_portable.inl"
 
 extern const Kernels kBaselineKernels = {
     Isa::baseline,

@@ -27,9 +27,9 @@ inline xsimd::batch<float, Arch> load_i8(const std::int8_t* p) {
 
 }  // namespace
 
+#include "score/code_rows_portable.inl"
 #include "score/float_rows.inl"
 #include "score/rank_portable.inl"
-#include "score/code_rows_portable.inl"
 
 extern const Kernels kNeonKernels = {
     Isa::neon,

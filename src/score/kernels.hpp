@@ -34,8 +34,8 @@ struct CodeBlocks {
 
 /// Where a block scan leaves the keys above a query's threshold, in order of id.
 struct ScanSink {
-  Id* ids;           ///< room for 16 * (last - first) of each query
-  float* scores;     ///< likewise
+  Id* ids;                 ///< room for 16 * (last - first) of each query
+  float* scores;           ///< likewise
   std::size_t stride;      ///< from one query's room to the next's
   const float* threshold;  ///< [G]: keys with a score > threshold are kept
   std::size_t* count;      ///< [G]: written
@@ -59,8 +59,8 @@ struct Kernels {
                               std::uint32_t* out);
   /// Keeps, in order, the items above a bar that leaves at_least to at_most of them (all when
   /// there are no more than at_most). Items are distinct; at_least >= 1. Returns how many stay.
-  std::size_t (*keep_top)(std::uint64_t* items, std::size_t n, std::size_t at_least, std::size_t at_most,
-                          std::uint64_t* bar);
+  std::size_t (*keep_top)(std::uint64_t* items, std::size_t n, std::size_t at_least,
+                          std::size_t at_most, std::uint64_t* bar);
   /// rank[i] = how many of the n distinct items are larger than item i. Quadratic: for short lists.
   void (*rank_descending)(const std::uint64_t* items, std::size_t n, std::uint32_t* rank);
 };

@@ -79,8 +79,10 @@ void place(const std::uint8_t* code, CodeLayout layout, std::size_t cols, std::s
     return;
   }
   constexpr std::size_t kPiece = 4;
-  std::uint8_t* lane = codes.data() + i / KeyStore::kBlock * KeyStore::kBlock * cols + i % KeyStore::kBlock * kPiece;
-  for (std::size_t j = 0; j < cols; j += kPiece) std::copy_n(code + j, kPiece, lane + j * KeyStore::kBlock);
+  std::uint8_t* lane =
+      codes.data() + i / KeyStore::kBlock * KeyStore::kBlock * cols + i % KeyStore::kBlock * kPiece;
+  for (std::size_t j = 0; j < cols; j += kPiece)
+    std::copy_n(code + j, kPiece, lane + j * KeyStore::kBlock);
 }
 
 void encode_rows(AnyMatrixView keys, std::size_t first, const float* mean, const float* channel,
@@ -141,7 +143,8 @@ KeyStore KeyStore::appended(AnyMatrixView keys) const {
   AlignedVector<std::byte> stored(n * dim() * size_of(keys.dtype));
   const AnyMatrix added = AnyMatrix::copy_of(keys);
   std::memcpy(stored.data(), keys_.view().data, keys_.bytes());
-  if (added.bytes() > 0) std::memcpy(stored.data() + keys_.bytes(), added.view().data, added.bytes());
+  if (added.bytes() > 0)
+    std::memcpy(stored.data() + keys_.bytes(), added.view().data, added.bytes());
 
   KeyStore store = *this;
   store.keys_ = AnyMatrix(SharedArray(std::move(stored)), keys.dtype, n, dim());
@@ -167,7 +170,8 @@ EncodedQueries KeyStore::encode_queries(MatrixView<float> queries) const {
 }
 
 void KeyStore::encode_queries(MatrixView<float> queries, EncodedQueries& out) const {
-  require(queries.cols == dim(), "queries have dimension {}, the keys have {}", queries.cols, dim());
+  require(queries.cols == dim(), "queries have dimension {}, the keys have {}", queries.cols,
+          dim());
   const std::size_t d = dim();
   if (out.codes.rows() != queries.rows || out.codes.cols() != code_cols()) {
     out.codes = Matrix<std::int8_t>(queries.rows, code_cols());
@@ -191,7 +195,9 @@ void KeyStore::encode_queries(MatrixView<float> queries, EncodedQueries& out) co
   }
 }
 
-KeyStore::Parts KeyStore::parts() const { return {keys_, codes_, scales_, mean_, channel_, layout_}; }
+KeyStore::Parts KeyStore::parts() const {
+  return {keys_, codes_, scales_, mean_, channel_, layout_};
+}
 
 KeyStore KeyStore::from_parts(Parts parts) {
   KeyStore store;
@@ -208,7 +214,8 @@ KeyStore KeyStore::from_parts(Parts parts) {
   check(parts.channel.size() == store.dim(), "channel scales do not match the dimension");
   for (std::size_t i = 0; i < rows; ++i) {
     const float scale = parts.scales[i];
-    check(i < store.size() ? std::isfinite(scale) && scale > 0.0F : scale == 0.0F, "a scale is wrong");
+    check(i < store.size() ? std::isfinite(scale) && scale > 0.0F : scale == 0.0F,
+          "a scale is wrong");
   }
   for (std::size_t j = 0; j < store.dim(); ++j) {
     check(std::isfinite(parts.mean[j]), "a mean is not finite");

@@ -27,7 +27,8 @@ inline __mmask8 valid_lanes(std::size_t left) {
   return static_cast<__mmask8>(left >= 8 ? 0xffU : (1U << left) - 1);
 }
 
-inline void range_of(const std::uint64_t* items, std::size_t n, std::uint64_t* smallest, std::uint64_t* largest) {
+inline void range_of(const std::uint64_t* items, std::size_t n, std::uint64_t* smallest,
+                     std::uint64_t* largest) {
   __m512i low = _mm512_set1_epi64(-1), high = _mm512_setzero_si512();
   for (std::size_t i = 0; i < n; i += 8) {
     const __mmask8 valid = valid_lanes(n - i);
@@ -46,13 +47,16 @@ inline std::size_t count_above(const std::uint64_t* items, std::size_t n, std::u
   for (; i + 32 <= n; i += 32) {
     unsigned above = 0;
     for (std::size_t v = 0; v < 4; ++v) {
-      above |= static_cast<unsigned>(_mm512_cmpgt_epu64_mask(_mm512_loadu_si512(items + i + 8 * v), limit)) << (8 * v);
+      above |= static_cast<unsigned>(
+                   _mm512_cmpgt_epu64_mask(_mm512_loadu_si512(items + i + 8 * v), limit))
+               << (8 * v);
     }
     count += static_cast<std::size_t>(__builtin_popcount(above));
   }
   for (; i < n; i += 8) {
     const __mmask8 valid = valid_lanes(n - i);
-    const __mmask8 above = _mm512_mask_cmpgt_epu64_mask(valid, _mm512_maskz_loadu_epi64(valid, items + i), limit);
+    const __mmask8 above =
+        _mm512_mask_cmpgt_epu64_mask(valid, _mm512_maskz_loadu_epi64(valid, items + i), limit);
     count += static_cast<std::size_t>(__builtin_popcount(above));
   }
   return count;
@@ -66,7 +70,8 @@ inline std::size_t compress_above(std::uint64_t* items, std::size_t n, std::uint
     const __m512i some = _mm512_maskz_loadu_epi64(valid, items + i);
     const __mmask8 above = _mm512_mask_cmpgt_epu64_mask(valid, some, limit);
     // What is written stands before what is read next: count <= i.
-    _mm512_mask_storeu_epi64(items + count, valid_lanes(static_cast<std::size_t>(__builtin_popcount(above))),
+    _mm512_mask_storeu_epi64(items + count,
+                             valid_lanes(static_cast<std::size_t>(__builtin_popcount(above))),
                              _mm512_maskz_compress_epi64(above, some));
     count += static_cast<std::size_t>(__builtin_popcount(above));
   }

@@ -11,7 +11,8 @@ std::size_t select_above(const float* scores, std::size_t n, float threshold, st
   return count;
 }
 
-inline void range_of(const std::uint64_t* items, std::size_t n, std::uint64_t* smallest, std::uint64_t* largest) {
+inline void range_of(const std::uint64_t* items, std::size_t n, std::uint64_t* smallest,
+                     std::uint64_t* largest) {
   *smallest = *largest = items[0];
   for (std::size_t i = 1; i < n; ++i) {
     *smallest = items[i] < *smallest ? items[i] : *smallest;

@@ -28,7 +28,8 @@ void score(AnyMatrixView keys, MatrixView<float> queries, float* out) {
 }
 
 void score_ids(AnyMatrixView keys, std::span<const Id> ids, MatrixView<float> queries, float* out) {
-  for (const Id id : ids) require(id < keys.rows, "ids hold {}, but there are {} keys", id, keys.rows);
+  for (const Id id : ids)
+    require(id < keys.rows, "ids hold {}, but there are {} keys", id, keys.rows);
   score_rows(keys, ids.data(), ids.size(), queries, out);
 }
 

@@ -41,7 +41,8 @@ class Pool {
   void shrink() {
     if (items_.size() <= capacity_ || capacity_ == 0) return;
     Ranked bar = 0;
-    items_.resize(kernels().keep_top(items_.data(), items_.size(), capacity_, capacity_ + capacity_ / 16, &bar));
+    items_.resize(kernels().keep_top(items_.data(), items_.size(), capacity_,
+                                     capacity_ + capacity_ / 16, &bar));
     if (bar > 0) threshold_ = score_of(bar);
   }
 

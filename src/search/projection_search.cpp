@@ -4,8 +4,8 @@
 #include <functional>
 #include <limits>
 
-#include "knn/block_scan.hpp"
 #include "keyseek/score.hpp"
+#include "knn/block_scan.hpp"
 #include "score/kernels.hpp"
 #include "search/scratch.hpp"
 
@@ -18,19 +18,28 @@ constexpr float kNothing = -std::numeric_limits<float>::infinity();
 constexpr std::size_t kBatch = 256;
 
 /// Keys reranked by default. A store that was encoded for its queries needs few more than k.
-std::size_t small_pool(std::size_t k, std::size_t d) { return k + std::max<std::size_t>(8, k / (d >= 128 ? 10 : 4)); }
+std::size_t small_pool(std::size_t k, std::size_t d) {
+  return k + std::max<std::size_t>(8, k / (d >= 128 ? 10 : 4));
+}
 
 /// One search: what it reads, what it works in, what it counts.
 class ProjectionSearch {
  public:
   ProjectionSearch(const SearchSpace& space, MatrixView<float> queries, const SearchParams& params,
                    const Dials& dials, SearchScratch::State& scratch, Hits& hits)
-      : space_(space), queries_(queries), params_(params), dials_(dials), s_(scratch), hits_(hits),
-        group_(queries.rows), top_count_(scratch.top_count) {
+      : space_(space),
+        queries_(queries),
+        params_(params),
+        dials_(dials),
+        s_(scratch),
+        hits_(hits),
+        group_(queries.rows),
+        top_count_(scratch.top_count) {
     const std::size_t n = space.store.size();
     budget_ = std::min(params.max_scanned, n);
-    pool_ = std::min(n, std::max<std::size_t>(
-                            params.k, dials.pool > 0 ? dials.pool : small_pool(params.k, space.store.dim())));
+    pool_ = std::min(
+        n, std::max<std::size_t>(
+               params.k, dials.pool > 0 ? dials.pool : small_pool(params.k, space.store.dim())));
     s_.visited.resize(n);
     s_.expanded.resize(n);
     if (s_.top.size() < group_) {
@@ -45,6 +54,14 @@ class ProjectionSearch {
     }
     space.store.encode_queries(queries, s_.encoded);
   }
+
+  /// The scratch is left clean, also by a search that fails.
+  ~ProjectionSearch() {
+    s_.visited.clear({s_.scanned.data(), scanned_});
+    s_.expanded.clear({s_.expansions.data(), expanded_});
+  }
+  ProjectionSearch(const ProjectionSearch&) = delete;
+  ProjectionSearch& operator=(const ProjectionSearch&) = delete;
 
   void run() {
     seed_from_previous();
@@ -69,9 +86,7 @@ class ProjectionSearch {
     scanned_ += allowed;
   }
 
-  void seed_from_previous() {
-    visit(s_.previous);
-  }
+  void seed_from_previous() { visit(s_.previous); }
 
   void seed_from_router() {
     const Router& router = space_.router;
@@ -100,7 +115,8 @@ class ProjectionSearch {
         const std::size_t tile = std::min(CodeTile::kMaxTile, group_ - first);
         kernels().score_codes(space_.store.codes(), space_.store.scales(), ids, count,
                               tile_of(s_.encoded, first, tile), s_.scores.data(), kBatch);
-        for (std::size_t g = 0; g < tile; ++g) keep(first + g, ids, s_.scores.data() + g * kBatch, count);
+        for (std::size_t g = 0; g < tile; ++g)
+          keep(first + g, ids, s_.scores.data() + g * kBatch, count);
       }
       scored_ += count;
     }
@@ -108,7 +124,8 @@ class ProjectionSearch {
 
   void keep(std::size_t g, const Id* ids, const float* scores, std::size_t count) {
     Pool& pool = s_.pools[g];
-    const std::size_t above = kernels().select_above(scores, count, pool.threshold(), s_.selected.data());
+    const std::size_t above =
+        kernels().select_above(scores, count, pool.threshold(), s_.selected.data());
     if (above == 0) return;
     std::vector<Ranked>& top = s_.top[g];
     top.resize(top_count_[g] + above);
@@ -131,11 +148,13 @@ class ProjectionSearch {
       std::vector<Ranked>& top = s_.top[g];
       const std::size_t ranks = dials_.expand;
       Ranked bar = 0;
-      top_count_[g] = kernels().keep_top(top.data(), top_count_[g], ranks, ranks + ranks / 16, &bar);
+      top_count_[g] =
+          kernels().keep_top(top.data(), top_count_[g], ranks, ranks + ranks / 16, &bar);
       if (bar > 0) s_.top_threshold[g] = score_of(bar);
       s_.list.resize(top_count_[g]);
       for (std::size_t i = 0; i < top_count_[g]; ++i) s_.list[i] = id_of(top[i]);
-      if (s_.expansions.size() < expanded_ + s_.list.size()) s_.expansions.resize(2 * (expanded_ + s_.list.size()));
+      if (s_.expansions.size() < expanded_ + s_.list.size())
+        s_.expansions.resize(2 * (expanded_ + s_.list.size()));
       expanded_ += s_.expanded.add(s_.list, s_.expansions.data() + expanded_);
     }
     return expanded_ > followed_ && scanned_ < budget_;
@@ -170,8 +189,6 @@ class ProjectionSearch {
     hits_.stats.expanded = expanded_;
     hits_.stats.bytes_read += scanned_ * (space_.store.code_cols() + sizeof(float)) +
                               hits_.stats.reranked * keys.cols * size_of(keys.dtype);
-    s_.visited.clear({s_.scanned.data(), scanned_});
-    s_.expanded.clear({s_.expansions.data(), expanded_});
   }
 
   const SearchSpace& space_;
@@ -192,8 +209,8 @@ class ProjectionSearch {
 
 }  // namespace
 
-void begin_step(const SearchParams& params, std::size_t n, std::size_t group, SearchScratch::State& scratch,
-                Hits& hits) {
+void begin_step(const SearchParams& params, std::size_t n, std::size_t group,
+                SearchScratch::State& scratch, Hits& hits) {
   scratch.previous.clear();
   if (params.previous != nullptr) {
     for (std::size_t g = 0; g < params.previous->group; ++g) {
@@ -213,7 +230,8 @@ void begin_step(const SearchParams& params, std::size_t n, std::size_t group, Se
   hits.stats = {};
 }
 
-void store_row(const std::vector<Ranked>& best, std::size_t g, const SearchParams& params, Hits& hits) {
+void store_row(const std::vector<Ranked>& best, std::size_t g, const SearchParams& params,
+               Hits& hits) {
   std::size_t count = 0;
   for (const Ranked item : best) {
     if (params.beta && score_of(item) < score_of(best.front()) - *params.beta) break;
@@ -224,8 +242,9 @@ void store_row(const std::vector<Ranked>& best, std::size_t g, const SearchParam
   hits.count[g] = count;
 }
 
-void search_projection(const SearchSpace& space, MatrixView<float> queries, const SearchParams& params,
-                       const Dials& dials, SearchScratch::State& scratch, Hits& hits) {
+void search_projection(const SearchSpace& space, MatrixView<float> queries,
+                       const SearchParams& params, const Dials& dials,
+                       SearchScratch::State& scratch, Hits& hits) {
   ProjectionSearch search(space, queries, params, dials, scratch, hits);
   search.run();
 }

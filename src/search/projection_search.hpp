@@ -13,19 +13,21 @@ namespace keyseek {
 struct SearchSpace {
   const KeyStore& store;  ///< in rows
   const Graph& graph;
-  const Router& router;   ///< may be empty
+  const Router& router;  ///< may be empty
 };
 
 /// Searches with the given dials; params are valid for the space.
-void search_projection(const SearchSpace& space, MatrixView<float> queries, const SearchParams& params,
-                       const Dials& dials, SearchScratch::State& scratch, Hits& hits);
+void search_projection(const SearchSpace& space, MatrixView<float> queries,
+                       const SearchParams& params, const Dials& dials,
+                       SearchScratch::State& scratch, Hits& hits);
 
 /// Takes the previous hits' keys into the scratch, then makes `hits` (which may be the
 /// same object) [G, k] with nothing found. `n` is the number of keys.
-void begin_step(const SearchParams& params, std::size_t n, std::size_t group, SearchScratch::State& scratch,
-                Hits& hits);
+void begin_step(const SearchParams& params, std::size_t n, std::size_t group,
+                SearchScratch::State& scratch, Hits& hits);
 
 /// Copies ranked exact scores into row g, dropping what `beta` excludes.
-void store_row(const std::vector<Ranked>& best, std::size_t g, const SearchParams& params, Hits& hits);
+void store_row(const std::vector<Ranked>& best, std::size_t g, const SearchParams& params,
+               Hits& hits);
 
 }  // namespace keyseek

@@ -19,7 +19,8 @@ void keep_best(std::vector<Ranked>& items, std::size_t k) {
     return;
   }
   if (n > k) {
-    std::nth_element(items.begin(), items.begin() + static_cast<std::ptrdiff_t>(k), items.end(), std::greater<>());
+    std::nth_element(items.begin(), items.begin() + static_cast<std::ptrdiff_t>(k), items.end(),
+                     std::greater<>());
     items.resize(k);
   }
   std::sort(items.begin(), items.end(), std::greater<>());
@@ -33,7 +34,8 @@ void rerank(AnyMatrixView keys, const float* query, std::size_t k, std::vector<R
   kernels().score_rows[static_cast<std::size_t>(keys.dtype)](
       keys.data, keys.stride, scratch.ids.data(), items.size(), query, keys.cols, 1, keys.cols,
       scratch.scores.data());
-  for (std::size_t i = 0; i < items.size(); ++i) items[i] = ranked(scratch.scores[i], scratch.ids[i]);
+  for (std::size_t i = 0; i < items.size(); ++i)
+    items[i] = ranked(scratch.scores[i], scratch.ids[i]);
   keep_best(items, k);
 }
 

@@ -43,22 +43,22 @@ class KeySet {
 
 struct SearchScratch::State {
   EncodedQueries encoded;
-  std::vector<Id> previous;            ///< the previous step's hits, with repetitions
-  std::vector<Pool> pools;             ///< [G] best keys by approximate score
+  std::vector<Id> previous;  ///< the previous step's hits, with repetitions
+  std::vector<Pool> pools;   ///< [G] best keys by approximate score
   RerankScratch rerank;
   BlockScanScratch blocks;
   // Projection search only:
   KeySet visited;
   KeySet expanded;
-  std::vector<Id> scanned;             ///< members of `visited`, in order, and room for more
-  std::vector<Id> expansions;          ///< members of `expanded`, in order, and room for more
+  std::vector<Id> scanned;               ///< members of `visited`, in order, and room for more
+  std::vector<Id> expansions;            ///< members of `expanded`, in order, and room for more
   std::vector<std::vector<Ranked>> top;  ///< [G] keys that may still be expanded, and room for more
-  std::vector<std::size_t> top_count;  ///< [G] how many they are
-  std::vector<float> top_threshold;    ///< [G] score of the last rank that is expanded
-  std::vector<float> scores;           ///< [G, batch]
+  std::vector<std::size_t> top_count;    ///< [G] how many they are
+  std::vector<float> top_threshold;      ///< [G] score of the last rank that is expanded
+  std::vector<float> scores;             ///< [G, batch]
   std::vector<std::uint32_t> selected;
   RouteScratch route;
-  std::vector<Id> list;                ///< one of the router's lists, or candidates to expand
+  std::vector<Id> list;  ///< one of the router's lists, or candidates to expand
 };
 
 }  // namespace keyseek

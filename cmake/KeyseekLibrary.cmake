@@ -1,0 +1,64 @@
+# The target keyseek: everything in src/ but the command line tool.
+
+set(THREADS_PREFER_PTHREAD_FLAG ON)
+find_package(Threads REQUIRED)
+find_package(fmt REQUIRED)
+find_package(HDF5 REQUIRED COMPONENTS C)
+find_package(xxHash REQUIRED)
+find_package(Eigen3 3.4 REQUIRED NO_MODULE)
+find_package(xsimd REQUIRED)
+
+file(GLOB sources CONFIGURE_DEPENDS src/*.cpp src/*/*.cpp)
+list(FILTER sources EXCLUDE REGEX "/src/cli/|/src/score/isa_")
+
+# One unit per instruction set, each compiled for its own; the best one the CPU runs is chosen
+# at run time. No other file may use more than the processor family guarantees.
+set(score src/score/isa)
+set(isa_units ${score}_baseline.cpp)
+set(avx2 -mavx2 -mfma -mf16c -mbmi2)
+set(avx512 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c -mbmi2)
+# GCC's own AVX-512 intrinsics hand over an undefined register on purpose, and it warns of it
+# (GCC bug 105593).
+list(APPEND avx512 $<$<CXX_COMPILER_ID:GNU>:-Wno-uninitialized>
+     $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>)
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
+  list(APPEND isa_units ${score}_avx2.cpp ${score}_avx512.cpp ${score}_avx512_vnni.cpp)
+  set_source_files_properties(${score}_avx2.cpp PROPERTIES COMPILE_OPTIONS "${avx2}")
+  set_source_files_properties(${score}_avx512.cpp PROPERTIES COMPILE_OPTIONS "${avx512}")
+  set_source_files_properties(${score}_avx512_vnni.cpp
+                              PROPERTIES COMPILE_OPTIONS "${avx512};-mavx512vnni;-mavx512bf16")
+elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64|arm64)$")
+  list(APPEND isa_units ${score}_neon.cpp)
+endif()
+# `omp simd` loops without an OpenMP runtime. Nobody reads errno or floating-point exception
+# flags after an inner product, and not having to keep them lets loops with a sqrt or a
+# conditional become vector code. Neither flag changes a result (-ffast-math would).
+set_property(SOURCE ${isa_units} APPEND PROPERTY COMPILE_OPTIONS -fopenmp-simd -fno-math-errno
+                                                 -fno-trapping-math)
+
+set(generated "${PROJECT_BINARY_DIR}/generated/include")
+configure_file(include/keyseek/version.hpp.in "${generated}/keyseek/version.hpp" @ONLY)
+file(GLOB headers CONFIGURE_DEPENDS include/keyseek/*.hpp)
+
+add_library(keyseek ${sources} ${isa_units})
+add_library(keyseek::keyseek ALIAS keyseek)
+set_target_properties(
+  keyseek
+  PROPERTIES POSITION_INDEPENDENT_CODE ON
+             VISIBILITY_INLINES_HIDDEN ON
+             VERIFY_INTERFACE_HEADER_SETS ${PROJECT_IS_TOP_LEVEL}
+             VERSION ${PROJECT_VERSION}
+             SOVERSION ${PROJECT_VERSION_MAJOR}.${PROJECT_VERSION_MINOR})
+keyseek_compile_options(keyseek)
+target_sources(
+  keyseek PUBLIC FILE_SET HEADERS BASE_DIRS include "${generated}" FILES
+                 ${headers} "${generated}/keyseek/version.hpp")
+target_include_directories(keyseek PRIVATE src)
+# xsimd is headers only; Debian's target would link xtl, which it does not install.
+target_include_directories(
+  keyseek SYSTEM PRIVATE $<TARGET_PROPERTY:xsimd,INTERFACE_INCLUDE_DIRECTORIES>)
+# Eigen stays out of the installed target: no public header includes it.
+target_link_libraries(
+  keyseek
+  PUBLIC Threads::Threads
+  PRIVATE fmt::fmt hdf5::hdf5 xxHash::xxhash $<BUILD_INTERFACE:Eigen3::Eigen>)

@@ -1,0 +1,178 @@
+"""Measures our indexes and other libraries' on one data set, in turns, into a file of rows.
+
+python -m keyseek.bench --data gemma.attn.h5:L11/K0 --peers faiss-ivf,scann --out R.jsonl
+
+Searching is one thread everywhere. Peers get all test queries in one call, which is their best
+case; ours step after step, as decoding asks. A row is a point; a time is the median over the
+rounds. Points that take more than two seconds, or that another point of the same index beats
+clearly, are measured in one round only (field `rounds`). Rows that are there are skipped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import keyseek
+from keyseek.peers import PEERS, is_installed, load_peer
+
+from .contender import Contender
+from .ours import Flat, Projection
+from .peer_process import Handover, PeerFailed, PeerProcess
+from .problem import Problem, read_problem
+from .results import ResultFile
+from .rounds import Trial, measure_rounds, plan
+
+OURS = ("flat", "projection")
+
+
+def names(known: tuple[str, ...]):
+    """Comma-separated names out of `known`; "none" for none of them."""
+
+    def parse(text: str) -> list[str]:
+        chosen = [] if text in ("", "none") else text.split(",")
+        for name in chosen:
+            if name not in known:
+                raise argparse.ArgumentTypeError(f"'{name}' is none of {', '.join(known)}")
+        return chosen
+
+    return parse
+
+
+def parser() -> argparse.ArgumentParser:
+    summary, example, details = __doc__.split("\n\n", 2)
+    p = argparse.ArgumentParser(
+        prog="python -m keyseek.bench",
+        description=f"{summary} {details}",
+        epilog=f"Example: {example}",
+    )
+    p.add_argument("--data", required=True, help="benchmark HDF5, or x.attn.h5:L11/K0")
+    p.add_argument("--out", required=True, metavar="FILE", help="rows are appended (JSON lines)")
+    p.add_argument("--peers", type=names(tuple(PEERS)), default=list(PEERS), metavar="NAME,..",
+                   help=f"of {','.join(PEERS)}; none for none (default: all)")
+    p.add_argument("--ours", type=names(OURS), default=list(OURS), metavar="NAME,..",
+                   help=f"of {','.join(OURS)}; none for none (default: both)")
+    p.add_argument("--k", type=int, default=100, help="keys per query (default: 100)")
+    p.add_argument("--cold", action="store_true",
+                   help="measure ours also with caches cold between steps")
+    p.add_argument("--single", action="store_true",
+                   help="every query is a step of its own, without warm start")
+    p.add_argument("--no-warm", action="store_true",
+                   help="do not start from the hits of the step before")
+    p.add_argument("--rounds", type=int, default=3, help="(default: 3)")
+    p.add_argument("--spread", type=int, default=1, metavar="N",
+                   help="dials so far off the balance of lists and expansions (default: 1)")
+    p.add_argument("--threads", type=int, default=1,
+                   help="to build ours with (default: 1); searching is one thread")
+    p.add_argument("--peer-threads", type=int, default=os.cpu_count(), metavar="N",
+                   help="to build peers with (default: all)")
+    p.add_argument("--pin", type=int, metavar="CPU", help="CPU to search on")
+    p.add_argument("--patience", type=float, default=20.0, metavar="S",
+                   help="a setting slower than this ends its index's sweep (default: 20)")
+    view = p.add_argument_group("of captures")
+    view.add_argument("--share", type=float, help="of the prefill queries, to train on")
+    view.add_argument("--no-shift", action="store_true",
+                      help="leave training queries at their own positions")
+    for name, what in (
+        ("sink", "first tokens, not indexed"),
+        ("window", "last tokens before decoding, not indexed"),
+        ("horizon", "tokens to be decoded before a rebuild"),
+        ("seed", "of the RoPE shifts"),
+    ):
+        view.add_argument(f"--{name}", type=int, metavar="N", help=what)
+    return p
+
+
+def log(line: str) -> None:
+    print(f"keyseek.bench: {line}", file=sys.stderr, flush=True)
+
+
+def check(options: argparse.Namespace) -> None:
+    for name, least in (("k", 1), ("rounds", 1), ("spread", 0), ("threads", 0)):
+        value = getattr(options, name)
+        if value < least:
+            raise keyseek.InvalidArgument(f"--{name} is {value}, must be at least {least}")
+    if options.pin is not None and options.pin not in os.sched_getaffinity(0):
+        raise keyseek.InvalidArgument(f"--pin is {options.pin}, a CPU this process may not use")
+
+
+def view_of(options: argparse.Namespace) -> dict[str, object]:
+    """The options of captures that were given."""
+    given = ("share", "sink", "window", "horizon", "seed")
+    view = {name: getattr(options, name) for name in given if getattr(options, name) is not None}
+    return {**view, "shift": False} if options.no_shift else view
+
+
+def contenders(
+    options: argparse.Namespace, problem: Problem, stack: ExitStack
+) -> Iterator[Contender]:
+    if "flat" in options.ours:
+        yield Flat(problem, options.threads)
+    if "projection" in options.ours:
+        yield Projection(problem, options.threads, options.spread)
+    peers = [name for name in options.peers if is_installed(name)]
+    for name in options.peers:
+        if name not in peers:
+            log(f"warning: {name} is left out: it is not installed (pip install 'keyseek[peers]')")
+    if not peers:
+        return
+    handover = Handover(problem)
+    stack.callback(handover.close)
+    for name in peers:
+        for variant in load_peer(name).variants(len(problem.data.keys)):
+            yield PeerProcess(
+                problem, handover, name, variant, options.peer_threads, options.pin
+            )
+
+
+def plan_all(
+    options: argparse.Namespace, problem: Problem, results: ResultFile, stack: ExitStack
+) -> list[Trial]:
+    trials: list[Trial] = []
+    for contender in contenders(options, problem, stack):
+        stack.callback(contender.close)
+        try:
+            trials += plan(contender, results, options.cold, log)
+        except PeerFailed as failure:
+            log(f"warning: {failure}; it is left out")
+    return trials
+
+
+def run(options: argparse.Namespace) -> None:
+    check(options)
+    with ExitStack() as stack:
+        results = stack.enter_context(ResultFile(options.out))
+        problem = read_problem(
+            options.data,
+            options.k,
+            single=options.single,
+            warm=not options.no_warm,
+            view=view_of(options),
+            threads=options.threads,
+        )
+        log(f"{problem.name}: {problem.data}")
+        trials = plan_all(options, problem, results, stack)
+        if options.pin is not None:
+            os.sched_setaffinity(0, {options.pin})
+        rows = measure_rounds(trials, results, options.rounds, options.patience, log)
+        log(f"{rows} rows added to {options.out}")
+
+
+def main() -> int:
+    options = parser().parse_args()
+    try:
+        run(options)
+    except keyseek.Error as error:
+        log(f"error: {error}")
+        return 2
+    except KeyboardInterrupt:
+        log("interrupted; run it again to go on")
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,102 @@
+"""What is searched, what is trained on, and what counts as right."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keyseek
+import numpy as np
+from numpy.typing import NDArray
+
+HOLD_OUT_EVERY = 5
+HELD_OUT_STEPS = 400
+
+
+@dataclass
+class Problem:
+    name: str  # without folders, as rows carry it
+    data: keyseek.Benchmark
+    truth: NDArray[np.int64]  # [queries, k]
+    k: int
+    group: int  # queries of a step
+    warm: bool  # a step may start from the hits of the one before
+    view: dict[str, Any] = field(default_factory=dict)  # how a capture became this problem
+
+    @property
+    def queries(self) -> NDArray[np.float32]:
+        return self.data.queries
+
+    def identity(self) -> dict[str, Any]:
+        """The fields of a row that this problem decides."""
+        keys, dim = self.data.keys.shape
+        return {
+            "dataset": self.name,
+            "k": self.k,
+            "group": self.group,
+            "keys": keys,
+            "dim": dim,
+            "queries": len(self.queries),
+            **self.view,
+        }
+
+    def training(self) -> keyseek.TrainingQueries:
+        """Tuned as it will be searched: each query alone when it is measured so."""
+        learn, tuning = self.data.learn, self.data.tuning
+        steps = self.data.tuning_steps if self.warm else 1
+        if len(learn) == 0:
+            raise keyseek.InvalidArgument(
+                f'{self.name} has no training queries ("learn"), which a projection index needs'
+            )
+        if len(tuning) == 0:
+            learn, tuning = hold_out(learn, self.data.group)
+            steps = 1
+        return keyseek.TrainingQueries(learn, tuning, group=self.group, tuning_steps=steps)
+
+
+def hold_out(
+    learn: NDArray[np.float32], group: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Every fifth step, or fewer of many, for tuning: the rows to train on and the others."""
+    steps = np.arange(len(learn)) // group
+    every = max(HOLD_OUT_EVERY, len(learn) // group // HELD_OUT_STEPS)
+    held = steps % every == every - 1
+    return learn[~held], learn[held]
+
+
+def read_problem(
+    name: str, k: int, *, single: bool, warm: bool, view: dict[str, Any], threads: int
+) -> Problem:
+    """`view` holds options of keyseek.read_data that apply to captures."""
+    capture = re.fullmatch(r"(.*\.attn\.h5):(L\d+/K\d+)", name)
+    if view and not capture:
+        raise keyseek.InvalidArgument(
+            f"{', '.join(sorted(view))} is for heads of a capture only (x.attn.h5:L11/K0), "
+            f"but the data is '{name}'"
+        )
+    data = keyseek.read_data(name, k=k, threads=threads, **view)
+    truth = data.truth_ids[:, :k]
+    if truth.shape[1] < k:
+        truth = keyseek.exact_knn(data.keys, data.queries, k, threads=threads)[0]
+    short = f"{Path(capture[1]).name}:{capture[2]}" if capture else Path(name).name
+    return Problem(
+        name=short,
+        data=data,
+        truth=truth,
+        k=k,
+        group=1 if single else data.group,
+        warm=warm and not single,
+        view={**CAPTURE_DEFAULTS, **view} if capture else {},
+    )
+
+
+CAPTURE_DEFAULTS = {
+    "share": 0.1,
+    "shift": True,
+    "sink": 128,
+    "window": 512,
+    "horizon": 1024,
+    "seed": 1,
+}

@@ -1,0 +1,169 @@
+"""Measures contenders in turns, so that whatever slows the machine down slows all of them."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import keyseek
+
+from .contender import Built, Contender, Params, Sample
+from .peer_process import PeerFailed
+from .results import ResultFile
+
+LONG_RUN_S = 2.0
+CLEARLY_SLOWER = 1.25
+
+Log = Callable[[str], None]
+
+
+@dataclass(eq=False)
+class Trial:
+    """A row in the making: one point of one contender."""
+
+    contender: Contender
+    built: Built
+    params: Params
+    cold: bool
+    identity: dict[str, Any]
+    samples: list[Sample] = field(default_factory=list)
+    recall: float = 0.0
+
+    def measure(self) -> None:
+        sample = self.contender.measure(self.params, self.cold)
+        if not self.samples:
+            self.recall = keyseek.recall(self.contender.problem.truth, sample.ids)
+        self.samples.append(sample)
+
+    def median(self, name: str) -> float | None:
+        values = [getattr(sample, name) for sample in self.samples]
+        return None if values[0] is None else statistics.median(values)
+
+    def row(self) -> dict[str, Any]:
+        identity = dict(self.identity)
+        head = {name: identity.pop(name) for name in ("dataset", "index", "params", "k", "group")}
+        first, built = self.samples[0], self.built
+        return {
+            **head,
+            "recall_at_k": self.recall,
+            "scanned_fraction": first.scanned_fraction,
+            "bytes_read": first.bytes_read,
+            "us_per_step_p50": self.median("us_per_step_p50"),
+            "us_per_step_p95": self.median("us_per_step_p95"),
+            "us_per_query": self.median("us_per_query"),
+            "build_s": built.build_s,
+            "index_bytes": built.index_bytes,
+            "unreachable": built.unreachable,
+            **identity,
+            "expanded": first.expanded,
+            "build_threads": built.build_threads,
+            "rounds": len(self.samples),
+            **built.extra,
+            **self.contender.notes(self.params),
+        }
+
+    def __str__(self) -> str:
+        sample = self.samples[-1]
+        knobs = " ".join(f"{name}={value}" for name, value in self.params.items())
+        return (
+            f"{self.contender.index} {knobs}{' cold' if self.cold else ''}: recall "
+            f"{self.recall:.4f}, {sample.us_per_step_p50:,.0f} us per step"
+        )
+
+
+def identify(contender: Contender, params: Params, cold: bool) -> dict[str, Any]:
+    return {
+        **contender.problem.identity(),
+        "index": contender.index,
+        "params": params,
+        "cache": "cold" if cold else "hot",
+        **contender.identity(),
+    }
+
+
+def plan(contender: Contender, results: ResultFile, cold: bool, log: Log) -> list[Trial]:
+    """The contender's points that have no row, and the index they need."""
+
+    def lacking() -> list[tuple[Params, bool, dict[str, Any]]]:
+        return [
+            (params, cache, identity)
+            for params in contender.points()
+            for cache in contender.caches(cold)
+            if not results.has(identity := identify(contender, params, cache))
+        ]
+
+    if not lacking():
+        log(f"{contender.index}: all rows are there")
+        return []
+    built = contender.build()
+    log(f"{contender.index}: built in {built.build_s:.1f} s")
+    return [Trial(contender, built, *each) for each in lacking()]
+
+
+def is_beaten(trial: Trial, others: list[Trial]) -> bool:
+    """Whether another point of the same contender finds as much in clearly less time."""
+    time = trial.median("us_per_step_p50")
+    return any(
+        other.contender.index == trial.contender.index
+        and other.cold == trial.cold
+        and other.recall >= trial.recall
+        and other.median("us_per_step_p50") * CLEARLY_SLOWER < time
+        for other in others
+    )
+
+
+def needs_repeating(trial: Trial, others: list[Trial]) -> bool:
+    """A long run has averaged enough, and a point that is beaten decides nothing."""
+    long = trial.samples[0].seconds > LONG_RUN_S and not trial.cold
+    return not long and not is_beaten(trial, others)
+
+
+def measure_rounds(
+    trials: list[Trial], results: ResultFile, rounds: int, patience: float, log: Log
+) -> int:
+    """Every trial once per round, in turn. A row is appended as soon as its trial is done;
+    returns how many."""
+    due, rows = trials, 0
+
+    def finish(done: list[Trial]) -> None:
+        nonlocal due, rows
+        for trial in done:
+            results.append(trial.row())
+        rows += len(done)
+        due = [trial for trial in due if trial not in done]
+
+    for number in range(1, rounds + 1):
+        for trial in take_turns(due, patience, log):
+            log(f"round {number} of {rounds}: {trial}")
+            if number == rounds:
+                finish([trial])
+        due = [trial for trial in due if trial.samples]
+        if number == 1:
+            finish([trial for trial in due if not needs_repeating(trial, due)])
+    finish(due)  # what failed in the last round has samples of those before
+    return rows
+
+
+def take_turns(due: list[Trial], patience: float, log: Log) -> Iterator[Trial]:
+    """Measures and yields each. Points come in order of effort: a contender that fails or runs
+    out of patience gets no further."""
+    ended: set[Contender] = set()
+    for trial in due:
+        contender = trial.contender
+        if contender in ended:
+            continue
+        try:
+            trial.measure()
+        except PeerFailed as failure:
+            log(f"warning: {failure}; its points from here on are left out")
+            ended.add(contender)
+            continue
+        yield trial
+        if trial.samples[-1].seconds > patience:
+            log(
+                f"warning: {contender.index} took longer than {patience:g} s; "
+                "its more thorough points are left out"
+            )
+            ended.add(contender)

@@ -1,0 +1,46 @@
+"""faiss IndexIVFFlat: clusters of keys, of which the nprobe best are scanned."""
+
+from __future__ import annotations
+
+import math
+
+from .base import Knobs, Peer, geometric
+
+
+class FaissIvf(Peer):
+    distribution = "faiss-cpu"
+
+    @classmethod
+    def variants(cls, n: int) -> list[Knobs]:
+        return [{"nlist": min(n, round(math.sqrt(n) * factor))} for factor in (1, 2, 4)]
+
+    @classmethod
+    def points(cls, n: int, k: int, variant: Knobs) -> list[Knobs]:
+        return [{"nprobe": probes} for probes in geometric(2, variant["nlist"], 1.6)]
+
+    def __init__(self, keys, variant, threads):
+        import faiss
+
+        faiss.omp_set_num_threads(threads)
+        d = keys.shape[1]
+        self._stats = faiss.cvar.indexIVF_stats
+        self._serialize = faiss.serialize_index
+        # The index does not own its quantizer.
+        self._quantizer = faiss.IndexFlatIP(d)
+        self._index = faiss.IndexIVFFlat(
+            self._quantizer, d, variant["nlist"], faiss.METRIC_INNER_PRODUCT
+        )
+        self._index.train(keys)
+        self._index.add(keys)
+        faiss.omp_set_num_threads(1)
+
+    def search(self, queries, k, point):
+        self._index.nprobe = point["nprobe"]
+        self._stats.reset()
+        return self._index.search(queries, k)[1]
+
+    def nbytes(self):
+        return len(self._serialize(self._index))
+
+    def scanned(self):
+        return self._stats.ndis

@@ -1,0 +1,37 @@
+"""hnswlib, the reference implementation of HNSW."""
+
+from __future__ import annotations
+
+from .base import Knobs, Peer, efforts
+
+
+class Hnswlib(Peer):
+    distribution = "hnswlib"
+
+    @classmethod
+    def variants(cls, n: int) -> list[Knobs]:
+        return [{"M": m, "efConstruction": 200} for m in (16, 32)]
+
+    @classmethod
+    def points(cls, n: int, k: int, variant: Knobs) -> list[Knobs]:
+        return [{"ef": ef} for ef in efforts(k)]
+
+    def __init__(self, keys, variant, threads):
+        import hnswlib
+
+        self._index = hnswlib.Index(space="ip", dim=keys.shape[1])
+        self._index.init_index(
+            max_elements=len(keys),
+            M=variant["M"],
+            ef_construction=variant["efConstruction"],
+            random_seed=1,
+        )
+        self._index.add_items(keys, num_threads=threads)
+        self._index.set_num_threads(1)
+
+    def search(self, queries, k, point):
+        self._index.set_ef(point["ef"])
+        return self._index.knn_query(queries, k, num_threads=1)[0]
+
+    def nbytes(self):
+        return self._index.index_file_size()

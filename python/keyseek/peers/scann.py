@@ -1,0 +1,65 @@
+"""ScaNN: 4-bit anisotropic hashing, with and without a tree, then exact reordering.
+
+Dimensions per block 2 and threshold 0.2 are what its authors publish for inner products.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from .base import Knobs, Peer
+
+SHARES_OF_LEAVES = (0.03, 0.06, 0.12, 0.25, 0.5)
+REORDERED = (1.5, 3, 6, 10)  # times k
+REORDERED_IN_TREE = (3, 6, 10)
+
+
+class Scann(Peer):
+    distribution = "scann"
+
+    @classmethod
+    def variants(cls, n: int) -> list[Knobs]:
+        return [{"leaves": 0}] + [{"leaves": round(math.sqrt(n) * f)} for f in (1, 2)]
+
+    @classmethod
+    def points(cls, n: int, k: int, variant: Knobs) -> list[Knobs]:
+        leaves = variant["leaves"]
+        if leaves == 0:
+            return [{"reorder": min(n, round(k * times))} for times in REORDERED]
+        searched = sorted({max(1, round(leaves * share)) for share in SHARES_OF_LEAVES})
+        return [
+            {"leaves_to_search": count, "reorder": min(n, round(k * times))}
+            for count in searched
+            for times in REORDERED_IN_TREE
+        ]
+
+    def __init__(self, keys, variant, threads):
+        import scann
+
+        builder = scann.scann_ops_pybind.builder(keys, 100, "dot_product")
+        builder.set_n_training_threads(threads)
+        if variant["leaves"]:
+            builder.tree(
+                num_leaves=variant["leaves"],
+                num_leaves_to_search=variant["leaves"],
+                training_sample_size=len(keys),
+            )
+        builder.score_ah(2, anisotropic_quantization_threshold=0.2).reorder(300)
+        self._searcher = builder.build()
+
+    def search(self, queries, k, point):
+        given = {"leaves_to_search": point["leaves_to_search"]} if len(point) > 1 else {}
+        ids, scores = self._searcher.search_batched(
+            queries, final_num_neighbors=k, pre_reorder_num_neighbors=point["reorder"], **given
+        )
+        # Where the leaves held fewer than k keys, the rest is no answer.
+        return np.where(np.isfinite(scores), ids.astype(np.int64), -1)
+
+    def nbytes(self):
+        with tempfile.TemporaryDirectory() as folder:
+            self._searcher.serialize(folder)
+            return sum(file.stat().st_size for file in Path(folder).iterdir())

@@ -1,0 +1,75 @@
+/// NumPy arrays in and out of the library.
+///
+/// Arrays come in without a copy or not at all: what does not fit is refused with a sentence
+/// that names the argument and what it is. Anything in CPU memory that speaks DLPack or the
+/// buffer protocol will do, so PyTorch's tensors are arrays too.
+#pragma once
+
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "keyseek/matrix.hpp"
+
+namespace nb = nanobind;
+
+namespace keyseek::python {
+
+[[nodiscard]] inline bool is_anything(PyObject*) noexcept { return true; }
+
+/// An argument that has to be an array. Checked by the functions below and not by nanobind,
+/// whose message could not say which argument is wrong in which way.
+class Array : public nb::object {
+  NB_OBJECT_DEFAULT(Array, object, "numpy.typing.NDArray", is_anything)
+};
+
+/// A look at an array, and what keeps it alive. Destroyed with the GIL held.
+template <class View>
+struct Borrowed {
+  nb::ndarray<nb::ro> owner;
+  View view;
+};
+
+/// float32, float16, bfloat16 (of ml_dtypes or PyTorch) or int8, [n, d].
+[[nodiscard]] Borrowed<AnyMatrixView> borrow_vectors(const Array& array, const char* name);
+/// float32, [n, d].
+[[nodiscard]] Borrowed<MatrixView<float>> borrow_floats(const Array& array, const char* name);
+/// float64, [n].
+[[nodiscard]] std::vector<double> copy_doubles(const Array& array, const char* name);
+/// int64, [n], not negative.
+[[nodiscard]] std::vector<std::size_t> copy_positions(const Array& array, const char* name);
+/// int32, int64 or uint32, [m, k]; -1 becomes kNoId.
+[[nodiscard]] Matrix<Id> copy_ids(const Array& array, const char* name);
+
+[[nodiscard]] Matrix<float> copy_matrix(MatrixView<float> view);
+
+template <class T>
+using Vector = nb::ndarray<nb::numpy, T, nb::ndim<1>>;
+template <class T>
+using Table = nb::ndarray<nb::numpy, T, nb::ndim<2>>;
+
+/// An array that takes over `values`.
+template <class T>
+[[nodiscard]] Table<T> numpy_of(Matrix<T>&& values) {
+  auto kept = std::make_unique<Matrix<T>>(std::move(values));
+  Matrix<T>* matrix = kept.get();
+  const nb::capsule owner(matrix, [](void* p) noexcept { delete static_cast<Matrix<T>*>(p); });
+  static_cast<void>(kept.release());
+  return Table<T>(matrix->data(), {matrix->rows(), matrix->cols()}, owner);
+}
+
+/// A read-only array that looks at memory `owner` keeps alive.
+[[nodiscard]] inline Table<const float> numpy_view(MatrixView<float> m, nb::handle owner) {
+  return Table<const float>(m.data, {m.rows, m.cols}, owner);
+}
+[[nodiscard]] nb::ndarray<nb::numpy, nb::ro> numpy_view(AnyMatrixView m, nb::handle owner);
+
+/// A new array of int64 with -1 for kNoId.
+[[nodiscard]] Table<std::int64_t> numpy_ids(MatrixView<Id> ids);
+
+}  // namespace keyseek::python

@@ -1,0 +1,39 @@
+/// What the files here add to the module, each the part of one public header.
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+
+#include "keyseek/index.hpp"
+
+namespace nb = nanobind;
+
+namespace keyseek::python {
+
+/// A ProjectionIndex that remembers how it was built.
+struct ReportedIndex {
+  ProjectionIndex index;
+  std::optional<BuildReport> report;
+};
+
+/// SearchParams from what Python passes; k, max_scanned and the like are checked for sign.
+[[nodiscard]] SearchParams search_params(std::int64_t k, double target_recall,
+                                         const std::optional<Dials>& dials,
+                                         std::optional<float> beta,
+                                         std::optional<std::int64_t> max_scanned,
+                                         const Hits* previous);
+
+void bind_score(nb::module_& m);
+void bind_knn(nb::module_& m);
+void bind_rope(nb::module_& m);
+void bind_search(nb::module_& m);
+void bind_params(nb::module_& m);
+void bind_flat_index(nb::module_& m);
+void bind_projection_index(nb::module_& m);
+void bind_measure(nb::module_& m);
+void bind_io(nb::module_& m);
+
+}  // namespace keyseek::python

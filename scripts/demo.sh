@@ -1,0 +1,91 @@
+#!/usr/bin/env bash
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+usage() {
+  cat <<'TEXT'
+usage: scripts/demo.sh [--quick]
+
+Builds keyseek, captures attention vectors of a real model, and measures our indexes beside
+faiss, hnswlib, usearch and ScaNN on them in one run. Ends with a table and a page of figures.
+
+  (nothing)  Gemma 3 270M reading 32,768 tokens, its three global layers; at most ten minutes
+             on two cores after the downloads
+  --quick    the small sample in the repository; about a minute after the downloads
+TEXT
+}
+
+PEERS=faiss-flat,faiss-ivf,faiss-hnsw,hnswlib,usearch,scann
+SAMPLE=datasets/sample/smollm2-8k-pydoc.attn.h5
+CAPTURE=build/data/gemma-32k-pydoc.attn.h5
+OUT=build/demo
+
+# The text: Debian's documentation of Python. Slim container images leave out /usr/share/doc.
+need_text() {
+  local page=/usr/share/doc/python3-doc/html/library/index.html package
+  need_apt python3-doc
+  if [[ ! -f $page ]]; then
+    package=$(dpkg-query -W -f '${Depends}' python3-doc | grep -oE 'python3\.[0-9]+-doc')
+    as_root apt-get install -y -qq --reinstall \
+      -o 'Dpkg::Options::=--path-include=/usr/share/doc/python3*' python3-doc "$package" >/dev/null
+  fi
+}
+
+capture() {
+  if [[ -f $CAPTURE ]]; then
+    step "Using the capture in $CAPTURE"
+    return
+  fi
+  need_text
+  step 'Installing the model and what runs it'
+  install_capture_tools
+  step 'Capturing Gemma 3 270M while it reads 32,768 tokens of Python documentation'
+  mkdir -p "$(dirname "$CAPTURE")"
+  "$VENV/bin/python" datasets/capture.py --model gemma3-270m --text python3-doc --tokens 32768 \
+    --layers 5,11,17 --out "$CAPTURE"
+}
+
+# measure DATA: appends to the results. Searching is one thread, pinned to a CPU we may use.
+measure() {
+  local cpu
+  cpu=$("$VENV/bin/python" -c 'import os; print(max(os.sched_getaffinity(0)))')
+  step "Measuring on $1"
+  "$VENV/bin/python" -m keyseek.bench --data "$1" --peers "$PEERS" --out "$OUT/results.jsonl" \
+    --threads "$JOBS" --pin "$cpu"
+}
+
+case "${1:-}" in
+  '') quick=false ;;
+  --quick) quick=true ;;
+  -h | --help)
+    usage
+    exit
+    ;;
+  *)
+    usage >&2
+    exit 2
+    ;;
+esac
+
+need_apt "${BUILD_PACKAGES[@]}"
+ensure_venv
+ensure_cmake
+step 'Building keyseek; installing it and its peers into .venv'
+install_package peers,report
+
+if $quick; then
+  data=("$SAMPLE:L15/K0")
+else
+  capture
+  data=("$CAPTURE:L5/K0" "$CAPTURE:L11/K0" "$CAPTURE:L17/K0")
+fi
+
+mkdir -p "$OUT"
+rm -f "$OUT/results.jsonl"
+for set in "${data[@]}"; do
+  measure "$set"
+done
+
+step 'Results'
+"$VENV/bin/python" -m keyseek.report "$OUT/results.jsonl" -o "$OUT/report.html" --table
+printf '\nFigures: %s\n' "$ROOT/$OUT/report.html"

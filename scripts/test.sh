@@ -1,0 +1,131 @@
+#!/usr/bin/env bash
+# Builds keyseek and runs every check there is, installing what is missing (Debian 12 or
+# Ubuntu 24.04). Ends with a line `N passed, N failed`; up to 20 minutes on two cores.
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+RESULTS=$ROOT/build/test-results
+passed=0
+failed=0
+
+# attempt COMMAND...: leaves its exit status in `status`. Never part of a condition, where bash
+# would ignore set -e in all that runs inside.
+attempt() {
+  set +e
+  (
+    set -e
+    "$@"
+  )
+  status=$?
+  set -e
+}
+
+# check NAME COMMAND...: counts as one test.
+check() {
+  step "$1"
+  attempt "${@:2}"
+  if ((status == 0)); then
+    passed=$((passed + 1))
+  else
+    failed=$((failed + 1))
+    echo "FAILED: $1"
+  fi
+}
+
+# suite NAME FILE COMMAND...: counts the tests in the JUnit file that the command writes.
+suite() {
+  local good=0 bad=0
+  step "$1"
+  rm -f "$2"
+  attempt "${@:3}"
+  if [[ -f $2 ]]; then
+    read -r good bad < <(count_tests "$2")
+  fi
+  if ((status != 0 && bad == 0)); then
+    bad=1
+  fi
+  passed=$((passed + good))
+  failed=$((failed + bad))
+  ((bad == 0)) || echo "FAILED: $1"
+}
+
+# Prints how many tests of a JUnit file passed and failed; skipped ones are neither.
+count_tests() {
+  python3 - "$1" <<'PYTHON'
+import sys
+import xml.etree.ElementTree as xml
+
+good = bad = 0
+for case in xml.parse(sys.argv[1]).iter("testcase"):
+    if case.find("failure") is not None or case.find("error") is not None:
+        bad += 1
+    elif case.find("skipped") is None:
+        good += 1
+print(good, bad)
+PYTHON
+}
+
+format_is_clean() {
+  find include src tests bench python -regextype egrep -regex '.*\.(cpp|hpp|inl|cu)' -print0 |
+    xargs -0 clang-format-14 --dry-run --Werror
+}
+
+tidy_is_clean() {
+  printf '%s\n' src/*.cpp src/*/*.cpp | grep -v isa_neon |
+    xargs -P "$JOBS" -n 4 clang-tidy-14 -p build/clang --quiet 2>&1 |
+    { grep -v 'warnings generated' || true; }
+}
+
+build_release() {
+  cmake --preset release
+  cmake --build --preset release -j "$JOBS"
+  cmake --build --preset release -j "$JOBS" --target all_verify_interface_header_sets
+}
+
+# clang, so that both compilers see all code; address and undefined behaviour in one run.
+build_clang() {
+  cmake --preset asan -B build/clang -DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++ \
+    -DKEYSEEK_SANITIZE=address,undefined -DKEYSEEK_WERROR=ON
+  cmake --build build/clang -j "$JOBS"
+}
+
+neon_compiles() {
+  mkdir -p build/neon
+  ln -sfn /usr/include/xsimd build/neon/xsimd
+  aarch64-linux-gnu-g++ -std=c++20 -O2 -Wall -Wextra -Werror -Iinclude -Isrc -isystem build/neon \
+    -c src/score/isa_neon.cpp -o build/neon/isa_neon.o
+}
+
+# The wheel carries library and headers: its cmake.prefix entry point leads to them.
+wheel_is_a_cmake_package() {
+  local prefix
+  prefix=$(cd / && "$VENV/bin/python" -c 'import keyseek; print(*keyseek.__path__)')
+  cmake -S tests/install -B build/wheel-consumer -DCMAKE_PREFIX_PATH="$prefix" >/dev/null
+  cmake --build build/wheel-consumer >/dev/null
+  build/wheel-consumer/consumer
+}
+
+need_apt "${BUILD_PACKAGES[@]}" "${TEST_PACKAGES[@]}" clang libclang-rt-dev clang-format-14 \
+  clang-tidy-14
+[[ $(uname -m) != x86_64 ]] || need_apt g++-aarch64-linux-gnu
+ensure_venv
+ensure_cmake
+mkdir -p "$RESULTS"
+
+check 'Format' format_is_clean
+check 'Build (g++, release)' build_release
+suite 'Tests' "$RESULTS/release.xml" \
+  ctest --preset release -j "$JOBS" --output-junit "$RESULTS/release.xml"
+[[ $(uname -m) != x86_64 ]] || check 'The NEON unit compiles' neon_compiles
+check 'Build (clang, address and undefined behaviour sanitizers)' build_clang
+suite 'Tests under the sanitizers' "$RESULTS/sanitized.xml" \
+  ctest --test-dir build/clang --output-on-failure -j "$JOBS" --output-junit "$RESULTS/sanitized.xml"
+check 'clang-tidy' tidy_is_clean
+check 'Build (wheel)' install_package test,report,peers
+check 'Capture tools' install_capture_tools
+suite 'Python tests' "$RESULTS/python.xml" \
+  "$VENV/bin/python" -m pytest -q --junit-xml="$RESULTS/python.xml"
+check 'find_package(keyseek) from the wheel' wheel_is_a_cmake_package
+
+printf '\n%d passed, %d failed\n' "$passed" "$failed"
+((failed == 0))

@@ -1,0 +1,34 @@
+/// An index of either kind.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <variant>
+
+#include "cli/console.hpp"
+#include "keyseek/index.hpp"
+#include "keyseek/measure.hpp"
+
+namespace keyseek::cli {
+
+using AnyIndex = std::variant<FlatIndex, ProjectionIndex>;
+
+inline constexpr std::string_view kFlat = "flat";
+inline constexpr std::string_view kProjection = "projection";
+
+/// Loads or maps the file, with all checks.
+[[nodiscard]] AnyIndex open_index(const std::string& path, bool mapped);
+
+[[nodiscard]] std::string_view kind_of(const AnyIndex& index);
+[[nodiscard]] std::size_t size_of(const AnyIndex& index);
+[[nodiscard]] std::size_t dim_of(const AnyIndex& index);
+[[nodiscard]] std::size_t bytes_of(const AnyIndex& index);
+/// 0 for a flat index.
+[[nodiscard]] std::size_t unreachable_of(const AnyIndex& index);
+/// Kind, keys, dim, bytes and, of a projection index, links and tuned dials.
+[[nodiscard]] Json describe(const AnyIndex& index);
+
+[[nodiscard]] Measurement measure(const AnyIndex& index, MatrixView<float> queries,
+                                  const MeasureParams& params);
+
+}  // namespace keyseek::cli

@@ -1,0 +1,39 @@
+/// What the user sees: reports on stdout, progress on stderr.
+///
+///     ConsoleOptions console;
+///     add_options(*app, console);
+///     work(execution(console, threads));
+///     print_report({{"keys", 6528}, {"dim", 64}}, console);
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "keyseek/execution.hpp"
+
+namespace keyseek::cli {
+
+/// Keeps fields in the order they were written in.
+using Json = nlohmann::ordered_json;
+
+struct ConsoleOptions {
+  bool json = false;
+  bool quiet = false;
+  bool progress = false;
+};
+
+void add_options(CLI::App& app, ConsoleOptions& console);
+
+/// Threads and a progress function that ends the work after Ctrl-C. The bar is drawn where
+/// stderr is a terminal, or always with --progress, never with --quiet.
+[[nodiscard]] Execution execution(const ConsoleOptions& console, int threads);
+
+/// As JSON, on one line or indented; bytes that are no UTF-8 (of a file's name) are replaced.
+[[nodiscard]] std::string dump(const Json& value, int indent = -1);
+/// As text for people: scalars one per line, arrays of objects as tables.
+[[nodiscard]] std::string to_text(const Json& report);
+/// To stdout, as text or with --json as one JSON object; nothing with --quiet.
+void print_report(const Json& report, const ConsoleOptions& console);
+
+}  // namespace keyseek::cli

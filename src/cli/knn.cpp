@@ -1,0 +1,61 @@
+#include <memory>
+#include <string>
+
+#include "cli/command.hpp"
+#include "cli/options.hpp"
+#include "cli/problem.hpp"
+#include "keyseek/knn.hpp"
+
+namespace keyseek::cli {
+namespace {
+
+struct Options {
+  ConsoleOptions console;
+  std::string keys, queries, out, scores;
+  KnnParams params;
+  int threads = 0;
+};
+
+void run_knn(const Options& options) {
+  require_ids_output(options.out);
+  if (!options.scores.empty()) require_vectors_output(options.scores);
+  const AnyMatrix keys = io::read_vectors(options.keys);
+  const Matrix<float> queries = read_queries(options.queries);
+  const KnnLists lists =
+      exact_knn(keys.view(), queries, options.params, execution(options.console, options.threads));
+  io::write_ids(options.out, lists.ids);
+  if (!options.scores.empty()) {
+    io::write_vectors(options.scores, AnyMatrixView::of(lists.scores.view()));
+  }
+  print_report({{"keys", keys.rows()},
+                {"queries", queries.rows()},
+                {"dim", keys.cols()},
+                {"k", options.params.k},
+                {"out", options.out}},
+               options.console);
+}
+
+}  // namespace
+
+Command add_knn(CLI::App& tool) {
+  auto options = std::make_shared<Options>();
+  CLI::App* app = tool.add_subcommand("knn", "Find the exact k best keys of every query");
+  app->add_option("--keys", options->keys, "Vectors: .fbin, .f16bin, .i8bin, .u8bin or .npy")
+      ->required()
+      ->type_name("FILE");
+  app->add_option("--queries", options->queries, "Vectors")->required()->type_name("FILE");
+  app->add_option("--out", options->out, "Ids to write: .ibin or .npy")
+      ->required()
+      ->type_name("FILE");
+  app->add_option("--scores", options->scores, "Inner products to write: .fbin or .npy")
+      ->type_name("FILE");
+  add_count(*app, "--k", options->params.k, "Keys per query");
+  add_method(*app, "--method", options->params.method);
+  add_threads(*app, options->threads);
+  add_options(*app, options->console);
+  app->footer(
+      "Example:\n  keyseek knn --keys keys.fbin --queries queries.fbin --k 100 --out truth.ibin");
+  return {app, [options] { run_knn(*options); }};
+}
+
+}  // namespace keyseek::cli

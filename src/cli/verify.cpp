@@ -1,0 +1,71 @@
+#include <memory>
+#include <string>
+
+#include "base/fail.hpp"
+#include "cli/any_index.hpp"
+#include "cli/command.hpp"
+#include "cli/options.hpp"
+#include "cli/problem.hpp"
+
+namespace keyseek::cli {
+namespace {
+
+struct Options {
+  ConsoleOptions console;
+  DataOptions data;
+  std::string index;
+  double min_recall = 0;
+  SearchParams search;
+};
+
+double check_recall(const AnyIndex& index, const Options& options) {
+  const Execution run = execution(options.console, 0);
+  const std::size_t k = options.search.k;
+  const io::Benchmark data = options.data.read(k, run);
+  require(data.keys.rows() == size_of(index) && data.keys.cols() == dim_of(index),
+          "{} has {} keys of dimension {}, but {} has {} of {}", options.data.data,
+          data.keys.rows(), data.keys.cols(), options.index, size_of(index), dim_of(index));
+  const Measurement m =
+      measure(index, data.queries, {.group = data.group, .search = options.search});
+  return recall(truth_of(data, k, run), m.ids);
+}
+
+void run_verify(const Options& options) {
+  (void)options.data.view(1);
+  require(options.min_recall == 0 || !options.data.data.empty(),
+          "--min-recall is {}, but there is no --data to measure on", options.min_recall);
+  const AnyIndex index = open_index(options.index, false);
+  Json report = describe(index);
+  if (!options.data.data.empty()) {
+    const double found = check_recall(index, options);
+    if (!(found >= options.min_recall)) {
+      fail(ErrorCode::corrupt, "{}: recall@{} is {:.4f}, less than {}", options.index,
+           options.search.k, found, options.min_recall);
+    }
+    report["recall_at_k"] = found;
+  }
+  report["ok"] = true;
+  print_report(report, options.console);
+}
+
+}  // namespace
+
+Command add_verify(CLI::App& tool) {
+  auto options = std::make_shared<Options>();
+  CLI::App* app =
+      tool.add_subcommand("verify", "Check an index file: every checksum, every link, the recall");
+  app->add_option("file", options->index, "An index file")->required()->type_name("FILE");
+  options->data.add(*app)->description("Data to measure the recall on: that the index is built on");
+  add_count(*app, "--k", options->search.k, "Keys per query");
+  app->add_option("--target-recall", options->search.target_recall,
+                  "Recall to choose the tuned dials by")
+      ->type_name("R")
+      ->capture_default_str();
+  app->add_option("--min-recall", options->min_recall, "Fail (exit code 3) below this recall")
+      ->type_name("R");
+  add_options(*app, options->console);
+  app->footer("Example:\n  keyseek verify head.ks");
+  return {app, [options] { run_verify(*options); }};
+}
+
+}  // namespace keyseek::cli

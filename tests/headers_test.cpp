@@ -1,0 +1,225 @@
+// The examples that open the public headers, compiled word by word, and some of them run.
+#include <gtest/gtest.h>
+#include <keyseek/keyseek.hpp>
+
+#include <algorithm>
+#include <cctype>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <iostream>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace keyseek::examples {
+
+void error(ProjectionIndex& index, const std::function<void(std::string_view)>& rebuild) {
+  try {
+    index = keyseek::ProjectionIndex::load("head.ks");
+  } catch (const keyseek::Error& e) {
+    if (e.code() != keyseek::ErrorCode::corrupt) throw;
+    rebuild(e.what());
+  }
+}
+
+Execution execution(const bool& interrupted) {
+  keyseek::Execution run;
+  run.threads = 2;
+  run.progress = [&](std::string_view stage, std::size_t done, std::size_t total) {
+    std::fprintf(stderr, "\r%.*s %zu/%zu", int(stage.size()), stage.data(), done, total);
+    return !interrupted;
+  };
+  return run;
+}
+
+Graph graph(MatrixView<Id> lists, const KeyStore& store, const GraphParams& params,
+            const std::vector<Id>& entry_points) {
+  auto links = keyseek::project_cooccurrence(lists, store.size(), params);
+  keyseek::prune(links, store, params.degree);
+  keyseek::add_reverse(links, params.max_degree);
+  keyseek::repair(links, lists, 50, params.max_degree + params.repair_room);
+  keyseek::attach(links, entry_points, store);
+  auto graph = keyseek::Graph::freeze(links, entry_points);
+  return graph;
+}
+
+Hits index(AnyMatrixView keys, const TrainingQueries& training, MatrixView<float> queries) {
+  auto index = keyseek::ProjectionIndex::build(keys, training);
+  index.save("head.ks");
+  auto mapped = keyseek::ProjectionIndex::map("head.ks");
+  keyseek::SearchScratch scratch;
+  keyseek::Hits hits;
+  mapped.search(queries, {.k = 100, .target_recall = 0.99}, scratch, hits);
+  return hits;
+}
+
+void io() {
+  auto keys = keyseek::io::read_vectors("base.fbin");
+  auto bench = keyseek::io::read_benchmark("llama-128-ip.hdf5");
+  auto head = keyseek::io::read_capture("gemma.attn.h5", 11, 0);
+  auto view = keyseek::io::decode_view(head, {.horizon = 1024});
+}
+
+std::size_t key_store(AnyMatrixView keys, MatrixView<float> training_queries,
+                      MatrixView<float> queries) {
+  auto store = keyseek::KeyStore::encode(keys, training_queries);
+  auto encoded = store.encode_queries(queries);
+  keyseek::AnyMatrixView exact = store.stored();
+  return encoded.codes.rows() + exact.rows;
+}
+
+Hits everything(const Matrix<float>& keys, MatrixView<float> queries) {
+  auto index = keyseek::FlatIndex::build(keyseek::AnyMatrixView::of(keys.view()));
+  keyseek::SearchScratch scratch;
+  keyseek::Hits hits;
+  index.search(queries, {.k = 10}, scratch, hits);
+  return hits;
+}
+
+bool knn(AnyMatrixView keys, MatrixView<float> queries) {
+  auto truth = keyseek::exact_knn(keys, queries, {.k = 100});
+  keyseek::Id best = truth.ids.row(3)[0];
+  float product = truth.scores.row(3)[0];
+  return best < keys.rows && product == inner_product(keys, best, queries.row(3));
+}
+
+AnyMatrix matrix() {
+  keyseek::Matrix<float> queries(4, 128);
+  queries.row(0)[5] = 1.0F;
+  keyseek::MatrixView<float> view = queries;
+  auto keys = keyseek::AnyMatrixView::of(view);
+  auto stored = keyseek::AnyMatrix::copy_of(keys);
+  return stored;
+}
+
+double measure(const ProjectionIndex& index, MatrixView<float> queries, const KnnLists& truth) {
+  auto m = keyseek::measure_steps(index, queries, {.group = 4, .search = {.k = 100}});
+  double found = keyseek::recall(truth.ids, m.ids);
+  double microseconds = m.us_p50;
+  return found / microseconds;
+}
+
+ProjectionIndex rope(AnyMatrixView keys, MatrixView<float> queries,
+                     const std::vector<std::size_t>& positions) {
+  keyseek::RopeParams rope{.theta = 1e6};
+  keyseek::TrainingSampleParams sample{.now = 32768, .horizon = 1024};
+  auto training = keyseek::sample_training_queries(queries, positions, 4, rope, sample);
+  auto index = keyseek::ProjectionIndex::build(keys, training);
+  return index;
+}
+
+std::vector<Id> router(AnyMatrixView keys, MatrixView<float> queries, MatrixView<Id> lists,
+                       MatrixView<float> new_queries) {
+  std::vector<Id> ids;
+  auto router = keyseek::Router::build(queries, lists, keys, {.clusters = 256});
+  keyseek::RouteScratch scratch;
+  for (auto near : router.nearest(new_queries, 4, 8, scratch)) {
+    if (near != keyseek::kNoId) router.append_list(near, ids);
+  }
+  return ids;
+}
+
+float score(AnyMatrixView keys, MatrixView<float> queries) {
+  std::vector<float> out(keys.rows * queries.rows);
+  keyseek::score(keys, queries, out.data());
+  float one = keyseek::inner_product(keys, 7, queries.row(0));
+  return out[7 * queries.rows] - one;
+}
+
+void search(const ProjectionIndex& index, MatrixView<float> queries, MatrixView<float> next_queries,
+            const std::function<void(Id)>& attend_to) {
+  keyseek::SearchScratch scratch;
+  keyseek::Hits hits;
+  index.search(queries, {.k = 100}, scratch, hits);
+  index.search(next_queries, {.k = 100, .previous = &hits}, scratch, hits);
+  for (keyseek::Id id : hits.row_ids(0)) attend_to(id);
+}
+
+std::string snapshot() {
+  keyseek::Snapshot<std::string> name(std::make_shared<const std::string>("old"));
+  auto mine = name.get();
+  name.set(std::make_shared<const std::string>("new"));
+  return *mine + " " + *name.get();
+}
+
+void version() { std::cout << "keyseek " << keyseek::kVersion << '\n'; }
+
+}  // namespace keyseek::examples
+
+namespace keyseek {
+namespace {
+
+namespace fs = std::filesystem;
+
+const fs::path kThisFile = __FILE__;
+
+std::vector<std::string> lines_of(const fs::path& path) {
+  std::ifstream file(path);
+  std::vector<std::string> lines;
+  for (std::string line; std::getline(file, line);) lines.push_back(line);
+  return lines;
+}
+
+/// Without comment and spaces.
+std::string bare(std::string line) {
+  line.erase(std::min(line.find("//"), line.size()));
+  std::erase_if(line, [](unsigned char c) { return std::isspace(c) != 0; });
+  return line;
+}
+
+/// The lines indented by four or more spaces in the `///` block that opens a header.
+std::vector<std::string> example_of(const fs::path& header) {
+  constexpr std::string_view kComment = "///", kExample = "///     ";
+  std::vector<std::string> example;
+  for (const std::string& line : lines_of(header)) {
+    if (!line.starts_with(kComment)) break;
+    if (line.starts_with(kExample)) example.push_back(line.substr(kComment.size()));
+  }
+  return example;
+}
+
+TEST(Headers, ExamplesAreCompiledHere) {
+  std::string here;
+  for (const std::string& line : lines_of(kThisFile)) here += bare(line);
+  const fs::path folder = kThisFile.parent_path().parent_path() / "include" / "keyseek";
+  for (const auto& header : fs::directory_iterator(folder)) {
+    const auto example = example_of(header.path());
+    EXPECT_FALSE(example.empty()) << header.path() << " opens without an example";
+    for (const std::string& line : example) {
+      EXPECT_TRUE(here.find(bare(line)) != std::string::npos)
+          << header.path() << ": not compiled in " << kThisFile << ":\n"
+          << line;
+    }
+  }
+}
+
+TEST(Headers, ExamplesDoWhatTheySay) {
+  const bool interrupted = true;
+  EXPECT_EQ(examples::execution(interrupted).threads, 2);
+  EXPECT_FALSE(examples::execution(interrupted).progress("test", 1, 2));
+
+  const AnyMatrix unit = examples::matrix();
+  EXPECT_EQ(unit.rows(), 4U);
+  EXPECT_EQ(unit.cols(), 128U);
+
+  Matrix<float> keys(128, 3);
+  for (std::size_t i = 0; i < keys.rows(); ++i) keys.row(i)[i % 3] = static_cast<float>(i);
+  const auto view = AnyMatrixView::of(keys.view());
+  const auto queries = keys.view().slice(100, 4);
+  EXPECT_TRUE(examples::knn(view, queries));
+  EXPECT_EQ(examples::score(view, queries), 0.0F);
+  EXPECT_EQ(examples::key_store(view, queries, queries), 132U);
+  EXPECT_EQ(examples::everything(keys, queries).row_ids(0)[0], 127U);
+  const KnnLists lists = exact_knn(view, queries, {.k = 60});
+  EXPECT_FALSE(examples::router(view, queries, lists.ids, queries).empty());
+  const KeyStore store = KeyStore::encode(view, queries);
+  EXPECT_EQ(count_unreachable(examples::graph(lists.ids, store, {}, {0, 1})), 0U);
+
+  EXPECT_EQ(examples::snapshot(), "old new");
+}
+
+}  // namespace
+}  // namespace keyseek

@@ -9,7 +9,7 @@
 
 #include "made_data.hpp"
 #include "score/kernels.hpp"
-#include "search/ranked.hpp"
+#include "select/ranked.hpp"
 
 namespace keyseek::bench {
 namespace {

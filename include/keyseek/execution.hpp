@@ -22,7 +22,7 @@ namespace keyseek {
 using Progress = std::function<bool(std::string_view stage, std::size_t done, std::size_t total)>;
 
 struct Execution {
-  int threads = 0;    ///< 0: one per processor
+  int threads = 0;         ///< 0: one per processor this process may use
   Progress progress = {};  ///< empty: silent
 
   void validate() const;                            ///< throws Error(invalid_argument)

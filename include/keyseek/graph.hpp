@@ -38,9 +38,10 @@ struct GraphParams {
   std::size_t max_degree = 48;      ///< links per key after reverse links
   double damping = 0.35;            ///< exponent of the popularity a weight is divided by
   std::size_t sampled_lists = 400;  ///< lists counted per key at most
-  std::size_t repair_rank = 0;      ///< so many of each list's best are to be reached from its first; 0: no repair
-  std::size_t repair_room = 16;     ///< links per key that `repair` may add beyond max_degree
-  std::size_t entry_points = 64;    ///< keys the reachability is counted from
+  std::size_t repair_rank =
+      0;  ///< so many of each list's best are to be reached from its first; 0: no repair
+  std::size_t repair_room = 16;   ///< links per key that `repair` may add beyond max_degree
+  std::size_t entry_points = 64;  ///< keys the reachability is counted from
 
   void validate() const;  ///< throws Error(invalid_argument)
 };
@@ -62,7 +63,9 @@ class Graph {
   Graph() = default;
   [[nodiscard]] static Graph freeze(const Links& links, std::vector<Id> entry_points);
 
-  [[nodiscard]] std::size_t size() const noexcept { return offsets_.empty() ? 0 : offsets_.size() - 1; }
+  [[nodiscard]] std::size_t size() const noexcept {
+    return offsets_.empty() ? 0 : offsets_.size() - 1;
+  }
   [[nodiscard]] std::size_t links() const noexcept { return targets_.size(); }
   [[nodiscard]] std::span<const Id> neighbors(Id key) const noexcept {
     return targets_.span().subspan(offsets_[key], offsets_[key + 1] - offsets_[key]);

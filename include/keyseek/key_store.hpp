@@ -26,8 +26,8 @@ enum class CodeLayout : std::uint8_t { rows = 0, blocks = 1 };
 
 /// A tile of G queries in the codes' space.
 struct EncodedQueries {
-  Matrix<std::int8_t> codes;               ///< [G, code_cols], zero beyond d
-  AlignedVector<float> scale;              ///< [G] score = scale[g] * scale_i * (dot - correction[g])
+  Matrix<std::int8_t> codes;   ///< [G, code_cols], zero beyond d
+  AlignedVector<float> scale;  ///< [G] score = scale[g] * scale_i * (dot - correction[g])
   AlignedVector<std::int32_t> correction;  ///< [G] 128 * sum of the query's codes
   AlignedVector<float> offset;             ///< [G] <q, mean>: added, approximates the inner product
   AlignedVector<float> row;                ///< scratch of encode_queries

@@ -190,6 +190,7 @@ class AnyMatrix {
   [[nodiscard]] std::size_t cols() const noexcept { return cols_; }
   [[nodiscard]] Dtype dtype() const noexcept { return dtype_; }
   [[nodiscard]] std::size_t bytes() const noexcept { return bytes_.bytes(); }
+  [[nodiscard]] const SharedArray<std::byte>& shared_bytes() const noexcept { return bytes_; }
   [[nodiscard]] AnyMatrixView view() const noexcept {
     return {bytes_.data(), dtype_, rows_, cols_, cols_};
   }

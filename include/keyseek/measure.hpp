@@ -17,12 +17,12 @@
 namespace keyseek {
 
 struct MeasureParams {
-  std::size_t group = 1;      ///< G: consecutive queries that form a step
-  bool warm_start = true;     ///< give each step the hits of the one before
-  bool cold_cache = false;    ///< evict the caches between steps, as other layers' work does
-  std::size_t repeats = 1;    ///< passes over the queries; a step's time is its fastest pass
+  std::size_t group = 1;        ///< G: consecutive queries that form a step
+  bool warm_start = true;       ///< give each step the hits of the one before
+  bool cold_cache = false;      ///< evict the caches between steps, as other layers' work does
+  std::size_t repeats = 1;      ///< passes over the queries; a step's time is its fastest pass
   std::size_t timed_steps = 0;  ///< so many, evenly spread, are timed (and evicted); 0: all
-  SearchParams search = {};   ///< `previous` is set by the measurement
+  SearchParams search = {};     ///< `previous` is set by the measurement
 
   void validate(std::size_t queries) const;  ///< throws Error(invalid_argument)
 };

@@ -42,28 +42,31 @@ struct RouterParams {
 
 /// Memory that `Router::nearest` works in; one per thread at a time.
 struct RouteScratch {
-  std::vector<float> projected;       ///< [G, dim]
+  std::vector<float> projected;  ///< [G, dim]
   EncodedQueries encoded;
-  std::vector<Id> rows;               ///< 0, 1, 2, ...: the centroids
-  std::vector<Id> members;            ///< queries of the probed clusters
-  std::vector<float> centroid_scores; ///< [G, C]
+  std::vector<Id> rows;                ///< 0, 1, 2, ...: the centroids
+  std::vector<Id> members;             ///< queries of the probed clusters
+  std::vector<float> centroid_scores;  ///< [G, C]
   std::vector<float> scores;
   std::vector<std::uint64_t> ranked;
-  std::vector<std::uint32_t> near;    ///< the answer
+  std::vector<std::uint32_t> near;  ///< the answer
 };
 
 class Router {
  public:
   Router() = default;
   /// `queries` [m, d] and their exact `lists` [m, k] of rows of `keys`.
-  [[nodiscard]] static Router build(MatrixView<float> queries, MatrixView<Id> lists, AnyMatrixView keys,
-                                    const RouterParams& params = {}, const Execution& run = {});
+  [[nodiscard]] static Router build(MatrixView<float> queries, MatrixView<Id> lists,
+                                    AnyMatrixView keys, const RouterParams& params = {},
+                                    const Execution& run = {});
 
   /// The router with more training queries [m, d] and their `lists`; clusters and projection stay.
   [[nodiscard]] Router extended(MatrixView<float> queries, MatrixView<Id> lists, std::size_t n,
                                 const Execution& run = {}) const;
 
-  [[nodiscard]] std::size_t clusters() const noexcept { return parts_.cluster_offsets.empty() ? 0 : parts_.cluster_offsets.size() - 1; }
+  [[nodiscard]] std::size_t clusters() const noexcept {
+    return parts_.cluster_offsets.empty() ? 0 : parts_.cluster_offsets.size() - 1;
+  }
   [[nodiscard]] std::size_t queries() const noexcept { return parts_.scales.size(); }
   [[nodiscard]] bool empty() const noexcept { return queries() == 0; }
   [[nodiscard]] std::size_t dim() const noexcept { return parts_.projection.rows(); }
@@ -71,8 +74,9 @@ class Router {
 
   /// For each row of `queries` [G, d] the `count` nearest training queries among those of the
   /// `probes` nearest clusters, in no order; row after row, padded with kNoId. Lies in `scratch`.
-  [[nodiscard]] std::span<const std::uint32_t> nearest(MatrixView<float> queries, std::size_t probes,
-                                                       std::size_t count, RouteScratch& scratch) const;
+  [[nodiscard]] std::span<const std::uint32_t> nearest(MatrixView<float> queries,
+                                                       std::size_t probes, std::size_t count,
+                                                       RouteScratch& scratch) const;
   /// Appends the keys that training query `query` wants, by ascending id.
   void append_list(std::uint32_t query, std::vector<Id>& out) const;
   /// Asks the memory system for that list.
@@ -83,13 +87,13 @@ class Router {
   }
 
   struct Parts {
-    AnyMatrix projection;                          ///< f32 [dim, d]
-    SharedArray<std::uint8_t> centroids;           ///< codes [C, code_cols(dim)]
-    SharedArray<float> centroid_scales;            ///< [C]
-    SharedArray<std::uint32_t> cluster_offsets;    ///< [C + 1], into the queries
-    SharedArray<std::uint8_t> codes;               ///< [queries, code_cols(dim)], by cluster
-    SharedArray<float> scales;                     ///< [queries]
-    SharedArray<std::uint32_t> list_offsets;       ///< [queries + 1], into the gaps
+    AnyMatrix projection;                        ///< f32 [dim, d]
+    SharedArray<std::uint8_t> centroids;         ///< codes [C, code_cols(dim)]
+    SharedArray<float> centroid_scales;          ///< [C]
+    SharedArray<std::uint32_t> cluster_offsets;  ///< [C + 1], into the queries
+    SharedArray<std::uint8_t> codes;             ///< [queries, code_cols(dim)], by cluster
+    SharedArray<float> scales;                   ///< [queries]
+    SharedArray<std::uint32_t> list_offsets;     ///< [queries + 1], into the gaps
     /// Ascending ids of each list as gaps; 65535 adds as much and names no key.
     SharedArray<std::uint16_t> gaps;
   };

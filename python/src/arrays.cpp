@@ -13,13 +13,20 @@ using nb::dlpack::dtype_code;
 std::string name_of(nb::dlpack::dtype type) {
   const std::string bits = std::to_string(type.bits);
   switch (static_cast<dtype_code>(type.code)) {
-    case dtype_code::Float: return "float" + bits;
-    case dtype_code::Bfloat: return "bfloat" + bits;
-    case dtype_code::Int: return "int" + bits;
-    case dtype_code::UInt: return "uint" + bits;
-    case dtype_code::Bool: return "bool";
-    case dtype_code::Complex: return "complex" + bits;
-    default: return "of another kind";
+    case dtype_code::Float:
+      return "float" + bits;
+    case dtype_code::Bfloat:
+      return "bfloat" + bits;
+    case dtype_code::Int:
+      return "int" + bits;
+    case dtype_code::UInt:
+      return "uint" + bits;
+    case dtype_code::Bool:
+      return "bool";
+    case dtype_code::Complex:
+      return "complex" + bits;
+    default:
+      return "of another kind";
   }
 }
 
@@ -49,12 +56,15 @@ bool is_contiguous(const nb::ndarray<nb::ro>& array) {
 
 bool is_aligned(const nb::ndarray<nb::ro>& array) {
   // NOLINTNEXTLINE(cppcoreguidelines-pro-type-reinterpret-cast): an address is a number
-  return reinterpret_cast<std::uintptr_t>(array.data()) % std::max<std::size_t>(1, array.itemsize()) == 0;
+  return reinterpret_cast<std::uintptr_t>(array.data()) %
+             std::max<std::size_t>(1, array.itemsize()) ==
+         0;
 }
 
 void check_layout(const nb::ndarray<nb::ro>& array, const std::string& name, std::size_t rank) {
   if (array.ndim() != rank) {
-    refuse("{} has shape {}, must have {} dimension{}", name, shape_of(array), rank, rank == 1 ? "" : "s");
+    refuse("{} has shape {}, must have {} dimension{}", name, shape_of(array), rank,
+           rank == 1 ? "" : "s");
   }
   if (array.device_type() != nb::device::cpu::value) {
     refuse("{} is not in CPU memory: copy it there first", name);
@@ -70,8 +80,8 @@ nb::ndarray<nb::ro> import_array(const Array& array, const std::string& name, st
   nb::ndarray<nb::ro> result;
   if (!nb::try_cast(array, result, /*convert=*/false)) {
     const std::string dtype = dtype_attribute(array);
-    refuse_type("{} is a {}{}, must be an array of numbers that can be read in place", name, text_of(array.type().attr("__name__")),
-                dtype.empty() ? "" : " of " + dtype);
+    refuse_type("{} is a {}{}, must be an array of numbers that can be read in place", name,
+                text_of(array.type().attr("__name__")), dtype.empty() ? "" : " of " + dtype);
   }
   check_layout(result, name, rank);
   return result;
@@ -93,13 +103,16 @@ Dtype dtype_of(const nb::ndarray<nb::ro>& array, const std::string& name) {
   const nb::dlpack::dtype type = array.dtype();
   if (type == nb::dtype<float>()) return Dtype::f32;
   if (type == nb::dtype<std::int8_t>()) return Dtype::i8;
-  if (type.bits == 16 && type.code == static_cast<std::uint8_t>(dtype_code::Float)) return Dtype::f16;
-  if (type.bits == 16 && type.code == static_cast<std::uint8_t>(dtype_code::Bfloat)) return Dtype::bf16;
+  if (type.bits == 16 && type.code == static_cast<std::uint8_t>(dtype_code::Float))
+    return Dtype::f16;
+  if (type.bits == 16 && type.code == static_cast<std::uint8_t>(dtype_code::Bfloat))
+    return Dtype::bf16;
   refuse_type("{} holds {}, must hold float32, float16, bfloat16 or int8", name, name_of(type));
 }
 
 Id id_of(std::int64_t value, const std::string& name, std::size_t row) {
-  if (value < -1 || value >= std::int64_t{kNoId}) refuse("{} holds {} in row {}, which is no id", name, value, row);
+  if (value < -1 || value >= std::int64_t{kNoId})
+    refuse("{} holds {} in row {}, which is no id", name, value, row);
   return value < 0 ? kNoId : static_cast<Id>(value);
 }
 
@@ -122,7 +135,8 @@ Borrowed<AnyMatrixView> borrow_vectors(const Array& array, const char* name) {
     return {owner, {owner.data(), Dtype::bf16, owner.shape(0), owner.shape(1), owner.shape(1)}};
   }
   auto owner = import_array(array, name, 2);
-  return {owner, {owner.data(), dtype_of(owner, name), owner.shape(0), owner.shape(1), owner.shape(1)}};
+  return {owner,
+          {owner.data(), dtype_of(owner, name), owner.shape(0), owner.shape(1), owner.shape(1)}};
 }
 
 Borrowed<MatrixView<float>> borrow_floats(const Array& array, const char* name) {
@@ -166,10 +180,14 @@ Matrix<float> copy_matrix(MatrixView<float> view) {
 nb::ndarray<nb::numpy, nb::ro> numpy_view(AnyMatrixView m, nb::handle owner) {
   const auto type = [&]() -> nb::dlpack::dtype {
     switch (m.dtype) {
-      case Dtype::f32: return nb::dtype<float>();
-      case Dtype::i8: return nb::dtype<std::int8_t>();
-      case Dtype::f16: return {static_cast<std::uint8_t>(dtype_code::Float), 16, 1};
-      case Dtype::bf16: return nb::dtype<std::uint16_t>();  // as bits
+      case Dtype::f32:
+        return nb::dtype<float>();
+      case Dtype::i8:
+        return nb::dtype<std::int8_t>();
+      case Dtype::f16:
+        return {static_cast<std::uint8_t>(dtype_code::Float), 16, 1};
+      case Dtype::bf16:
+        return nb::dtype<std::uint16_t>();  // as bits
     }
     return nb::dtype<std::uint8_t>();
   }();

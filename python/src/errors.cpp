@@ -12,9 +12,12 @@ namespace {
 const char* class_of(ErrorCode code) {
   switch (code) {
     case ErrorCode::invalid_argument:
-    case ErrorCode::not_finite: return "InvalidArgument";
-    case ErrorCode::io: return "IoError";
-    default: return "Error";
+    case ErrorCode::not_finite:
+      return "InvalidArgument";
+    case ErrorCode::io:
+      return "IoError";
+    default:
+      return "Error";
   }
 }
 

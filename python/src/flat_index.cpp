@@ -16,19 +16,19 @@ namespace keyseek::python {
 void bind_flat_index(nb::module_& m) {
   using Path = std::filesystem::path;
   using Unlocked = nb::call_guard<nb::gil_scoped_release>;
-  nb::class_<FlatIndex>(m, "FlatIndex", R"(Every key is scanned: in 8 bits, the group's queries together, then reranked.
+  nb::class_<FlatIndex>(
+      m, "FlatIndex",
+      R"(Every key is scanned: in 8 bits, the group's queries together, then reranked.
 
 Searching is thread-safe; `append` is for one writer at a time beside any number of searches.)")
       .def_static(
           "build",
           [](const Array& keys, int threads, const ProgressCallback& progress) {
             const auto rows = borrow_vectors(keys, "keys");
-            return run_long(threads, progress, [&](const Execution& run) {
-              return FlatIndex::build(rows.view, run);
-            });
+            return run_long(threads, progress,
+                            [&](const Execution& run) { return FlatIndex::build(rows.view, run); });
           },
-          nb::arg("keys"), nb::kw_only(), nb::arg("threads") = 0,
-          nb::arg("progress") = nb::none(),
+          nb::arg("keys"), nb::kw_only(), nb::arg("threads") = 0, nb::arg("progress") = nb::none(),
           R"(Copies and encodes keys [n, d]: float32, float16, bfloat16 or int8.
 
 threads: 0 for as many as there are. progress(stage, done, total) may return False to stop.)")
@@ -56,10 +56,12 @@ q.k >= max - beta. max_scanned: no effect here, where every key is scanned.)")
             self.append(rows.view);
           },
           nb::arg("keys"),
-          "Adds keys [m, d] of the index's dtype; their ids follow the present ones. A search sees\n"
+          "Adds keys [m, d] of the index's dtype; their ids follow the present ones. A search "
+          "sees\n"
           "all of them or none.")
-      .def("save", &FlatIndex::save, nb::arg("path"), Unlocked(),
-           "Writes a temporary file and renames it: `path` has all of the index or stays as it was.")
+      .def(
+          "save", &FlatIndex::save, nb::arg("path"), Unlocked(),
+          "Writes a temporary file and renames it: `path` has all of the index or stays as it was.")
       .def_static("load", &FlatIndex::load, nb::arg("path"), Unlocked(),
                   "Reads a saved index and checks all of it.")
       .def_static("map", &FlatIndex::map, nb::arg("path"), Unlocked(),

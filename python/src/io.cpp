@@ -42,10 +42,11 @@ Arrays are read-only and look at the problem's own memory; ids are new arrays on
       .def_prop_ro("truth_scores", &float_property<&Benchmark::truth_scores>,
                    "[queries, k] float32 inner products.")
       .def_prop_ro(
-          "truth_ids", [](const Benchmark& b) { return numpy_ids(b.truth_ids); }, nb::rv_policy::automatic,
-          "[queries, k] int64, best first.")
+          "truth_ids", [](const Benchmark& b) { return numpy_ids(b.truth_ids); },
+          nb::rv_policy::automatic, "[queries, k] int64, best first.")
       .def_prop_ro(
-          "learn_ids", [](const Benchmark& b) { return numpy_ids(b.learn_ids); }, nb::rv_policy::automatic,
+          "learn_ids", [](const Benchmark& b) { return numpy_ids(b.learn_ids); },
+          nb::rv_policy::automatic,
           "[m, k] int64 lists of the training queries; no rows when there are none.")
       .def_ro("group", &Benchmark::group, "Consecutive queries that form a step.")
       .def_ro("tuning_steps", &Benchmark::tuning_steps)

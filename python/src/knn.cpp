@@ -45,7 +45,8 @@ Returns ids [m, k] int64 and scores [m, k] float32, best first, equal scores by 
         return recall(copy_ids(truth, "truth"), copy_ids(found, "found"));
       },
       nb::arg("truth"), nb::arg("found"),
-      "Share of the ids in truth [m, k] that are in the same row of found [m, any number], where -1\n"
+      "Share of the ids in truth [m, k] that are in the same row of found [m, any number], where "
+      "-1\n"
       "is no id; the mean over the rows.");
 }
 

@@ -38,9 +38,11 @@ Measurement measure(const std::variant<const FlatIndex*, const ReportedIndex*>& 
 void bind_measure(nb::module_& m) {
   nb::class_<Measurement>(m, "Measurement", "Results and times of a sequence of decode steps.")
       .def_prop_ro(
-          "ids", [](const Measurement& self) { return numpy_ids(self.ids); }, nb::rv_policy::automatic,
+          "ids", [](const Measurement& self) { return numpy_ids(self.ids); },
+          nb::rv_policy::automatic,
           "[queries, k] int64, padded with -1. A new array on each access.")
-      .def_ro("scanned_fraction", &Measurement::scanned_fraction, "Keys scanned per step / n, mean.")
+      .def_ro("scanned_fraction", &Measurement::scanned_fraction,
+              "Keys scanned per step / n, mean.")
       .def_ro("bytes_read", &Measurement::bytes_read, "Per step, mean.")
       .def_ro("expanded", &Measurement::expanded, "Keys whose links were followed per step, mean.")
       .def_ro("us_p50", &Measurement::us_p50, "Microseconds per step, median.")

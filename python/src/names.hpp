@@ -19,7 +19,8 @@ struct Named {
 };
 
 template <class T, std::size_t N>
-[[nodiscard]] T value_of(const Named<T> (&table)[N], const std::string& name, const char* argument) {
+[[nodiscard]] T value_of(const Named<T> (&table)[N], const std::string& name,
+                         const char* argument) {
   std::string known;
   for (const Named<T>& entry : table) {
     if (entry.name == name) return entry.value;
@@ -29,7 +30,8 @@ template <class T, std::size_t N>
 }
 
 [[nodiscard]] inline KnnMethod knn_method_of(const std::string& name, const char* argument) {
-  static constexpr Named<KnnMethod> kMethods[] = {{"f32", KnnMethod::f32}, {"int8", KnnMethod::int8}};
+  static constexpr Named<KnnMethod> kMethods[] = {{"f32", KnnMethod::f32},
+                                                  {"int8", KnnMethod::int8}};
   return value_of(kMethods, name, argument);
 }
 

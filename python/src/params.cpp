@@ -92,8 +92,8 @@ more an even sample is kept, which bounds the memory. seed: of k-means.)")
 }
 
 void bind_reports(nb::module_& m) {
-  nb::class_<OperatingPoint>(m, "OperatingPoint",
-                             "Dials that reached a recall on the held-out queries, and at what cost.")
+  nb::class_<OperatingPoint>(
+      m, "OperatingPoint", "Dials that reached a recall on the held-out queries, and at what cost.")
       .def_ro("target_recall", &OperatingPoint::target_recall)
       .def_ro("recall", &OperatingPoint::recall, "Measured on the held-out queries.")
       .def_ro("scanned_fraction", &OperatingPoint::scanned_fraction, "Keys scanned per step / n.")
@@ -101,10 +101,10 @@ void bind_reports(nb::module_& m) {
       .def_ro("flat_is_better", &OperatingPoint::flat_is_better,
               "By the cost model a FlatIndex is the better choice.")
       .def("__repr__", [](const OperatingPoint& p) {
-        return fmt::format("OperatingPoint(target_recall={}, recall={:.4f}, scanned_fraction={:.4f}, "
-                           "flat_is_better={})",
-                           p.target_recall, p.recall, p.scanned_fraction,
-                           p.flat_is_better ? "True" : "False");
+        return fmt::format(
+            "OperatingPoint(target_recall={}, recall={:.4f}, scanned_fraction={:.4f}, "
+            "flat_is_better={})",
+            p.target_recall, p.recall, p.scanned_fraction, p.flat_is_better ? "True" : "False");
       });
   nb::class_<GraphReport>(m, "GraphReport", "What building the graph found out.")
       .def_ro("unwanted", &GraphReport::unwanted, "Keys in no training list.")

@@ -25,7 +25,8 @@ using Path = std::filesystem::path;
 using Training = std::variant<const TrainingQueries*, Array>;
 using Unlocked = nb::call_guard<nb::gil_scoped_release>;
 
-constexpr const char* kBuildDoc = R"(Builds on keys [n, d]: float32, float16, bfloat16 or int8, which are copied.
+constexpr const char* kBuildDoc =
+    R"(Builds on keys [n, d]: float32, float16, bfloat16 or int8, which are copied.
 
 training: TrainingQueries, or an array [m, d] float32 that is copied (an index that was built
 without held-out queries is not tuned and uses default dials).
@@ -37,13 +38,15 @@ constexpr const char* kFromListsDoc = R"(As build, from exact lists that are the
 
 lists: [rows of training.train, k] ids of keys, best first, padded with -1.)";
 
-constexpr const char* kSearchDoc = R"(The k best keys found for each of the queries [G, d] float32, 1 <= G <= 64.
+constexpr const char* kSearchDoc =
+    R"(The k best keys found for each of the queries [G, d] float32, 1 <= G <= 64.
 
 target_recall: chooses among the tuned dials (see operating_points). dials: used instead of them.
 previous: the hits of the previous step, a warm start. beta: of the k best only keys with
 q.k >= max - beta. max_scanned: upper bound on keys scanned.)";
 
-constexpr const char* kAppendDoc = R"(Adds keys [m, d] of the index's dtype; their ids follow the present ones.
+constexpr const char* kAppendDoc =
+    R"(Adds keys [m, d] of the index's dtype; their ids follow the present ones.
 
 training: queries [r, d] float32 that want the new keys; without any they are linked to keys near
 them. For one writer at a time; a search beside it sees all of the keys or none.)";
@@ -101,7 +104,8 @@ ReportedIndex build_from_lists(const Array& keys, const Training& training, cons
   const auto params = projection_params(graph, router, std::move(target_recalls), tuning_k);
   return run_long(threads, progress, [&](const Execution& run) {
     BuildReport report;
-    auto index = ProjectionIndex::build_from_lists(rows.view, queries.get(), ids, params, run, &report);
+    auto index =
+        ProjectionIndex::build_from_lists(rows.view, queries.get(), ids, params, run, &report);
     return ReportedIndex{std::move(index), report};
   });
 }
@@ -149,10 +153,16 @@ void bind_files(nb::class_<ReportedIndex>& index) {
           nb::arg("path"), Unlocked(),
           "Writes a temporary file and renames it: `path` has all of the index or stays as it was.")
       .def_static(
-          "load", [](const Path& path) { return ReportedIndex{ProjectionIndex::load(path), {}}; },
+          "load",
+          [](const Path& path) {
+            return ReportedIndex{ProjectionIndex::load(path), {}};
+          },
           nb::arg("path"), Unlocked(), "Reads a saved index and checks all of it.")
       .def_static(
-          "map", [](const Path& path) { return ReportedIndex{ProjectionIndex::map(path), {}}; },
+          "map",
+          [](const Path& path) {
+            return ReportedIndex{ProjectionIndex::map(path), {}};
+          },
           nb::arg("path"), Unlocked(),
           "As load, but the file's pages are shared and can be evicted.");
 }
@@ -182,14 +192,16 @@ void bind_properties(nb::class_<ReportedIndex>& index) {
 }  // namespace
 
 void bind_projection_index(nb::module_& m) {
-  nb::class_<ReportedIndex> index(m, "ProjectionIndex", R"(A few per cent of the keys are scanned: those that queries like these want.
+  nb::class_<ReportedIndex> index(
+      m, "ProjectionIndex",
+      R"(A few per cent of the keys are scanned: those that queries like these want.
 
 Searching is thread-safe; `append` is for one writer at a time beside any number of searches.)");
   bind_building(index);
   index.def("search", &search, nb::arg("queries"), nb::arg("k") = 100, nb::kw_only(),
-            nb::arg("target_recall") = SearchParams{}.target_recall,
-            nb::arg("dials") = nb::none(), nb::arg("previous").none() = nb::none(),
-            nb::arg("beta") = nb::none(), nb::arg("max_scanned") = nb::none(), kSearchDoc);
+            nb::arg("target_recall") = SearchParams{}.target_recall, nb::arg("dials") = nb::none(),
+            nb::arg("previous").none() = nb::none(), nb::arg("beta") = nb::none(),
+            nb::arg("max_scanned") = nb::none(), kSearchDoc);
   bind_files(index);
   bind_properties(index);
 }

@@ -16,8 +16,8 @@ RopeParams rope_params(double theta, std::int64_t rotary_dim, const std::string&
   return {.theta = theta,
           .rotary_dim = count_of(rotary_dim, "rotary_dim"),
           .layout = rope_layout_of(layout, "layout"),
-          .frequencies = frequencies ? copy_doubles(*frequencies, "frequencies")
-                                     : std::vector<double>{}};
+          .frequencies =
+              frequencies ? copy_doubles(*frequencies, "frequencies") : std::vector<double>{}};
 }
 
 TrainingQueries make_training(const Array& train, const std::optional<Array>& tuning,
@@ -94,9 +94,8 @@ Returns a new array [m, d].)");
       "sample_training_queries",
       [](const Array& queries, const Array& positions, std::int64_t group, std::int64_t now,
          std::int64_t horizon, double share, std::int64_t seed, bool shift,
-         std::int64_t tuning_runs, std::int64_t tuning_steps, double theta,
-         std::int64_t rotary_dim, const std::string& layout,
-         const std::optional<Array>& frequencies) {
+         std::int64_t tuning_runs, std::int64_t tuning_steps, double theta, std::int64_t rotary_dim,
+         const std::string& layout, const std::optional<Array>& frequencies) {
         const auto rows = borrow_floats(queries, "queries");
         const auto at = copy_positions(positions, "positions");
         const RopeParams rope = rope_params(theta, rotary_dim, layout, frequencies);

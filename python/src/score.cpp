@@ -21,7 +21,8 @@ void bind_score(nb::module_& m) {
       "Instruction sets compiled in that this CPU can run, slowest first.");
   m.def(
       "active_isa", [] { return std::string(to_string(active_isa())); },
-      "The instruction set in use; the environment variable KEYSEEK_ISA forces another available one.");
+      "The instruction set in use; the environment variable KEYSEEK_ISA forces another available "
+      "one.");
 }
 
 }  // namespace keyseek::python

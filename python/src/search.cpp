@@ -25,12 +25,15 @@ void bind_stats(nb::module_& m) {
 }
 
 void bind_hits(nb::module_& m) {
-  nb::class_<Hits>(m, "Hits", R"(Results of one step: for each of G queries up to k keys, best first.
+  nb::class_<Hits>(m, "Hits",
+                   R"(Results of one step: for each of G queries up to k keys, best first.
 
 Pass it as `previous` to the next step's search.)")
       .def_prop_ro(
           "ids",
-          [](const Hits& h) { return numpy_ids({h.ids.data(), h.group, h.k}); },
+          [](const Hits& h) {
+            return numpy_ids({h.ids.data(), h.group, h.k});
+          },
           nb::rv_policy::automatic, "[G, k] int64, padded with -1. A new array on each access.")
       .def_prop_ro(
           "scores",
@@ -59,7 +62,9 @@ pool: keys per query scored in stored precision (0: by k and d).)")
       .def(
           "__init__",
           [](Dials* self, std::uint32_t probes, std::uint32_t lists, std::uint32_t expand,
-             std::uint32_t pool) { new (self) Dials{probes, lists, expand, pool}; },
+             std::uint32_t pool) {
+            new (self) Dials{probes, lists, expand, pool};
+          },
           nb::kw_only(), nb::arg("probes") = Dials{}.probes, nb::arg("lists") = Dials{}.lists,
           nb::arg("expand") = Dials{}.expand, nb::arg("pool") = Dials{}.pool)
       .def_rw("probes", &Dials::probes)

@@ -11,8 +11,8 @@ namespace keyseek {
 namespace {
 
 constexpr std::size_t kCacheLine = 64, kHugePage = std::size_t{2} << 20U;
-// From here on the waste at the end is small beside what is saved in page walks.
-constexpr std::size_t kLarge = 2 * kHugePage;
+// From here on at least one whole huge page is used.
+constexpr std::size_t kLarge = kHugePage;
 
 std::align_val_t alignment_of(std::size_t bytes) {
   return std::align_val_t{bytes >= kLarge ? kHugePage : kCacheLine};

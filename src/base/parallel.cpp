@@ -7,6 +7,10 @@
 #include <thread>
 #include <vector>
 
+#if defined(__linux__)
+#include <sched.h>
+#endif
+
 #include "base/fail.hpp"
 
 namespace keyseek {
@@ -17,6 +21,12 @@ void Execution::validate() const {
 
 int Execution::thread_count() const noexcept {
   if (threads > 0) return threads;
+#if defined(__linux__)
+  // What this process may use, which containers and taskset make fewer than there are.
+  cpu_set_t allowed;
+  if (::sched_getaffinity(0, sizeof(allowed), &allowed) == 0)
+    return std::max(1, CPU_COUNT(&allowed));
+#endif
   return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
 }
 

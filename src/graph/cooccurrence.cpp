@@ -8,8 +8,8 @@
 #include "base/parallel.hpp"
 #include "graph/lists.hpp"
 #include "keyseek/graph.hpp"
-#include "search/ranked.hpp"
-#include "search/rerank.hpp"
+#include "select/ranked.hpp"
+#include "select/rerank.hpp"
 
 namespace keyseek {
 namespace {

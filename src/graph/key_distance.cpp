@@ -1,5 +1,6 @@
 #include "graph/key_distance.hpp"
 
+#include "base/fail.hpp"
 #include "base/parallel.hpp"
 #include "score/kernels.hpp"
 
@@ -36,6 +37,7 @@ void inner_products(const KeyStore& store, Id from, std::span<const Id> to, floa
 
 KeyDistance::KeyDistance(const KeyStore& store, const Execution& run)
     : store_(store), norms_(store.size()) {
+  require(store.layout() == CodeLayout::rows, "the store's codes are in blocks, not in rows");
   parallel_for(store.size(), 1024, {run.threads, {}}, "",
                [&](std::size_t begin, std::size_t end, int) {
                  for (std::size_t i = begin; i < end; ++i) {

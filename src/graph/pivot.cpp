@@ -21,8 +21,10 @@ Links project_pivots(MatrixView<Id> lists, std::size_t n, const GraphParams& par
   for (std::size_t pivot = 0; pivot < n; ++pivot) {
     for (std::size_t rank = 1; rank < lists.cols; ++rank) {
       for (const std::uint32_t q : queries_of[pivot]) {
-        const Id other = lists.row(q)[rank];
-        if (other == kNoId || other == pivot || taken_by[other] == pivot) continue;
+        const auto list = list_of(lists, q);
+        if (rank >= list.size()) continue;
+        const Id other = list[rank];
+        if (other == pivot || taken_by[other] == pivot) continue;
         if (links[pivot].size() >= params.candidates) break;
         taken_by[other] = static_cast<std::uint32_t>(pivot);
         links[pivot].push_back(other);

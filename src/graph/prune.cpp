@@ -88,8 +88,8 @@ void add_reverse(Links& links, std::size_t max_degree) {
 }
 
 void link_new(Links& links, const Links& fresh, std::size_t first, std::size_t max_degree) {
+  for (std::size_t a = first; a < links.size(); ++a) links[a] = fresh[a];
   for (std::size_t a = first; a < links.size(); ++a) {
-    links[a] = fresh[a];
     for (const Id b : fresh[a]) {
       std::vector<Id>& back = links[b];
       if (std::find(back.begin(), back.end(), static_cast<Id>(a)) != back.end()) continue;

@@ -93,8 +93,9 @@ class Neighbourhood {
 /// Reached keys that an unreached one may be linked from.
 class Hosts {
  public:
-  Hosts(const Links& links, const std::vector<std::uint8_t>& reached, const KeyStore& store)
-      : distance_(store), guests_(links.size()) {
+  Hosts(const Links& links, const std::vector<std::uint8_t>& reached, const KeyStore& store,
+        const Execution& run)
+      : distance_(store, run), guests_(links.size()) {
     std::vector<Id> all;
     for (std::size_t i = 0; i < reached.size(); ++i) {
       if (reached[i] != 0) all.push_back(static_cast<Id>(i));
@@ -149,11 +150,14 @@ std::size_t repair(Links& links, MatrixView<Id> lists, std::size_t rank, std::si
 std::size_t attach(Links& links, std::span<const Id> entry_points, const KeyStore& store,
                    const Execution& run) {
   require(!entry_points.empty(), "entry_points is empty");
+  for (const Id id : entry_points) {
+    require(id < links.size(), "entry_points hold {}, but there are {} keys", id, links.size());
+  }
   const auto neighbors_of = [&](Id key) -> const std::vector<Id>& { return links[key]; };
   std::vector<std::uint8_t> reached = reachable(links.size(), entry_points, neighbors_of);
   const auto missing = static_cast<std::size_t>(std::count(reached.begin(), reached.end(), 0));
   if (missing == 0) return 0;
-  Hosts hosts(links, reached, store);
+  Hosts hosts(links, reached, store, run);
   std::vector<Id> stack;
   std::size_t done = 0;
   for (std::size_t i = 0; i < links.size(); ++i) {

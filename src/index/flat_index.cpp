@@ -3,6 +3,7 @@
 
 #include "base/fail.hpp"
 #include "index/index_file.hpp"
+#include "index/pack.hpp"
 #include "index/step.hpp"
 #include "keyseek/index.hpp"
 #include "knn/block_scan.hpp"
@@ -67,8 +68,9 @@ std::shared_ptr<const FlatIndex::State> FlatIndex::state() const {
 }
 
 FlatIndex FlatIndex::build(AnyMatrixView keys, const Execution& run) {
-  return FlatIndex(
-      std::make_shared<State>(State{KeyStore::encode(keys, {}, CodeLayout::blocks, run)}));
+  KeyStore store = KeyStore::encode(keys, {}, CodeLayout::blocks, run);
+  pack(store);
+  return FlatIndex(std::make_shared<State>(State{std::move(store)}));
 }
 
 std::size_t FlatIndex::size() const { return state()->store.size(); }
@@ -110,7 +112,9 @@ void FlatIndex::search(MatrixView<float> queries, const SearchParams& params,
 }
 
 void FlatIndex::append(AnyMatrixView keys) {
-  state_.set(std::make_shared<State>(State{state()->store.appended(keys)}));
+  KeyStore store = state()->store.appended(keys);
+  pack(store);
+  state_.set(std::make_shared<State>(State{std::move(store)}));
 }
 
 void FlatIndex::save(const std::filesystem::path& path) const {

@@ -56,7 +56,13 @@ AnyMatrix read_matrix(const ContainerReader& reader, std::string_view name,
   const auto bytes = reader.array<std::byte>(name);
   shape.check(bytes.size() == rows * cols * size_of(static_cast<Dtype>(dtype)),
               "does not match its matrix");
-  return {bytes, static_cast<Dtype>(dtype), rows, cols};
+  AnyMatrix matrix(bytes, static_cast<Dtype>(dtype), rows, cols);
+  try {
+    require_finite(matrix.view(), name);
+  } catch (const Error& e) {
+    fail(ErrorCode::corrupt, "{}: {}", reader.path().string(), e.what());
+  }
+  return matrix;
 }
 
 }  // namespace
@@ -126,7 +132,8 @@ void IndexFileWriter::add(const ProjectionParams& p) {
                          static_cast<double>(g.candidates), static_cast<double>(g.degree),
                          static_cast<double>(g.max_degree), g.damping,
                          static_cast<double>(g.sampled_lists), static_cast<double>(g.repair_rank),
-                         static_cast<double>(g.repair_room), static_cast<double>(g.entry_points)});
+                         static_cast<double>(g.repair_room), static_cast<double>(g.entry_points),
+                         static_cast<double>(static_cast<int>(p.list_method))});
 }
 
 KeyStore read_store(const ContainerReader& reader) {
@@ -206,6 +213,10 @@ ProjectionParams read_params(const ContainerReader& reader) {
   p.graph.repair_rank = numbers.whole();
   p.graph.repair_room = numbers.whole();
   p.graph.entry_points = numbers.whole();
+  const std::size_t method = numbers.whole();
+  numbers.check(method <= static_cast<std::size_t>(KnnMethod::int8),
+                "names an unknown list method");
+  p.list_method = static_cast<KnnMethod>(method);
   numbers.finish();
   try {
     p.validate();

@@ -4,6 +4,7 @@
 #include "base/fail.hpp"
 #include "graph/lists.hpp"
 #include "index/index_file.hpp"
+#include "index/pack.hpp"
 #include "index/step.hpp"
 #include "index/tuning.hpp"
 #include "keyseek/index.hpp"
@@ -45,6 +46,7 @@ void require_training(AnyMatrixView keys, const TrainingQueries& training) {
   require(!training.train.empty(), "training.train is empty");
   require(training.train.cols() == keys.cols, "training.train has dimension {}, keys have {}",
           training.train.cols(), keys.cols);
+  require_finite(AnyMatrixView::of(training.train.view()), "training.train");
   require(training.group >= 1 && training.group <= 64, "training.group is {}, must be in [1, 64]",
           training.group);
   if (training.tuning.empty()) return;
@@ -118,6 +120,7 @@ ProjectionIndex ProjectionIndex::build_from_lists(AnyMatrixView keys,
   seen.graph_s = watch.lap();
   state->router = Router::build(training.train, lists, keys, params.router, run);
   seen.router_s = watch.lap();
+  pack(state->store, state->graph, state->router);
   state->points = tune(state->space(), training, params, run);
   seen.tune_s = watch.lap();
   seen.training_queries = training.train.rows();
@@ -178,6 +181,7 @@ void ProjectionIndex::append(AnyMatrixView keys, MatrixView<float> training, con
   const auto entry_points = old->graph.entry_points();
   attach(links, entry_points, state->store, run);
   state->graph = Graph::freeze(links, {entry_points.begin(), entry_points.end()});
+  pack(state->store, state->graph, state->router);
   state_.set(std::move(state));
 }
 

@@ -6,7 +6,7 @@
 
 #include "keyseek/key_store.hpp"
 #include "score/kernels.hpp"
-#include "search/pool.hpp"
+#include "select/pool.hpp"
 
 namespace keyseek {
 

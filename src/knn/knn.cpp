@@ -8,7 +8,7 @@
 #include "base/parallel.hpp"
 #include "keyseek/key_store.hpp"
 #include "knn/block_scan.hpp"
-#include "search/rerank.hpp"
+#include "select/rerank.hpp"
 
 namespace keyseek {
 namespace {

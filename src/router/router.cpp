@@ -14,7 +14,7 @@
 #include "router/projection.hpp"
 #include "score/codes.hpp"
 #include "score/kernels.hpp"
-#include "search/ranked.hpp"
+#include "select/ranked.hpp"
 
 namespace keyseek {
 namespace {
@@ -23,9 +23,8 @@ constexpr std::uint16_t kFullGap = 0xffff;
 
 /// Rows of the training set that the router keeps: all, or an even sample.
 std::vector<std::size_t> kept_rows(std::size_t m, std::size_t n, double queries_per_key) {
-  const auto most =
-      std::max<std::size_t>(1, static_cast<std::size_t>(queries_per_key * static_cast<double>(n)));
-  const std::size_t count = std::min(m, most);
+  const double most = std::max(1.0, queries_per_key * static_cast<double>(n));
+  const auto count = static_cast<std::size_t>(std::min(static_cast<double>(m), most));
   std::vector<std::size_t> rows(count);
   for (std::size_t i = 0; i < count; ++i) rows[i] = i * m / count;
   return rows;
@@ -309,6 +308,11 @@ std::span<const std::uint64_t> Router::nearest_clusters(std::size_t g, std::size
 
 std::span<const std::uint32_t> Router::nearest(MatrixView<float> queries, std::size_t probes,
                                                std::size_t count, RouteScratch& s) const {
+  require(!empty(), "the router is empty: build one first");
+  require(queries.cols == parts_.projection.cols(), "queries have dimension {}, the router has {}",
+          queries.cols, parts_.projection.cols());
+  require(probes >= 1, "probes is 0");
+  require(count >= 1, "count is 0");
   const std::size_t group = queries.rows;
   s.projected.resize(group * dim());
   project(queries, parts_.projection.view(), s.projected.data(), s.scores);

@@ -25,9 +25,12 @@ inline xsimd::batch<float, Arch> load_i8(const std::int8_t* p) {
 
 }  // namespace
 
-#include "score/code_rows_avx2.inl"
+// In this order: each piece uses the ones before it.
+// clang-format off
 #include "score/float_rows.inl"
 #include "score/rank_portable.inl"
+#include "score/code_rows_avx2.inl"
+// clang-format on
 
 extern const Kernels kAvx2Kernels = {
     Isa::avx2,

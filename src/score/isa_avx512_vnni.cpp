@@ -17,10 +17,13 @@ inline __m512i dot4(__m512i sums, __m512i u8, __m512i s8) {
 
 }  // namespace
 
-#include "score/code_rows_avx512.inl"
-#include "score/float_rows.inl"
+// In this order: each piece uses the ones before it.
+// clang-format off
 #include "score/load_avx512.inl"
+#include "score/float_rows.inl"
 #include "score/rank_avx512.inl"
+#include "score/code_rows_avx512.inl"
+// clang-format on
 
 extern const Kernels kAvx512VnniKernels = {
     Isa::avx512_vnni,

@@ -13,10 +13,13 @@ using Arch = xsimd::neon64;
 #error "keyseek needs an x86-64 or AArch64 CPU"
 #endif
 
-#include "score/code_rows_portable.inl"
-#include "score/float_rows.inl"
+// In this order: each piece uses the ones before it.
+// clang-format off
 #include "score/load_portable.inl"
+#include "score/float_rows.inl"
 #include "score/rank_portable.inl"
+#include "score/code_rows_portable.inl"
+// clang-format on
 
 extern const Kernels kBaselineKernels = {
     Isa::baseline,

@@ -27,9 +27,12 @@ inline xsimd::batch<float, Arch> load_i8(const std::int8_t* p) {
 
 }  // namespace
 
-#include "score/code_rows_portable.inl"
+// In this order: each piece uses the ones before it.
+// clang-format off
 #include "score/float_rows.inl"
 #include "score/rank_portable.inl"
+#include "score/code_rows_portable.inl"
+// clang-format on
 
 extern const Kernels kNeonKernels = {
     Isa::neon,

@@ -178,8 +178,8 @@ void KeyStore::encode_queries(MatrixView<float> queries, EncodedQueries& out) co
     out.scale.resize(queries.rows);
     out.correction.resize(queries.rows);
     out.offset.resize(queries.rows);
-    out.row.resize(d);
   }
+  out.row.resize(d);
   for (std::size_t g = 0; g < queries.rows; ++g) {
     const float* query = queries.row(g);
     float* row = out.row.data();

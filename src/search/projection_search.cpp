@@ -186,7 +186,7 @@ class ProjectionSearch {
       store_row(pool.items(), g, params_, hits_);
     }
     hits_.stats.scanned = scanned_;
-    hits_.stats.expanded = expanded_;
+    hits_.stats.expanded = followed_;  // the last frontier is left when the budget is spent
     hits_.stats.bytes_read += scanned_ * (space_.store.code_cols() + sizeof(float)) +
                               hits_.stats.reranked * keys.cols * size_of(keys.dtype);
   }

@@ -5,7 +5,7 @@
 #include "keyseek/key_store.hpp"
 #include "keyseek/router.hpp"
 #include "keyseek/search.hpp"
-#include "search/ranked.hpp"
+#include "select/ranked.hpp"
 
 namespace keyseek {
 

@@ -9,8 +9,8 @@
 #include "keyseek/router.hpp"
 #include "keyseek/search.hpp"
 #include "knn/block_scan.hpp"
-#include "search/pool.hpp"
-#include "search/rerank.hpp"
+#include "select/pool.hpp"
+#include "select/rerank.hpp"
 
 namespace keyseek {
 

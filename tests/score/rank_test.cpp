@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "score/kernels.hpp"
-#include "search/ranked.hpp"
+#include "select/ranked.hpp"
 #include "support/random_data.hpp"
 
 namespace keyseek {

@@ -51,31 +51,64 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--data", required=True, help="benchmark HDF5, or x.attn.h5:L11/K0")
     p.add_argument("--out", required=True, metavar="FILE", help="rows are appended (JSON lines)")
-    p.add_argument("--peers", type=names(tuple(PEERS)), default=list(PEERS), metavar="NAME,..",
-                   help=f"of {','.join(PEERS)}; none for none (default: all)")
-    p.add_argument("--ours", type=names(OURS), default=list(OURS), metavar="NAME,..",
-                   help=f"of {','.join(OURS)}; none for none (default: both)")
+    p.add_argument(
+        "--peers",
+        type=names(tuple(PEERS)),
+        default=list(PEERS),
+        metavar="NAME,..",
+        help=f"of {','.join(PEERS)}; none for none (default: all)",
+    )
+    p.add_argument(
+        "--ours",
+        type=names(OURS),
+        default=list(OURS),
+        metavar="NAME,..",
+        help=f"of {','.join(OURS)}; none for none (default: both)",
+    )
     p.add_argument("--k", type=int, default=100, help="keys per query (default: 100)")
-    p.add_argument("--cold", action="store_true",
-                   help="measure ours also with caches cold between steps")
-    p.add_argument("--single", action="store_true",
-                   help="every query is a step of its own, without warm start")
-    p.add_argument("--no-warm", action="store_true",
-                   help="do not start from the hits of the step before")
+    p.add_argument(
+        "--cold", action="store_true", help="measure ours also with caches cold between steps"
+    )
+    p.add_argument(
+        "--single", action="store_true", help="every query is a step of its own, without warm start"
+    )
+    p.add_argument(
+        "--no-warm", action="store_true", help="do not start from the hits of the step before"
+    )
     p.add_argument("--rounds", type=int, default=3, help="(default: 3)")
-    p.add_argument("--spread", type=int, default=1, metavar="N",
-                   help="dials so far off the balance of lists and expansions (default: 1)")
-    p.add_argument("--threads", type=int, default=1,
-                   help="to build ours with (default: 1); searching is one thread")
-    p.add_argument("--peer-threads", type=int, default=os.cpu_count(), metavar="N",
-                   help="to build peers with (default: all)")
+    p.add_argument(
+        "--spread",
+        type=int,
+        default=1,
+        metavar="N",
+        help="dials so far off the balance of lists and expansions (default: 1)",
+    )
+    p.add_argument(
+        "--threads",
+        type=int,
+        default=1,
+        help="to build ours with (default: 1); searching is one thread",
+    )
+    p.add_argument(
+        "--peer-threads",
+        type=int,
+        default=os.cpu_count(),
+        metavar="N",
+        help="to build peers with (default: all)",
+    )
     p.add_argument("--pin", type=int, metavar="CPU", help="CPU to search on")
-    p.add_argument("--patience", type=float, default=20.0, metavar="S",
-                   help="a setting slower than this ends its index's sweep (default: 20)")
+    p.add_argument(
+        "--patience",
+        type=float,
+        default=20.0,
+        metavar="S",
+        help="a setting slower than this ends its index's sweep (default: 20)",
+    )
     view = p.add_argument_group("of captures")
     view.add_argument("--share", type=float, help="of the prefill queries, to train on")
-    view.add_argument("--no-shift", action="store_true",
-                      help="leave training queries at their own positions")
+    view.add_argument(
+        "--no-shift", action="store_true", help="leave training queries at their own positions"
+    )
     for name, what in (
         ("sink", "first tokens, not indexed"),
         ("window", "last tokens before decoding, not indexed"),
@@ -123,9 +156,7 @@ def contenders(
     stack.callback(handover.close)
     for name in peers:
         for variant in load_peer(name).variants(len(problem.data.keys)):
-            yield PeerProcess(
-                problem, handover, name, variant, options.peer_threads, options.pin
-            )
+            yield PeerProcess(problem, handover, name, variant, options.peer_threads, options.pin)
 
 
 def plan_all(
@@ -161,8 +192,8 @@ def run(options: argparse.Namespace) -> None:
         log(f"{rows} rows added to {options.out}")
 
 
-def main() -> int:
-    options = parser().parse_args()
+def main(arguments: list[str] | None = None) -> int:
+    options = parser().parse_args(arguments)
     try:
         run(options)
     except keyseek.Error as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -10,8 +11,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import keyseek
 import numpy as np
+
+import keyseek
 from keyseek.peers import load_peer
 
 from .contender import Built, Contender, Params, Sample
@@ -19,16 +21,16 @@ from .problem import Problem
 
 # Read by OpenMP, BLAS and TensorFlow runtimes when they are loaded. One thread everywhere but
 # where a wrapper asks for more while it builds.
-ONE_THREAD = {
-    name: "1"
-    for name in (
+ONE_THREAD = dict.fromkeys(
+    (
         "OPENBLAS_NUM_THREADS",
         "MKL_NUM_THREADS",
         "OMP_NUM_THREADS",
         "TF_NUM_INTRAOP_THREADS",
         "TF_NUM_INTEROP_THREADS",
-    )
-}
+    ),
+    "1",
+)
 
 
 class PeerFailed(keyseek.Error):
@@ -121,10 +123,8 @@ class PeerProcess(Contender):
 
     def _ask(self, task: dict[str, Any]) -> dict[str, Any]:
         assert self._process is not None and self._process.stdin is not None
-        try:
+        with contextlib.suppress(BrokenPipeError):  # the missing answer tells
             print(json.dumps(task), file=self._process.stdin, flush=True)
-        except BrokenPipeError:
-            pass  # the missing answer tells
         return self._answer()
 
     def _answer(self) -> dict[str, Any]:

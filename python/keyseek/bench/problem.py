@@ -7,12 +7,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import keyseek
 import numpy as np
 from numpy.typing import NDArray
 
+import keyseek
+
 HOLD_OUT_EVERY = 5
 HELD_OUT_STEPS = 400
+
+CAPTURE_DEFAULTS = {
+    "share": 0.1,
+    "shift": True,
+    "sink": 128,
+    "window": 512,
+    "horizon": 1024,
+    "seed": 1,
+}
 
 
 @dataclass
@@ -70,12 +80,14 @@ def read_problem(
     name: str, k: int, *, single: bool, warm: bool, view: dict[str, Any], threads: int
 ) -> Problem:
     """`view` holds options of keyseek.read_data that apply to captures."""
-    capture = re.fullmatch(r"(.*\.attn\.h5):(L\d+/K\d+)", name)
+    capture = re.fullmatch(r"(.*):(L\d+/K\d+)", name)
     if view and not capture:
         raise keyseek.InvalidArgument(
             f"{', '.join(sorted(view))} is for heads of a capture only (x.attn.h5:L11/K0), "
             f"but the data is '{name}'"
         )
+    if capture:
+        view = {**CAPTURE_DEFAULTS, **view}
     data = keyseek.read_data(name, k=k, threads=threads, **view)
     truth = data.truth_ids[:, :k]
     if truth.shape[1] < k:
@@ -88,15 +100,5 @@ def read_problem(
         k=k,
         group=1 if single else data.group,
         warm=warm and not single,
-        view={**CAPTURE_DEFAULTS, **view} if capture else {},
+        view=view,
     )
-
-
-CAPTURE_DEFAULTS = {
-    "share": 0.1,
-    "shift": True,
-    "sink": 128,
-    "window": 512,
-    "horizon": 1024,
-    "seed": 1,
-}

@@ -149,21 +149,21 @@ def measure_rounds(
 def take_turns(due: list[Trial], patience: float, log: Log) -> Iterator[Trial]:
     """Measures and yields each. Points come in order of effort: a contender that fails or runs
     out of patience gets no further."""
-    ended: set[Contender] = set()
+    ended: dict[Contender, str] = {}
     for trial in due:
         contender = trial.contender
         if contender in ended:
+            if reason := ended[contender]:
+                log(f"warning: {reason}: its more thorough points are left out")
+                ended[contender] = ""
             continue
         try:
             trial.measure()
         except PeerFailed as failure:
-            log(f"warning: {failure}; its points from here on are left out")
-            ended.add(contender)
+            ended[contender] = str(failure)
             continue
         yield trial
         if trial.samples[-1].seconds > patience:
-            log(
-                f"warning: {contender.index} took longer than {patience:g} s; "
-                "its more thorough points are left out"
-            )
-            ended.add(contender)
+            ended[contender] = f"{contender.index} took longer than {patience:g} s"
+    for reason in filter(None, ended.values()):
+        log(f"note: {reason}, at its last point")

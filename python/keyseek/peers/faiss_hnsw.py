@@ -26,9 +26,7 @@ class FaissHnsw(Peer):
         faiss.omp_set_num_threads(threads)
         self._stats = faiss.cvar.hnsw_stats
         self._serialize = faiss.serialize_index
-        self._index = faiss.IndexHNSWFlat(
-            keys.shape[1], variant["M"], faiss.METRIC_INNER_PRODUCT
-        )
+        self._index = faiss.IndexHNSWFlat(keys.shape[1], variant["M"], faiss.METRIC_INNER_PRODUCT)
         self._index.hnsw.efConstruction = variant["efConstruction"]
         self._index.add(keys)
         faiss.omp_set_num_threads(1)

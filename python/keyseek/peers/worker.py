@@ -59,7 +59,7 @@ def main() -> None:
     for line in sys.stdin:
         try:
             say(out, run_task(peer, queries, json.loads(line)))
-        except Exception as error:  # noqa: BLE001: libraries raise what they like
+        except Exception as error:  # libraries raise what they like
             say(out, {"error": f"{type(error).__name__}: {error}"})
 
 

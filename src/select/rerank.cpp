@@ -1,4 +1,4 @@
-#include "search/rerank.hpp"
+#include "select/rerank.hpp"
 
 #include <algorithm>
 #include <functional>

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "score/kernels.hpp"
-#include "search/ranked.hpp"
+#include "select/ranked.hpp"
 
 namespace keyseek {
 

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "keyseek/key_store.hpp"
-#include "search/ranked.hpp"
+#include "select/ranked.hpp"
 
 namespace keyseek {
 

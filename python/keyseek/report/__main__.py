@@ -1,0 +1,85 @@
+"""Draws a page of figures and tables from rows of keyseek.bench or `keyseek sweep`.
+
+python -m keyseek.report R.jsonl -o report.html --table
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from pathlib import Path
+
+import keyseek
+
+from .datasets import Dataset, group_rows, read_rows
+from .figures import FIGURES, draw, standalone
+from .goals import goals_table
+from .overview import overview_table
+from .page import page
+
+
+def parser() -> argparse.ArgumentParser:
+    summary, example = __doc__.strip().split("\n\n")
+    p = argparse.ArgumentParser(
+        prog="python -m keyseek.report", description=summary, epilog=f"Example: {example}"
+    )
+    p.add_argument("rows", nargs="+", metavar="R.jsonl", help="files of rows")
+    p.add_argument("-o", "--out", metavar="FILE", help="the page (HTML) to write")
+    p.add_argument("--figures", metavar="FOLDER", help="write each figure as an SVG file")
+    p.add_argument("--table", action="store_true", help="print the tables")
+    return p
+
+
+def write_whole(path: str, text: str) -> None:
+    """All of it or nothing."""
+    target = Path(path)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        temporary.write_text(text)
+        temporary.replace(target)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise keyseek.IoError(f"cannot write {path}: {error.strerror}", "io") from None
+
+
+def write_figures(folder: str, datasets: list[Dataset]) -> None:
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise keyseek.IoError(f"cannot make {folder}: {error.strerror}", "io") from None
+    for dataset in datasets:
+        name = re.sub(r"[^\w.-]+", "-", dataset.name)
+        for figure in FIGURES:
+            svg = standalone(draw(dataset, figure))
+            write_whole(str(Path(folder) / f"{name}-{figure.name}.svg"), svg)
+
+
+def tables(datasets: list[Dataset]) -> str:
+    parts = []
+    for dataset in datasets:
+        parts += [dataset.title(), overview_table(dataset).text(), goals_table(dataset).text()]
+    return "\n\n".join(parts)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parser().parse_args(arguments)
+    if not (options.out or options.figures or options.table):
+        parser().error("nothing to do: give -o FILE, --figures FOLDER or --table")
+    try:
+        datasets = group_rows(read_rows(options.rows))
+        if options.out:
+            write_whole(options.out, page(datasets))
+        if options.figures:
+            write_figures(options.figures, datasets)
+        if options.table:
+            print(tables(datasets))
+    except keyseek.Error as error:
+        print(f"keyseek.report: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,254 @@
+// What a search of a ProjectionIndex finds, returns and counts.
+#include <gtest/gtest.h>
+
+#include <limits>
+
+#include "file/temporary_directory.hpp"
+#include "keyseek/index.hpp"
+#include "support/ood_data.hpp"
+#include "support/reference.hpp"
+#include "support/search_run.hpp"
+
+namespace keyseek {
+namespace {
+
+using test::any;
+using test::expect_error;
+using test::expect_same;
+using test::expect_valid;
+
+/// Everything that an entry point leads to: all keys.
+constexpr Dials kAll{.probes = 0, .lists = 0, .expand = 1000000};
+
+struct Built {
+  test::OodData data;
+  ProjectionIndex index;
+
+  explicit Built(const test::OodShape& shape = {}, Dtype dtype = Dtype::f32)
+      : data(test::make_ood_data(shape)), keys(test::stored_as(data.keys, dtype)) {
+    index = ProjectionIndex::build(keys.view(), data.training, {.list_length = 50, .tuning_k = 50});
+  }
+  AnyMatrix keys;
+};
+
+TEST(ProjectionSearch, ReachesTheRecallItWasTunedFor) {
+  const Built built;
+  const auto truth = exact_knn(any(built.data.keys), built.data.test, {.k = 50}).ids;
+  for (const double target : {0.9, 0.95, 0.98}) {
+    const auto steps = test::walk(built.index, built.data.test, built.data.training.group,
+                                  {.k = 50, .target_recall = target}, true);
+    const test::Outcome seen = test::outcome(steps, truth, 2000);
+    EXPECT_GE(seen.recall, target - 0.02);
+    EXPECT_GE(seen.scanned_fraction, 0.025);  // 50 of 2,000 keys are wanted
+    EXPECT_LE(seen.scanned_fraction, 0.35);
+  }
+}
+
+TEST(ProjectionSearch, RowsAreSortedAndScoresExactForEveryGroup) {
+  for (const Dtype dtype : {Dtype::f32, Dtype::f16, Dtype::bf16, Dtype::i8}) {
+    const Built built({.n = 900, .train_steps = 200}, dtype);
+    for (const std::size_t group : {1U, 3U, 4U, 7U, 64U}) {
+      const auto queries = built.data.test.view().slice(5, group);
+      const Hits hits = test::search(built.index, queries, {.k = 20});
+      expect_valid(hits, built.keys.view(), queries, 20);
+      for (std::size_t g = 0; g < group; ++g) EXPECT_EQ(hits.count[g], 20U);
+    }
+  }
+}
+
+TEST(ProjectionSearch, ThoroughDialsAreExact) {
+  const Built built;
+  for (const std::size_t k : {1U, 50U, 51U, 500U, 2000U}) {  // beyond what it was tuned for, too
+    const auto queries = built.data.step(3);
+    const Hits hits = test::search(built.index, queries, {.k = k, .dials = kAll});
+    EXPECT_EQ(hits.stats.scanned, 2000U);
+    EXPECT_EQ(hits.stats.expanded, 2000U);
+    expect_valid(hits, any(built.data.keys), queries, k);
+    const KnnLists truth = exact_knn(any(built.data.keys), queries, {.k = k});
+    const double found = recall(truth.ids, {hits.ids.data(), queries.rows, k});
+    EXPECT_GE(found, k == 2000 ? 1.0 : 0.99) << "k " << k;  // 8-bit codes choose what is reranked
+    const Hits wide =
+        test::search(built.index, queries, {.k = k, .dials = Dials{0, 0, 1000000, 2000}});
+    EXPECT_EQ(wide.ids, test::elements(truth.ids));
+    EXPECT_EQ(wide.scores, test::elements(truth.scores));
+  }
+}
+
+TEST(ProjectionSearch, EqualScoresComeInOrderOfId) {
+  test::OodData data = test::make_ood_data({.n = 400, .d = 8});
+  for (Matrix<float>* m : {&data.keys, &data.test}) {
+    for (std::size_t i = 0; i < m->rows() * m->cols(); ++i) m->data()[i] = std::round(m->data()[i]);
+  }
+  for (std::size_t i = 0; i < 100; ++i) std::copy_n(data.keys.row(i), 8, data.keys.row(300 + i));
+  const auto index = ProjectionIndex::build(any(data.keys), data.training, {.list_length = 20});
+  const Dials dials{.probes = 0, .lists = 0, .expand = 1000000, .pool = 400};
+  for (std::size_t s = 0; s < 20; ++s) {
+    const Hits hits = test::search(index, data.step(s), {.k = 60, .dials = dials});
+    EXPECT_EQ(hits.ids, test::elements(test::brute_force(any(data.keys), data.step(s), 60).ids));
+  }
+}
+
+TEST(ProjectionSearch, MoreKeysThanTunedForAreFoundAsWell) {
+  const Built built;
+  const auto truth = exact_knn(any(built.data.keys), built.data.test, {.k = 200}).ids;
+  const auto steps = test::walk(built.index, built.data.test, 2, {.k = 200, .target_recall = 0.95}, true);
+  EXPECT_GE(test::outcome(steps, truth, 2000).recall, 0.9);
+}
+
+TEST(ProjectionSearch, WithoutTuningThereAreDefaultDials) {
+  test::OodData data = test::make_ood_data();
+  data.training.tuning = {};
+  const auto index = ProjectionIndex::build(any(data.keys), data.training);
+  EXPECT_TRUE(index.dials().empty());
+  const auto truth = exact_knn(any(data.keys), data.test, {.k = 100}).ids;
+  EXPECT_GE(test::outcome(test::walk(index, data.test, 2, {}, true), truth, 2000).recall, 0.9);
+}
+
+TEST(ProjectionSearch, AWarmStartHelps) {
+  const Built built;
+  const auto truth = exact_knn(any(built.data.keys), built.data.test, {.k = 50}).ids;
+  const SearchParams weak = {.k = 50, .dials = Dials{.probes = 1, .lists = 1, .expand = 0}};
+  const auto cold = test::outcome(test::walk(built.index, built.data.test, 2, weak, false), truth, 2000);
+  const auto warm = test::outcome(test::walk(built.index, built.data.test, 2, weak, true), truth, 2000);
+  EXPECT_GT(warm.recall, cold.recall + 0.02);
+  EXPECT_LT(warm.scanned_fraction, 2 * cold.scanned_fraction);
+}
+
+TEST(ProjectionSearch, ThePreviousHitsMayBeTheHits) {
+  const Built built;
+  SearchScratch scratch;
+  Hits same, first, second;
+  for (std::size_t s = 0; s + 1 < 20; ++s) {
+    built.index.search(built.data.step(s), {.k = 30}, scratch, first);
+    built.index.search(built.data.step(s + 1), {.k = 30, .previous = &first}, scratch, second);
+    built.index.search(built.data.step(s), {.k = 30}, scratch, same);
+    built.index.search(built.data.step(s + 1), {.k = 30, .previous = &same}, scratch, same);
+    expect_same(same, second);
+  }
+  // Hits of another group, another k, and of no search at all serve as well.
+  built.index.search(built.data.test.view().slice(0, 7), {.k = 3, .previous = &second}, scratch, first);
+  expect_valid(first, any(built.data.keys), built.data.test.view().slice(0, 7), 3);
+  const Hits nothing;
+  built.index.search(built.data.step(0), {.k = 30, .previous = &nothing}, scratch, first);
+  built.index.search(built.data.step(0), {.k = 30}, scratch, second);
+  expect_same(first, second);
+}
+
+TEST(ProjectionSearch, PreviousHitsOfALargerIndexAreNoHarm) {
+  const Built large({.n = 1500, .train_steps = 100}), small({.n = 300, .train_steps = 100});
+  SearchScratch scratch;
+  Hits hits;
+  large.index.search(large.data.step(0), {.k = 200, .dials = kAll}, scratch, hits);
+  small.index.search(small.data.step(0), {.k = 50, .previous = &hits}, scratch, hits);
+  expect_valid(hits, any(small.data.keys), small.data.step(0), 50);
+}
+
+TEST(ProjectionSearch, BetaKeepsWhatIsNearTheMaximum) {
+  const Built built;
+  for (const float beta : {0.0F, 1.0F, 5.0F, 1000.0F}) {
+    for (std::size_t s = 0; s < 10; ++s) {
+      const Hits all = test::search(built.index, built.data.step(s), {.k = 50});
+      const Hits hits = test::search(built.index, built.data.step(s), {.k = 50, .beta = beta});
+      expect_valid(hits, any(built.data.keys), built.data.step(s), 50);
+      for (std::size_t g = 0; g < 2; ++g) {
+        const float bar = all.row_scores(g)[0] - beta;
+        std::vector<Id> expected;
+        for (std::size_t r = 0; r < 50; ++r) {
+          if (all.row_scores(g)[r] >= bar) expected.push_back(all.row_ids(g)[r]);
+        }
+        ASSERT_EQ(std::vector<Id>(hits.row_ids(g).begin(), hits.row_ids(g).end()), expected);
+        ASSERT_GE(hits.count[g], 1U);
+        if (beta == 1000.0F) ASSERT_EQ(hits.count[g], 50U);
+      }
+    }
+  }
+}
+
+TEST(ProjectionSearch, NoMoreKeysAreScannedThanAllowed) {
+  const Built built;
+  const Hits free = test::search(built.index, built.data.step(0), {.k = 50, .dials = kAll});
+  for (const std::size_t most : {1U, 7U, 63U, 64U, 65U, 256U, 300U, 1999U, 5000U}) {
+    const Hits hits =
+        test::search(built.index, built.data.step(0), {.k = 50, .dials = kAll, .max_scanned = most});
+    EXPECT_EQ(hits.stats.scanned, std::min<std::size_t>(most, 2000));
+    expect_valid(hits, any(built.data.keys), built.data.step(0), 50);
+    EXPECT_EQ(hits.count[0], std::min<std::size_t>(most, 50));
+    EXPECT_LE(hits.stats.expanded, free.stats.expanded);
+    if (most <= 64) EXPECT_EQ(hits.stats.expanded, 0U);  // spent on the entry points
+  }
+}
+
+TEST(ProjectionSearch, StatisticsArePlausible) {
+  const Built built;
+  const SearchParams params = {.k = 50, .dials = Dials{.probes = 4, .lists = 4, .expand = 16}};
+  SearchScratch scratch;
+  Hits hits;
+  built.index.search(built.data.step(0), params, scratch, hits);
+  for (std::size_t s = 1; s < built.data.steps(); ++s) {
+    SearchParams warm = params;
+    warm.previous = &hits;
+    built.index.search(built.data.step(s), warm, scratch, hits);
+    EXPECT_GT(hits.stats.scanned, 50U);
+    EXPECT_LE(hits.stats.scanned, 2000U);
+    EXPECT_GE(hits.stats.expanded, 16U);
+    EXPECT_LE(hits.stats.expanded, hits.stats.scanned);
+    EXPECT_GE(hits.stats.reranked, 2 * 50U);
+    EXPECT_LE(hits.stats.reranked, 2 * hits.stats.scanned);
+    EXPECT_GE(hits.stats.bytes_read, hits.stats.scanned * 32 + hits.stats.reranked * 32 * 4);
+  }
+  const Hits lists_only =
+      test::search(built.index, built.data.step(0), {.k = 50, .dials = Dials{4, 4, 0, 0}});
+  EXPECT_EQ(lists_only.stats.expanded, 0U);
+}
+
+TEST(ProjectionSearch, ScratchMayBeReusedForAnyIndex) {
+  const Built one({.n = 1500, .d = 32, .train_steps = 150}), two({.n = 400, .d = 60, .train_steps = 150});
+  const Built three({.n = 700, .d = 64, .group = 5, .train_steps = 80});
+  SearchScratch scratch;
+  Hits hits;
+  for (std::size_t s = 0; s < 12; ++s) {
+    for (const Built* built : {&one, &two, &three}) {
+      SearchParams params = {.k = 20 + s};
+      if (s % 3 == 1) params.dials = kAll;
+      if (s % 3 == 2) params.max_scanned = 50 + s;
+      built->index.search(built->data.step(s), params, scratch, hits);
+      expect_same(hits, test::search(built->index, built->data.step(s), params));
+    }
+  }
+}
+
+TEST(ProjectionSearch, RefusesWrongInput) {
+  const Built built({.n = 300, .train_steps = 60});
+  const auto queries = built.data.step(0);
+  const auto refused = [&](const std::vector<std::string>& parts, MatrixView<float> q,
+                           const SearchParams& params, ErrorCode code = ErrorCode::invalid_argument) {
+    expect_error(code, parts, [&] { (void)test::search(built.index, q, params); });
+  };
+  refused({"k is 0"}, queries, {.k = 0});
+  refused({"k is 301", "300 keys"}, queries, {.k = 301});
+  refused({"target_recall is 2"}, queries, {.k = 5, .target_recall = 2});
+  refused({"dimension 31", "index has 32"}, {queries.data, 2, 31, 32}, {.k = 5});
+  refused({"queries has 0 rows"}, queries.slice(0, 0), {.k = 5});
+  refused({"queries has 65 rows", "64"}, built.data.test.view().slice(0, 65), {.k = 5});
+  Matrix<float> bad = test::normal_matrix(2, 32, 1);
+  bad.row(1)[31] = std::numeric_limits<float>::quiet_NaN();
+  refused({"queries row 1"}, bad, {.k = 5}, ErrorCode::not_finite);
+  bad.row(1)[31] = -std::numeric_limits<float>::infinity();
+  refused({"queries row 1"}, bad, {.k = 5}, ErrorCode::not_finite);
+
+  const ProjectionIndex empty;
+  const auto is_empty = [](auto body) {
+    expect_error(ErrorCode::invalid_argument, {"ProjectionIndex is empty"}, body);
+  };
+  is_empty([&] { (void)test::search(empty, queries, {.k = 5}); });
+  is_empty([&] { (void)empty.size(); });
+  is_empty([&] { (void)empty.dim(); });
+  is_empty([&] { (void)empty.bytes(); });
+  is_empty([&] { (void)empty.unreachable(); });
+  is_empty([&] { (void)empty.dials(); });
+  is_empty([&] { empty.save("nowhere.ks"); });
+  is_empty([&] { ProjectionIndex().append(any(queries), {}); });
+}
+
+}  // namespace
+}  // namespace keyseek

@@ -1,0 +1,45 @@
+"""Data that several test files share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import keyseek
+import numpy as np
+import pytest
+
+SAMPLE = Path(__file__).resolve().parents[2] / "datasets/sample/smollm2-8k-pydoc.attn.h5"
+HEAD = f"{SAMPLE}:L15/K0"
+
+
+@pytest.fixture(scope="session")
+def head() -> keyseek.Benchmark:
+    """A real head: 6,528 keys, d = 64, f16, steps of 3 queries."""
+    return keyseek.read_data(HEAD)
+
+
+@pytest.fixture(scope="session")
+def training(head: keyseek.Benchmark) -> keyseek.TrainingQueries:
+    return keyseek.TrainingQueries(
+        head.learn, head.tuning, group=head.group, tuning_steps=head.tuning_steps
+    )
+
+
+@pytest.fixture(scope="session")
+def projection(head, training) -> keyseek.ProjectionIndex:
+    return keyseek.ProjectionIndex.build(head.keys, training, threads=2)
+
+
+@pytest.fixture(scope="session")
+def flat(head) -> keyseek.FlatIndex:
+    return keyseek.FlatIndex.build(head.keys, threads=2)
+
+
+@pytest.fixture
+def vectors():
+    """vectors(rows, cols): normally distributed float32."""
+
+    def make(rows: int, cols: int, seed: int = 1) -> np.ndarray:
+        return np.random.default_rng(seed).standard_normal((rows, cols), dtype=np.float32)
+
+    return make

@@ -1,0 +1,176 @@
+"""Wrong input: refused before work starts, with a sentence that names argument and value."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import keyseek
+import numpy as np
+import pytest
+
+KEYS = np.random.default_rng(1).standard_normal((40, 8), dtype=np.float32)
+QUERIES = KEYS[:4].copy()
+LISTS = np.tile(np.arange(5), (4, 1))
+WITH_NAN = np.where(np.arange(320).reshape(40, 8) == 131, np.nan, KEYS).astype(np.float32)
+
+
+def flat() -> keyseek.FlatIndex:
+    return keyseek.FlatIndex.build(KEYS)
+
+
+def projection(keys=KEYS, training=QUERIES, **given) -> keyseek.ProjectionIndex:
+    return keyseek.ProjectionIndex.build(keys, training, list_length=5, threads=1, **given)
+
+
+def from_lists(lists) -> keyseek.ProjectionIndex:
+    return keyseek.ProjectionIndex.build_from_lists(KEYS, QUERIES, lists)
+
+
+INVALID = {
+    "NaN key": (lambda: keyseek.FlatIndex.build(WITH_NAN), "keys row 16 .*NaN"),
+    "infinite key": (lambda: keyseek.FlatIndex.build(KEYS / np.float32(0)), "keys row 0"),
+    "NaN query": (lambda: flat().search(WITH_NAN[16:17], 1), "queries row 0"),
+    "NaN training": (lambda: projection(training=WITH_NAN), "row 16 .*NaN"),
+    "k = 0": (lambda: flat().search(QUERIES, 0), "k is 0"),
+    "k < 0": (lambda: flat().search(QUERIES, -3), "k is -3"),
+    "k > n": (lambda: flat().search(QUERIES, 41), "k is 41.* 40 keys"),
+    "k > n, exact": (lambda: keyseek.exact_knn(KEYS, QUERIES, 41), "k is 41"),
+    "no keys": (lambda: keyseek.FlatIndex.build(KEYS[:0]), "keys is empty"),
+    "no keys, projection": (lambda: projection(keys=KEYS[:0]), "keys is empty"),
+    "no training": (lambda: projection(training=QUERIES[:0]), "train.* is empty"),
+    "dimension of queries": (lambda: flat().search(np.ones((1, 7), "f4"), 1), "queries .*7.*8"),
+    "dimension of training": (lambda: projection(training=np.ones((4, 7), "f4")), "7.*8"),
+    "dimension of appended": (lambda: flat().append(np.ones((1, 7), "f4")), "7.*8"),
+    "no queries": (lambda: flat().search(QUERIES[:0], 1), "queries has 0 rows"),
+    "too many queries": (lambda: flat().search(np.ones((65, 8), "f4"), 1), "queries has 65 rows"),
+    "rank of keys": (lambda: keyseek.FlatIndex.build(KEYS[0]), r"keys has shape \(8,\).* 2 "),
+    "rank of queries": (lambda: flat().search(QUERIES[None], 1), r"queries has shape \(1, 4, 8\)"),
+    "transposed": (lambda: keyseek.FlatIndex.build(KEYS.T), "keys of shape .*ascontiguousarray"),
+    "strided": (lambda: flat().search(QUERIES[:, ::2], 1), "queries of shape .*ascontiguousarray"),
+    "every second": (lambda: flat().search(QUERIES[::2], 1), "queries of shape"),
+    "list out of range": (lambda: from_lists(LISTS + 36), "lists .*40"),
+    "list id below -1": (lambda: from_lists(LISTS - 2), "lists holds -2 in row 0"),
+    "list id too large": (lambda: from_lists(LISTS + 2**32), "lists holds 4294967296"),
+    "rows of lists": (lambda: from_lists(LISTS[:3]), "lists has 3 rows"),
+    "threads": (lambda: keyseek.FlatIndex.build(KEYS, threads=-1), "threads is -1"),
+    "method": (lambda: keyseek.exact_knn(KEYS, QUERIES, 1, method="f64"), "method is 'f64'.*int8"),
+    "beta": (lambda: flat().search(QUERIES, 1, beta=-1.0), "beta is -1"),
+    "target": (lambda: projection().search(QUERIES, 1, target_recall=2.0), "target_recall is 2"),
+    "targets": (lambda: projection(target_recalls=[1.5]), "target_recalls hold 1.5"),
+    "dials": (
+        lambda: projection().search(QUERIES, 1, dials=keyseek.Dials(lists=0, expand=0)),
+        "dials",
+    ),
+    "degree": (lambda: keyseek.GraphParams(degree=-1), "degree is -1"),
+    "layout": (
+        lambda: keyseek.rope_shift(QUERIES, np.zeros(4), layout="spiral"),
+        "layout is 'spiral'.*'half-split'",
+    ),
+    "shifts": (lambda: keyseek.rope_shift(QUERIES, np.zeros(3)), "shifts"),
+    "share": (
+        lambda: keyseek.sample_training_queries(QUERIES, np.arange(4), now=9, share=0.0),
+        "share is 0",
+    ),
+    "positions": (
+        lambda: keyseek.sample_training_queries(QUERIES, np.arange(4) - 1, now=9),
+        "positions holds -1 at 0",
+    ),
+    "group": (
+        lambda: keyseek.measure_steps(flat(), QUERIES, group=3, k=1),
+        "queries has 4 rows.*3",
+    ),
+    "recall": (lambda: keyseek.recall(LISTS, LISTS[:3]), "rows"),
+    "head": (lambda: keyseek.read_data("x.attn.h5:L1"), "x.attn.h5"),
+}
+
+
+@pytest.mark.parametrize("name", INVALID)
+def test_invalid_argument(name):
+    call, words = INVALID[name]
+    with pytest.raises(keyseek.InvalidArgument, match=words) as caught:
+        call()
+    assert isinstance(caught.value, ValueError)
+    assert caught.value.code == ("not_finite" if "NaN" in name or "inf" in name else "invalid_argument")
+
+
+WRONG_TYPE = {
+    "f64 keys": (lambda: keyseek.FlatIndex.build(KEYS.astype("f8")), "keys holds float64.*float16"),
+    "f16 queries": (lambda: flat().search(QUERIES.astype("f2"), 1), "queries holds float16"),
+    "uint16 keys": (lambda: keyseek.FlatIndex.build(KEYS.astype("u2")), "keys holds uint16"),
+    "list of lists": (lambda: flat().search([[1.0] * 8], 1), "queries is a list"),
+    "text": (lambda: keyseek.FlatIndex.build(np.array([["a"]])), "keys is a ndarray of <U1"),
+    "big-endian": (lambda: flat().search(QUERIES.astype(">f4"), 1), "queries is a ndarray of >f4"),
+    "objects": (lambda: keyseek.FlatIndex.build(KEYS.astype(object)), "keys is a ndarray of object"),
+    "lists of floats": (lambda: from_lists(LISTS.astype("f4")), "lists holds float32.*int64"),
+    "integer shifts": (
+        lambda: keyseek.rope_shift(QUERIES, np.zeros(4, "i8")),
+        "shifts holds int64, must hold float64",
+    ),
+    "None": (lambda: projection(training=None), "None"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_TYPE)
+def test_wrong_type(name):
+    call, words = WRONG_TYPE[name]
+    with pytest.raises(TypeError, match=words):
+        call()
+
+
+@pytest.fixture
+def saved(tmp_path) -> Path:
+    path = tmp_path / "index.ks"
+    projection().save(path)
+    return path
+
+
+@pytest.mark.parametrize("keep", [0, 7, 0.5, 0.99])
+@pytest.mark.parametrize("open_", [keyseek.ProjectionIndex.load, keyseek.ProjectionIndex.map])
+def test_a_truncated_file_is_refused(saved, keep, open_):
+    content = saved.read_bytes()
+    saved.write_bytes(content[: int(keep if keep >= 1 else keep * len(content))])
+    with pytest.raises(keyseek.Error, match=r"index\.ks") as caught:
+        open_(saved)
+    assert caught.value.code == "corrupt"
+
+
+def test_a_changed_byte_is_refused(saved):
+    content = bytearray(saved.read_bytes())
+    content[len(content) // 2] ^= 1
+    saved.write_bytes(content)
+    with pytest.raises(keyseek.Error) as caught:
+        keyseek.ProjectionIndex.load(saved)
+    assert caught.value.code == "corrupt"
+
+
+def test_the_other_kind_of_index_is_refused(saved):
+    with pytest.raises(keyseek.Error, match="projection"):
+        keyseek.FlatIndex.load(saved)
+
+
+def test_a_foreign_file_is_refused(tmp_path):
+    path = tmp_path / "photo.ks"
+    path.write_bytes(b"\x89PNG" * 1000)
+    for open_ in (keyseek.index_kind, keyseek.FlatIndex.load, keyseek.ProjectionIndex.map):
+        with pytest.raises(keyseek.Error, match=r"photo\.ks"):
+            open_(path)
+
+
+def test_a_missing_file_is_an_os_error(tmp_path):
+    for open_ in (keyseek.FlatIndex.load, keyseek.capture_info):
+        with pytest.raises(keyseek.IoError, match="No such file") as caught:
+            open_(tmp_path / "missing")
+        assert isinstance(caught.value, OSError)
+        assert caught.value.code == "io"
+
+
+def test_a_save_that_fails_leaves_nothing(tmp_path):
+    with pytest.raises(keyseek.IoError):
+        flat().save(tmp_path / "no" / "index.ks")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_errors_can_be_pickled():
+    error = pickle.loads(pickle.dumps(keyseek.IoError("cannot open x", "io")))
+    assert (str(error), error.code) == ("cannot open x", "io")

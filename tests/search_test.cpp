@@ -8,10 +8,10 @@
 
 #include "file/temporary_directory.hpp"
 #include "keyseek/score.hpp"
+#include "search/scratch.hpp"
 #include "select/pool.hpp"
 #include "select/ranked.hpp"
 #include "select/rerank.hpp"
-#include "search/scratch.hpp"
 #include "support/random_data.hpp"
 #include "support/reference.hpp"
 
@@ -21,7 +21,7 @@ namespace {
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 TEST(Ranked, OrdersByScoreThenBySmallerId) {
-  const std::vector<float> scores = {kInfinity, 3e38F, 1.5F, 1e-45F, 0.0F,
+  const std::vector<float> scores = {kInfinity, 3e38F, 1.5F,   1e-45F,    0.0F,
                                      -1e-45F,   -1.5F, -3e38F, -kInfinity};
   for (std::size_t i = 0; i < scores.size(); ++i) {
     for (const Id id : {0U, 1U, 77U, kNoId - 1}) {

@@ -57,7 +57,7 @@ struct Dials {
   std::uint32_t probes = 8;   ///< router clusters looked into, per query
   std::uint32_t lists = 8;    ///< nearest training queries whose keys are scanned; 0: none
   std::uint32_t expand = 16;  ///< ranks of each query's pool whose links are followed; 0: none
-  std::uint32_t pool = 0;     ///< keys per query reranked; 0: by k and d
+  std::uint32_t pool = 0;     ///< keys per query reranked; 0: by k, d and expand
 
   friend bool operator==(const Dials&, const Dials&) = default;
 };

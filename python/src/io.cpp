@@ -6,6 +6,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <string>
 
 #include "arrays.hpp"
@@ -22,6 +23,30 @@ using io::Benchmark;
 template <auto member>
 auto float_property(nb::handle_t<Benchmark> self) {
   return numpy_view((nb::cast<const Benchmark&>(self).*member).view(), self);
+}
+
+/// What an index is trained and tuned on; where the problem brings nothing to tune on, every
+/// fifth step is held out, or fewer of many.
+TrainingQueries training_of(const Benchmark& b) {
+  constexpr std::size_t kHoldOutEvery = 5, kHeldOutSteps = 400;
+  if (b.learn.empty()) {
+    refuse("the benchmark has no training queries (\"learn\"), which a projection index needs");
+  }
+  TrainingQueries out{
+      .train = b.learn, .tuning = b.tuning, .group = b.group, .tuning_steps = b.tuning_steps};
+  if (!b.tuning.empty()) return out;
+  const std::size_t steps = b.learn.rows() / b.group, row = b.learn.cols();
+  const std::size_t every = std::max(kHoldOutEvery, steps / kHeldOutSteps);
+  const std::size_t held = steps / every * b.group;
+  out.train = Matrix<float>(b.learn.rows() - held, row);
+  out.tuning = Matrix<float>(held, row);
+  out.tuning_steps = 1;
+  float* to[] = {out.train.data(), out.tuning.data()};
+  for (std::size_t i = 0; i < b.learn.rows(); ++i) {
+    float*& place = to[i / b.group % every == every - 1 && i / b.group < steps ? 1 : 0];
+    place = std::copy_n(b.learn.row(i), row, place);
+  }
+  return out;
 }
 
 void bind_benchmark(nb::module_& m) {
@@ -48,6 +73,10 @@ Arrays are read-only and look at the problem's own memory; ids are new arrays on
           "learn_ids", [](const Benchmark& b) { return numpy_ids(b.learn_ids); },
           nb::rv_policy::automatic,
           "[m, k] int64 lists of the training queries; no rows when there are none.")
+      .def_prop_ro(
+          "training", &training_of, nb::rv_policy::move,
+          "TrainingQueries, a copy: learn and tuning. Where there is no tuning, every fifth\n"
+          "step of learn is held out, 400 of them at most.")
       .def_ro("group", &Benchmark::group, "Consecutive queries that form a step.")
       .def_ro("tuning_steps", &Benchmark::tuning_steps)
       .def("__repr__", [](const Benchmark& b) {

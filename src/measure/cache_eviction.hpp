@@ -12,7 +12,9 @@ class CacheEviction {
  public:
   CacheEviction();
 
-  /// Writes every cache line of the buffer, so that other lines have to leave.
+  /// Reads every cache line of the buffer, so that other lines have to leave; as reading a
+  /// model's weights does. (Written lines would have to be written back while the step that
+  /// is timed already runs.)
   void evict() noexcept;
 
   [[nodiscard]] std::size_t bytes() const noexcept { return buffer_.size() * sizeof(buffer_[0]); }

@@ -10,6 +10,7 @@
 
 #include "base/fail.hpp"
 #include "measure/cache_eviction.hpp"
+#include "measure/rehearsal.hpp"
 
 namespace keyseek {
 namespace {
@@ -36,7 +37,10 @@ class StepMeasurement {
         params_(params),
         steps_(queries.rows / params.group),
         fastest_(steps_, std::numeric_limits<double>::infinity()) {
-    if (params.cold_cache) eviction_.emplace();
+    if (params.cold_cache) {
+      eviction_.emplace();
+      rehearsal_.emplace(queries.cols);
+    }
     result_.ids = Matrix<Id>(queries.rows, params.search.k);
   }
 
@@ -57,7 +61,10 @@ class StepMeasurement {
     search.previous = params_.warm_start && step > 0 ? &hits_ : nullptr;
     const auto queries = queries_.slice(step * params_.group, params_.group);
     const bool timed = is_timed(step, steps_, params_.timed_steps);
-    if (timed && eviction_) eviction_->evict();
+    if (timed && eviction_) {
+      eviction_->evict();
+      rehearsal_->run(queries, params_.search, scratch_);
+    }
     const auto begin = Clock::now();
     index_.search(queries, search, scratch_, hits_);
     const std::chrono::duration<double, std::micro> spent = Clock::now() - begin;
@@ -90,6 +97,7 @@ class StepMeasurement {
   std::size_t steps_;
   std::vector<double> fastest_;  ///< [steps] microseconds; infinity: not timed
   std::optional<CacheEviction> eviction_;
+  std::optional<Rehearsal<Index>> rehearsal_;
   SearchScratch scratch_;
   Hits hits_;
   Measurement result_;

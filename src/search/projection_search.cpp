@@ -17,9 +17,11 @@ constexpr float kNothing = -std::numeric_limits<float>::infinity();
 // raise spare the next batch.
 constexpr std::size_t kBatch = 256;
 
-/// Keys reranked by default. A store that was encoded for its queries needs few more than k.
-std::size_t small_pool(std::size_t k, std::size_t d) {
-  return k + std::max<std::size_t>(8, k / (d >= 128 ? 10 : 4));
+/// Keys reranked by default: few more than k, since the store was encoded for its queries; and
+/// all whose links are followed.
+std::size_t default_pool(std::size_t k, const Dials& dials, const SearchSpace& space) {
+  const std::size_t margin = std::max<std::size_t>(8, k / (space.store.dim() >= 128 ? 10 : 4));
+  return std::max<std::size_t>(k + margin, dials.expand);
 }
 
 /// One search: what it reads, what it works in, what it counts.
@@ -37,9 +39,8 @@ class ProjectionSearch {
         top_count_(scratch.top_count) {
     const std::size_t n = space.store.size();
     budget_ = std::min(params.max_scanned, n);
-    pool_ = std::min(
-        n, std::max<std::size_t>(
-               params.k, dials.pool > 0 ? dials.pool : small_pool(params.k, space.store.dim())));
+    const std::size_t pool = dials.pool > 0 ? dials.pool : default_pool(params.k, dials, space);
+    pool_ = std::min(n, std::max(params.k, pool));
     s_.visited.resize(n);
     s_.expanded.resize(n);
     if (s_.top.size() < group_) {

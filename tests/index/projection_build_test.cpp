@@ -29,9 +29,11 @@ test::Bytes saved(const ProjectionIndex& index) {
 TEST(ProjectionBuild, TheSameBytesAtAnyThreadCount) {
   const test::OodData data = test::make_ood_data();
   for (const Projection projection : {Projection::cooccurrence, Projection::pivot}) {
-    const ProjectionParams params = {.list_length = 40, .graph = {.projection = projection, .repair_rank = 20}};
+    const ProjectionParams params = {.list_length = 40,
+                                     .graph = {.projection = projection, .repair_rank = 20}};
     const auto bytes = [&](int threads) {
-      return saved(ProjectionIndex::build(any(data.keys), data.training, params, {.threads = threads}));
+      return saved(
+          ProjectionIndex::build(any(data.keys), data.training, params, {.threads = threads}));
     };
     const auto one = bytes(1);
     EXPECT_GT(one.size(), 2000U * 32 * 5);
@@ -51,8 +53,8 @@ TEST(ProjectionBuild, ListsMayBeGiven) {
 TEST(ProjectionBuild, ReportsWhatItDid) {
   const test::OodData data = test::make_ood_data();
   BuildReport report;
-  const auto index =
-      ProjectionIndex::build(any(data.keys), data.training, {.graph = {.repair_rank = 50}}, {}, &report);
+  const auto index = ProjectionIndex::build(any(data.keys), data.training,
+                                            {.graph = {.repair_rank = 50}}, {}, &report);
   EXPECT_EQ(report.training_queries, data.training.train.rows());
   EXPECT_EQ(report.tuning_queries, data.training.tuning.rows());
   EXPECT_GT(report.graph.unwanted, 0U);
@@ -60,8 +62,10 @@ TEST(ProjectionBuild, ReportsWhatItDid) {
   EXPECT_EQ(report.graph.unreachable, 0U);
   EXPECT_GT(report.graph.links, 2000U);
   EXPECT_GT(report.graph.repair_links, 0U);
-  EXPECT_NEAR(report.total_s, report.lists_s + report.graph_s + report.router_s + report.tune_s, 1e-9);
-  for (const double s : {report.lists_s, report.graph_s, report.router_s, report.tune_s}) EXPECT_GT(s, 0);
+  EXPECT_NEAR(report.total_s, report.lists_s + report.graph_s + report.router_s + report.tune_s,
+              1e-9);
+  for (const double s : {report.lists_s, report.graph_s, report.router_s, report.tune_s})
+    EXPECT_GT(s, 0);
   EXPECT_EQ(index.unreachable(), 0U);
   EXPECT_EQ(index.size(), 2000U);
   EXPECT_EQ(index.dim(), 32U);
@@ -88,7 +92,9 @@ TEST(ProjectionBuild, TuningFindsDialsForEachTarget) {
   EXPECT_LT(points[0].scanned_fraction, points[2].scanned_fraction);
   // 2,000 keys are scanned faster than they are searched.
   EXPECT_TRUE(points[2].flat_is_better);
-  EXPECT_TRUE(ProjectionIndex::build(any(data.keys), data.training, {.target_recalls = {}}).dials().empty());
+  EXPECT_TRUE(ProjectionIndex::build(any(data.keys), data.training, {.target_recalls = {}})
+                  .dials()
+                  .empty());
 }
 
 TEST(ProjectionBuild, DialsAreChosenByTargetAndK) {
@@ -109,10 +115,12 @@ TEST(ProjectionBuild, StrangeDataWorks) {
     const auto index = ProjectionIndex::build(any(keys), training);
     EXPECT_EQ(index.unreachable(), 0U);
     const std::size_t k = std::min<std::size_t>(5, keys.rows());
-    const Hits hits = test::search(
-        index, queries.view().slice(0, 3), {.k = k, .dials = Dials{.lists = 0, .expand = 100000, .pool = 1000}});
+    const Hits hits =
+        test::search(index, queries.view().slice(0, 3),
+                     {.k = k, .dials = Dials{.lists = 0, .expand = 100000, .pool = 1000}});
     test::expect_valid(hits, any(keys), queries.view().slice(0, 3), k);
-    EXPECT_EQ(hits.ids, test::elements(exact_knn(any(keys), queries.view().slice(0, 3), {.k = k}).ids));
+    EXPECT_EQ(hits.ids,
+              test::elements(exact_knn(any(keys), queries.view().slice(0, 3), {.k = k}).ids));
   };
   builds(test::normal_matrix(300, 1, 1), test::normal_matrix(40, 1, 2));
   builds(test::normal_matrix(1, 8, 1), test::normal_matrix(40, 8, 2));   // one key
@@ -130,7 +138,8 @@ TEST(ProjectionBuild, EveryStageReportsAndCanBeCancelled) {
   const test::OodData data = test::make_ood_data({.n = 1000, .train_steps = 150});
   std::set<std::string> stages;
   const auto build = [&](const std::string& last) {
-    const Execution run{.threads = 2, .progress = [&](std::string_view stage, std::size_t, std::size_t) {
+    const Execution run{.threads = 2,
+                        .progress = [&](std::string_view stage, std::size_t, std::size_t) {
                           stages.insert(std::string(stage));
                           return stage != last;
                         }};
@@ -145,8 +154,8 @@ TEST(ProjectionBuild, EveryStageReportsAndCanBeCancelled) {
 
 TEST(ProjectionBuild, RefusesWrongInput) {
   const test::OodData data = test::make_ood_data({.n = 200, .train_steps = 30});
-  const auto refused = [&](const std::vector<std::string>& parts, auto change, ErrorCode code = kInvalid,
-                           const ProjectionParams& params = {}) {
+  const auto refused = [&](const std::vector<std::string>& parts, auto change,
+                           ErrorCode code = kInvalid, const ProjectionParams& params = {}) {
     TrainingQueries training = data.training;
     Matrix<float> keys = data.keys;
     change(keys, training);
@@ -155,14 +164,22 @@ TEST(ProjectionBuild, RefusesWrongInput) {
   constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
   refused({"keys is empty"}, [](auto& keys, auto&) { keys = {}; });
   refused({"training.train is empty"}, [](auto&, auto& t) { t.train = {}; });
-  refused({"training.train has dimension 31", "32"}, [](auto&, auto& t) { t.train = Matrix<float>(4, 31); });
-  refused({"training.tuning has dimension 33", "32"}, [](auto&, auto& t) { t.tuning = Matrix<float>(4, 33); });
-  refused({"training.tuning has 3 rows", "group = 2"}, [](auto&, auto& t) { t.tuning = Matrix<float>(3, 32); });
+  refused({"training.train has dimension 31", "32"},
+          [](auto&, auto& t) { t.train = Matrix<float>(4, 31); });
+  refused({"training.tuning has dimension 33", "32"},
+          [](auto&, auto& t) { t.tuning = Matrix<float>(4, 33); });
+  refused({"training.tuning has 3 rows", "group = 2"},
+          [](auto&, auto& t) { t.tuning = Matrix<float>(3, 32); });
   refused({"training.group is 0"}, [](auto&, auto& t) { t.group = 0; });
   refused({"training.group is 65"}, [](auto&, auto& t) { t.group = 65; });
-  refused({"keys row 7"}, [](auto& keys, auto&) { keys.row(7)[3] = kNaN; }, ErrorCode::not_finite);
-  refused({"training.train row 5"}, [](auto&, auto& t) { t.train.row(5)[3] = kNaN; }, ErrorCode::not_finite);
-  refused({"training.tuning row 2"}, [](auto&, auto& t) { t.tuning.row(2)[3] = kNaN; }, ErrorCode::not_finite);
+  refused(
+      {"keys row 7"}, [](auto& keys, auto&) { keys.row(7)[3] = kNaN; }, ErrorCode::not_finite);
+  refused(
+      {"training.train row 5"}, [](auto&, auto& t) { t.train.row(5)[3] = kNaN; },
+      ErrorCode::not_finite);
+  refused(
+      {"training.tuning row 2"}, [](auto&, auto& t) { t.tuning.row(2)[3] = kNaN; },
+      ErrorCode::not_finite);
   const auto nothing = [](auto&, auto&) {};
   refused({"list_length is 0"}, nothing, kInvalid, {.list_length = 0});
   refused({"tuning_k is 0"}, nothing, kInvalid, {.tuning_k = 0});
@@ -171,8 +188,9 @@ TEST(ProjectionBuild, RefusesWrongInput) {
   refused({"router.clusters is 0"}, nothing, kInvalid, {.router = {.clusters = 0}});
 
   const auto lists_refused = [&](const std::vector<std::string>& parts, const Matrix<Id>& lists) {
-    expect_error(kInvalid, parts,
-                 [&] { (void)ProjectionIndex::build_from_lists(any(data.keys), data.training, lists); });
+    expect_error(kInvalid, parts, [&] {
+      (void)ProjectionIndex::build_from_lists(any(data.keys), data.training, lists);
+    });
   };
   lists_refused({"lists has 59 rows", "60"}, Matrix<Id>(59, 5));
   Matrix<Id> wrong(60, 5);

@@ -91,7 +91,8 @@ TEST(ProjectionSearch, EqualScoresComeInOrderOfId) {
 TEST(ProjectionSearch, MoreKeysThanTunedForAreFoundAsWell) {
   const Built built;
   const auto truth = exact_knn(any(built.data.keys), built.data.test, {.k = 200}).ids;
-  const auto steps = test::walk(built.index, built.data.test, 2, {.k = 200, .target_recall = 0.95}, true);
+  const auto steps =
+      test::walk(built.index, built.data.test, 2, {.k = 200, .target_recall = 0.95}, true);
   EXPECT_GE(test::outcome(steps, truth, 2000).recall, 0.9);
 }
 
@@ -108,8 +109,10 @@ TEST(ProjectionSearch, AWarmStartHelps) {
   const Built built;
   const auto truth = exact_knn(any(built.data.keys), built.data.test, {.k = 50}).ids;
   const SearchParams weak = {.k = 50, .dials = Dials{.probes = 1, .lists = 1, .expand = 0}};
-  const auto cold = test::outcome(test::walk(built.index, built.data.test, 2, weak, false), truth, 2000);
-  const auto warm = test::outcome(test::walk(built.index, built.data.test, 2, weak, true), truth, 2000);
+  const auto cold =
+      test::outcome(test::walk(built.index, built.data.test, 2, weak, false), truth, 2000);
+  const auto warm =
+      test::outcome(test::walk(built.index, built.data.test, 2, weak, true), truth, 2000);
   EXPECT_GT(warm.recall, cold.recall + 0.02);
   EXPECT_LT(warm.scanned_fraction, 2 * cold.scanned_fraction);
 }
@@ -126,7 +129,8 @@ TEST(ProjectionSearch, ThePreviousHitsMayBeTheHits) {
     expect_same(same, second);
   }
   // Hits of another group, another k, and of no search at all serve as well.
-  built.index.search(built.data.test.view().slice(0, 7), {.k = 3, .previous = &second}, scratch, first);
+  built.index.search(built.data.test.view().slice(0, 7), {.k = 3, .previous = &second}, scratch,
+                     first);
   expect_valid(first, any(built.data.keys), built.data.test.view().slice(0, 7), 3);
   const Hits nothing;
   built.index.search(built.data.step(0), {.k = 30, .previous = &nothing}, scratch, first);
@@ -168,8 +172,8 @@ TEST(ProjectionSearch, NoMoreKeysAreScannedThanAllowed) {
   const Built built;
   const Hits free = test::search(built.index, built.data.step(0), {.k = 50, .dials = kAll});
   for (const std::size_t most : {1U, 7U, 63U, 64U, 65U, 256U, 300U, 1999U, 5000U}) {
-    const Hits hits =
-        test::search(built.index, built.data.step(0), {.k = 50, .dials = kAll, .max_scanned = most});
+    const Hits hits = test::search(built.index, built.data.step(0),
+                                   {.k = 50, .dials = kAll, .max_scanned = most});
     EXPECT_EQ(hits.stats.scanned, std::min<std::size_t>(most, 2000));
     expect_valid(hits, any(built.data.keys), built.data.step(0), 50);
     EXPECT_EQ(hits.count[0], std::min<std::size_t>(most, 50));
@@ -202,7 +206,8 @@ TEST(ProjectionSearch, StatisticsArePlausible) {
 }
 
 TEST(ProjectionSearch, ScratchMayBeReusedForAnyIndex) {
-  const Built one({.n = 1500, .d = 32, .train_steps = 150}), two({.n = 400, .d = 60, .train_steps = 150});
+  const Built one({.n = 1500, .d = 32, .train_steps = 150}),
+      two({.n = 400, .d = 60, .train_steps = 150});
   const Built three({.n = 700, .d = 64, .group = 5, .train_steps = 80});
   SearchScratch scratch;
   Hits hits;
@@ -221,7 +226,8 @@ TEST(ProjectionSearch, RefusesWrongInput) {
   const Built built({.n = 300, .train_steps = 60});
   const auto queries = built.data.step(0);
   const auto refused = [&](const std::vector<std::string>& parts, MatrixView<float> q,
-                           const SearchParams& params, ErrorCode code = ErrorCode::invalid_argument) {
+                           const SearchParams& params,
+                           ErrorCode code = ErrorCode::invalid_argument) {
     expect_error(code, parts, [&] { (void)test::search(built.index, q, params); });
   };
   refused({"k is 0"}, queries, {.k = 0});

@@ -20,9 +20,7 @@ def head() -> keyseek.Benchmark:
 
 @pytest.fixture(scope="session")
 def training(head: keyseek.Benchmark) -> keyseek.TrainingQueries:
-    return keyseek.TrainingQueries(
-        head.learn, head.tuning, group=head.group, tuning_steps=head.tuning_steps
-    )
+    return head.training
 
 
 @pytest.fixture(scope="session")

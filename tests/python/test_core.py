@@ -290,6 +290,29 @@ def test_capture_info_and_read_data():
     )
 
 
+def test_training_queries_of_a_problem(head, vectors):
+    training = head.training
+    np.testing.assert_array_equal(training.train, head.learn)
+    np.testing.assert_array_equal(training.tuning, head.tuning)
+    assert (training.group, training.tuning_steps) == (3, head.tuning_steps)
+    own = keyseek.TrainingQueries(vectors(6, 4), vectors(2, 4), group=2, tuning_steps=1)
+    np.testing.assert_array_equal(own.train, vectors(6, 4))
+    assert not own.train.flags.writeable
+
+
+def test_training_queries_are_held_out_where_there_are_none_to_tune_on(vectors, tmp_path):
+    h5py = pytest.importorskip("h5py")
+    learn = vectors(2 * 23, 4)
+    with h5py.File(tmp_path / "b.h5", "w") as file:
+        file.attrs["distance"], file.attrs["group"] = "ip", 2
+        file["train"], file["test"], file["learn"] = vectors(9, 4), vectors(2, 4), learn
+    training = keyseek.read_data(str(tmp_path / "b.h5")).training
+    held = np.arange(46) // 2 % 5 == 4
+    np.testing.assert_array_equal(training.train, learn[~held])
+    np.testing.assert_array_equal(training.tuning, learn[held])
+    assert (training.group, training.tuning_steps) == (2, 1)
+
+
 # --- long work ---------------------------------------------------------------------------
 
 

@@ -175,7 +175,6 @@ def plan_all(
 def run(options: argparse.Namespace) -> None:
     check(options)
     with ExitStack() as stack:
-        results = stack.enter_context(ResultFile(options.out))
         problem = read_problem(
             options.data,
             options.k,
@@ -185,6 +184,7 @@ def run(options: argparse.Namespace) -> None:
             threads=options.threads,
         )
         log(f"{problem.name}: {problem.data}")
+        results = stack.enter_context(ResultFile(options.out))
         trials = plan_all(options, problem, results, stack)
         if options.pin is not None:
             os.sched_setaffinity(0, {options.pin})

@@ -12,9 +12,6 @@ from numpy.typing import NDArray
 
 import keyseek
 
-HOLD_OUT_EVERY = 5
-HELD_OUT_STEPS = 400
-
 CAPTURE_DEFAULTS = {
     "share": 0.1,
     "shift": True,
@@ -54,26 +51,13 @@ class Problem:
 
     def training(self) -> keyseek.TrainingQueries:
         """Tuned as it will be searched: each query alone when it is measured so."""
-        learn, tuning = self.data.learn, self.data.tuning
-        steps = self.data.tuning_steps if self.warm else 1
-        if len(learn) == 0:
-            raise keyseek.InvalidArgument(
-                f'{self.name} has no training queries ("learn"), which a projection index needs'
-            )
-        if len(tuning) == 0:
-            learn, tuning = hold_out(learn, self.data.group)
-            steps = 1
-        return keyseek.TrainingQueries(learn, tuning, group=self.group, tuning_steps=steps)
-
-
-def hold_out(
-    learn: NDArray[np.float32], group: int
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Every fifth step, or fewer of many, for tuning: the rows to train on and the others."""
-    steps = np.arange(len(learn)) // group
-    every = max(HOLD_OUT_EVERY, len(learn) // group // HELD_OUT_STEPS)
-    held = steps % every == every - 1
-    return learn[~held], learn[held]
+        given = self.data.training
+        return keyseek.TrainingQueries(
+            given.train,
+            given.tuning,
+            group=self.group,
+            tuning_steps=given.tuning_steps if self.warm else 1,
+        )
 
 
 def read_problem(

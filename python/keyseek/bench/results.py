@@ -21,29 +21,34 @@ class ResultFile:
     def __init__(self, path: str) -> None:
         self.path = path
         try:
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC)
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise IoError(f"{path} is in use by another run", "io") from None
+            self._file = open(path, "a+b", buffering=0)
         except OSError as error:
             raise IoError(f"cannot open {path}: {error.strerror}", "io") from None
-        self.rows = self._read()
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.rows = self._read()
+        except BlockingIOError:
+            self._file.close()
+            raise IoError(f"{path} is in use by another run", "io") from None
+        except BaseException:
+            self._file.close()
+            raise
 
     def __enter__(self) -> ResultFile:
         return self
 
     def __exit__(self, *_: object) -> None:
-        os.close(self._descriptor)
+        self._file.close()
 
     def _read(self) -> list[Row]:
-        text = os.pread(self._descriptor, os.fstat(self._descriptor).st_size, 0)
+        self._file.seek(0)
+        text = self._file.read()
         whole = text.rfind(b"\n") + 1
         rows = parse_rows(text[:whole].decode(errors="replace"), self.path)
         torn = text[whole:]
         if torn and not torn.startswith(b"{"):
             raise not_results(self.path, len(rows) + 1)
-        if torn:
-            os.ftruncate(self._descriptor, whole)
+        self._file.truncate(whole)
         return rows
 
     def has(self, identity: Row) -> bool:
@@ -55,8 +60,11 @@ class ResultFile:
         )
 
     def append(self, row: Row) -> None:
-        os.write(self._descriptor, (json.dumps(row) + "\n").encode())
-        os.fsync(self._descriptor)
+        try:
+            self._file.write((json.dumps(row) + "\n").encode())
+            os.fsync(self._file)
+        except OSError as error:
+            raise IoError(f"cannot write {self.path}: {error.strerror}", "io") from None
         self.rows.append(row)
 
 

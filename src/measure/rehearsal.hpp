@@ -1,0 +1,58 @@
+/// A search on the side, before a timed step with cold caches.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+
+#include "base/random.hpp"
+#include "keyseek/index.hpp"
+
+namespace keyseek {
+
+/// A small index of random keys. In a real model the searches of other layers run between
+/// two steps of one layer: they push its index out of the caches, but the code and the
+/// searching thread's memory are theirs too and stay. Searching this index after an eviction
+/// brings those back.
+template <class Index>
+class Rehearsal {
+ public:
+  explicit Rehearsal(std::size_t dim) : index_(build(random_rows(kKeys, dim, 1))) {}
+
+  void run(MatrixView<float> queries, SearchParams params, SearchScratch& scratch) {
+    params.k = std::min(params.k, kKeys);
+    params.previous = nullptr;
+    index_.search(queries, params, scratch, hits_);
+    params.previous = &hits_;
+    index_.search(queries, params, scratch, hits_);
+  }
+
+ private:
+  static constexpr std::size_t kKeys = 1024, kTraining = 512;
+
+  static Matrix<float> random_rows(std::size_t rows, std::size_t dim, std::uint64_t seed) {
+    Random random(seed);
+    Matrix<float> out(rows, dim);
+    for (std::size_t i = 0; i < rows * dim; ++i) {
+      out.data()[i] = static_cast<float>(random.uniform() - 0.5);
+    }
+    return out;
+  }
+
+  static Index build(const Matrix<float>& keys) {
+    const Execution one_thread{.threads = 1};
+    if constexpr (std::is_same_v<Index, FlatIndex>) {
+      return FlatIndex::build(AnyMatrixView::of(keys.view()), one_thread);
+    } else {
+      TrainingQueries training;
+      training.train = random_rows(kTraining, keys.cols(), 2);
+      return ProjectionIndex::build(AnyMatrixView::of(keys.view()), training, {}, one_thread);
+    }
+  }
+
+  Index index_;
+  Hits hits_;
+};
+
+}  // namespace keyseek

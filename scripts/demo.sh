@@ -17,33 +17,7 @@ TEXT
 
 PEERS=faiss-flat,faiss-ivf,faiss-hnsw,hnswlib,usearch,scann
 SAMPLE=datasets/sample/smollm2-8k-pydoc.attn.h5
-CAPTURE=build/data/gemma-32k-pydoc.attn.h5
 OUT=build/demo
-
-# The text: Debian's documentation of Python. Slim container images leave out /usr/share/doc.
-need_text() {
-  local page=/usr/share/doc/python3-doc/html/library/index.html package
-  need_apt python3-doc
-  if [[ ! -f $page ]]; then
-    package=$(dpkg-query -W -f '${Depends}' python3-doc | grep -oE 'python3\.[0-9]+-doc')
-    as_root apt-get install -y -qq --reinstall \
-      -o 'Dpkg::Options::=--path-include=/usr/share/doc/python3*' python3-doc "$package" >/dev/null
-  fi
-}
-
-capture() {
-  if [[ -f $CAPTURE ]]; then
-    step "Using the capture in $CAPTURE"
-    return
-  fi
-  need_text
-  step 'Installing the model and what runs it'
-  install_capture_tools
-  step 'Capturing Gemma 3 270M while it reads 32,768 tokens of Python documentation'
-  mkdir -p "$(dirname "$CAPTURE")"
-  "$VENV/bin/python" datasets/capture.py --model gemma3-270m --text python3-doc --tokens 32768 \
-    --layers 5,11,17 --out "$CAPTURE"
-}
 
 # measure DATA: appends to the results. Searching is one thread, pinned to a CPU we may use.
 measure() {
@@ -76,8 +50,8 @@ install_package peers,report
 if $quick; then
   data=("$SAMPLE:L15/K0")
 else
-  capture
-  data=("$CAPTURE:L5/K0" "$CAPTURE:L11/K0" "$CAPTURE:L17/K0")
+  capture_gemma
+  data=("$GEMMA:L5/K0" "$GEMMA:L11/K0" "$GEMMA:L17/K0")
 fi
 
 mkdir -p "$OUT"

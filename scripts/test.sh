@@ -105,7 +105,7 @@ wheel_is_a_cmake_package() {
   build/wheel-consumer/consumer
 }
 
-need_apt "${BUILD_PACKAGES[@]}" "${TEST_PACKAGES[@]}" clang libclang-rt-dev clang-format-14 \
+need_apt "${BUILD_PACKAGES[@]}" "${TEST_PACKAGES[@]}" clang libclang-rt-dev llvm clang-format-14 \
   clang-tidy-14
 [[ $(uname -m) != x86_64 ]] || need_apt g++-aarch64-linux-gnu
 ensure_venv

@@ -94,7 +94,8 @@ TEST(SampleTrainingQueries, RunsAreConsecutiveAndAsFarAwayAsDecodingWillBe) {
   for (std::size_t i = 0; i < tuning.size(); ++i) {
     const std::size_t begin = tuning[i / 24 * 24];
     EXPECT_EQ(tuning[i], begin + i % 24);
-    // The 512 positions before the newest 400 in 4 parts of 128, each run in the middle of its part.
+    // The 512 positions before the newest 400 in 4 parts of 128, each run in the middle of its
+    // part.
     EXPECT_EQ(begin, kMany - 400 - 512 + i / 24 * 128 + 52);
   }
 }
@@ -233,7 +234,8 @@ TEST(SampleTrainingQueries, FewPositionsHoldOutFewerRuns) {
       ASSERT_EQ(out.tuning_steps, runs == 0 ? 0U : 24U);
       const auto wanted =
           static_cast<std::size_t>(std::ceil(share * static_cast<double>(positions) - 1e-6));
-      const std::size_t block = runs == 0 ? 0 : std::clamp<std::size_t>(512, runs * 24, positions / 4);
+      const std::size_t block =
+          runs == 0 ? 0 : std::clamp<std::size_t>(512, runs * 24, positions / 4);
       ASSERT_EQ(out.train.rows(), std::min(wanted, positions - block));
     }
   }

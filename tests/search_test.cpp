@@ -27,7 +27,8 @@ TEST(Ranked, OrdersByScoreThenBySmallerId) {
     for (const Id id : {0U, 1U, 77U, kNoId - 1}) {
       EXPECT_EQ(score_of(ranked(scores[i], id)), scores[i]);
       EXPECT_EQ(id_of(ranked(scores[i], id)), id);
-      if (i > 0) EXPECT_GT(ranked(scores[i - 1], kNoId - 1), ranked(scores[i], 0));
+      if (i == 0) continue;
+      EXPECT_GT(ranked(scores[i - 1], kNoId - 1), ranked(scores[i], 0));
     }
     EXPECT_GT(ranked(scores[i], 4), ranked(scores[i], 5));
   }

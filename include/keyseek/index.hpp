@@ -68,8 +68,8 @@ class FlatIndex {
 struct ProjectionParams {
   std::size_t list_length = 100;  ///< k of the training queries' exact lists
   KnnMethod list_method = KnnMethod::int8;
-  GraphParams graph;
-  RouterParams router;
+  GraphParams graph = {};
+  RouterParams router = {};
   /// Recalls to tune for, each in (0, 1); the dials found are stored with the index.
   std::vector<double> target_recalls = {0.9, 0.95, 0.98, 0.99, 0.995};
   std::size_t tuning_k = 100;

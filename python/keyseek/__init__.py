@@ -25,7 +25,6 @@ from ._core import (
     RouterParams,
     SearchStats,
     TrainingQueries,
-    __version__,
     active_isa,
     available_isas,
     capture_info,
@@ -37,6 +36,7 @@ from ._core import (
     rope_shift,
     sample_training_queries,
 )
+from ._core import version as __version__
 from .errors import Error, InvalidArgument, IoError
 
 __all__ = [

@@ -8,7 +8,7 @@
 NB_MODULE(_core, m) {
   using namespace keyseek::python;  // NOLINT(google-build-using-namespace): this module's own
   m.doc() = "The library keyseek on NumPy arrays.";
-  m.attr("__version__") = nb::str(keyseek::kVersion.data(), keyseek::kVersion.size());
+  m.attr("version") = nb::str(keyseek::kVersion.data(), keyseek::kVersion.size());
   translate_errors();
   bind_score(m);
   bind_knn(m);

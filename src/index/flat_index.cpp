@@ -14,7 +14,12 @@
 namespace keyseek {
 
 struct FlatIndex::State {
-  KeyStore store;  ///< in blocks
+  KeyStore store;       ///< in blocks
+  float largest_scale;  ///< of the keys' codes
+
+  explicit State(KeyStore keys)
+      : store(std::move(keys)),
+        largest_scale(*std::max_element(store.scales(), store.scales() + store.size())) {}
 };
 
 namespace {
@@ -38,9 +43,9 @@ float rounding_error(const KeyStore& store, const EncodedQueries& queries, std::
 }
 
 /// A score that at least k keys are known to exceed: the k-th best of the previous step's
-/// keys, less what rounding may take from it. -infinity without enough of them.
-float warm_threshold(const KeyStore& store, MatrixView<float> queries, std::size_t g, std::size_t k,
-                     SearchScratch::State& s) {
+/// keys, less what rounding may take from any key's. -infinity without enough of them.
+float warm_threshold(const KeyStore& store, float largest_scale, MatrixView<float> queries,
+                     std::size_t g, std::size_t k, SearchScratch::State& s) {
   if (s.previous.size() < k) return -std::numeric_limits<float>::infinity();
   std::vector<float>& scores = s.rerank.scores;
   scores.resize(s.previous.size());
@@ -51,9 +56,7 @@ float warm_threshold(const KeyStore& store, MatrixView<float> queries, std::size
   const auto kth = scores.begin() + static_cast<std::ptrdiff_t>(k - 1);
   std::nth_element(scores.begin(), kth, scores.end(), std::greater<>());
   constexpr float kDeviations = 4.0F;
-  float scale = 0.0F;
-  for (const Id key : s.previous) scale = std::max(scale, store.scales()[key]);
-  const float margin = kDeviations * rounding_error(store, s.encoded, g, scale);
+  const float margin = kDeviations * rounding_error(store, s.encoded, g, largest_scale);
   return *kth - s.encoded.offset[g] - margin;
 }
 
@@ -70,7 +73,7 @@ std::shared_ptr<const FlatIndex::State> FlatIndex::state() const {
 FlatIndex FlatIndex::build(AnyMatrixView keys, const Execution& run) {
   KeyStore store = KeyStore::encode(keys, {}, CodeLayout::blocks, run);
   pack(store);
-  return FlatIndex(std::make_shared<State>(State{std::move(store)}));
+  return FlatIndex(std::make_shared<State>(std::move(store)));
 }
 
 std::size_t FlatIndex::size() const { return state()->store.size(); }
@@ -93,7 +96,7 @@ void FlatIndex::search(MatrixView<float> queries, const SearchParams& params,
   store.encode_queries(queries, s.encoded);
   const std::size_t pool = std::min(store.size(), scan_pool(params.k));
   for (std::size_t g = 0; g < queries.rows; ++g) {
-    s.pools[g].reset(pool, warm_threshold(store, queries, g, params.k, s));
+    s.pools[g].reset(pool, warm_threshold(store, state->largest_scale, queries, g, params.k, s));
   }
   for (std::size_t first = 0; first < queries.rows; first += CodeTile::kMaxTile) {
     const std::size_t tile = std::min(CodeTile::kMaxTile, queries.rows - first);
@@ -114,7 +117,7 @@ void FlatIndex::search(MatrixView<float> queries, const SearchParams& params,
 void FlatIndex::append(AnyMatrixView keys) {
   KeyStore store = state()->store.appended(keys);
   pack(store);
-  state_.set(std::make_shared<State>(State{std::move(store)}));
+  state_.set(std::make_shared<State>(std::move(store)));
 }
 
 void FlatIndex::save(const std::filesystem::path& path) const {
@@ -139,10 +142,10 @@ KeyStore read_blocks(const ContainerReader& reader) {
 }  // namespace
 
 FlatIndex FlatIndex::load(const std::filesystem::path& path) {
-  return FlatIndex(std::make_shared<State>(State{read_blocks(ContainerReader::load(path))}));
+  return FlatIndex(std::make_shared<State>(read_blocks(ContainerReader::load(path))));
 }
 FlatIndex FlatIndex::map(const std::filesystem::path& path) {
-  return FlatIndex(std::make_shared<State>(State{read_blocks(ContainerReader::map(path))}));
+  return FlatIndex(std::make_shared<State>(read_blocks(ContainerReader::map(path))));
 }
 
 }  // namespace keyseek

@@ -178,6 +178,10 @@ void ProjectionIndex::append(AnyMatrixView keys, MatrixView<float> training, con
     link_new(links, fresh, old->store.size(), params.graph.max_degree);
     state->router = old->router.extended(training, lists.ids, n, run);
   }
+  // The lists that the dials were tuned on do not name the new keys, but links lead to them.
+  for (OperatingPoint& point : state->points) {
+    point.dials.expand = std::max(point.dials.expand, Dials().expand);
+  }
   const auto entry_points = old->graph.entry_points();
   attach(links, entry_points, state->store, run);
   state->graph = Graph::freeze(links, {entry_points.begin(), entry_points.end()});

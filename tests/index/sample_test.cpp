@@ -19,26 +19,30 @@ TEST(SampleHead, TheProjectionIndexReachesItsTargets) {
   struct Window {
     double target, least, most;
   };
-  // Shares of keys scanned per step of three queries, warm: as measured, and half as much more.
-  for (const auto& [target, least, most] :
-       {Window{0.9, 0.02, 0.15}, {0.95, 0.02, 0.2}, {0.98, 0.02, 0.3}}) {
-    const auto steps =
-        walk(index, sample.data.queries, sample.data.group, {.target_recall = target}, true);
+  // Keys scanned per warm step of three queries: .069, .091, .123 when this was written.
+  const Window windows[] = {{0.9, 0.04, 0.1}, {0.95, 0.05, 0.13}, {0.98, 0.07, 0.18}};
+  const std::size_t group = sample.data.group;
+  for (const auto& [target, least, most] : windows) {
+    const auto steps = walk(index, sample.data.queries, group, {.target_recall = target}, true);
     const auto seen = outcome(steps, sample.data.truth_ids, index.size());
     EXPECT_GE(seen.recall, target - 0.02);
-    EXPECT_GE(seen.scanned_fraction, least);
-    EXPECT_LE(seen.scanned_fraction, most);
-    for (const std::size_t s : {0U, 500U}) {
-      test::expect_valid(steps[s], sample.keys(),
-                         sample.data.queries.view().slice(s * sample.data.group, sample.data.group),
-                         100);
+    EXPECT_GE(seen.scanned_fraction, least) << "target " << target;
+    EXPECT_LE(seen.scanned_fraction, most) << "target " << target;
+    for (const std::size_t s : {0U, 1U, 500U, 1000U}) {
+      const auto queries = sample.data.queries.view().slice(s * group, group);
+      test::expect_valid(steps[s], sample.keys(), queries, 100);
     }
-    const auto single =
-        outcome(walk(index, sample.data.queries, 1, {.target_recall = target}, false),
-                sample.data.truth_ids, index.size());
-    std::printf("target %.2f: warm %.4f scanned %.4f, single cold %.4f scanned %.4f\n", target,
-                seen.recall, seen.scanned_fraction, single.recall, single.scanned_fraction);
   }
+}
+
+TEST(SampleHead, ASingleQueryWithoutAWarmStartScansLess) {
+  const test::Sample sample;
+  const auto index =
+      ProjectionIndex::build(sample.keys(), sample.training, {.target_recalls = {0.99}});
+  const auto steps = walk(index, sample.data.queries, 1, {}, false);
+  const auto seen = outcome(steps, sample.data.truth_ids, index.size());
+  EXPECT_GE(seen.recall, 0.95);
+  EXPECT_LE(seen.scanned_fraction, 0.13);
 }
 
 TEST(SampleHead, TheFlatIndexFindsNearlyAll) {

@@ -205,7 +205,7 @@ class FakeTrial:
         self.contender = type("Contender", (), {"index": index})
         self.recall, self.cold = recall, cold
         self.samples = [type("Sample", (), {"seconds": seconds})]
-        self.median = lambda name: us
+        self.step_time = lambda: us
 
 
 def test_points_that_decide_nothing_are_not_repeated():

@@ -91,7 +91,9 @@ def test_invalid_argument(name):
     with pytest.raises(keyseek.InvalidArgument, match=words) as caught:
         call()
     assert isinstance(caught.value, ValueError)
-    assert caught.value.code == ("not_finite" if "NaN" in name or "inf" in name else "invalid_argument")
+    assert caught.value.code == (
+        "not_finite" if "NaN" in name or "inf" in name else "invalid_argument"
+    )
 
 
 WRONG_TYPE = {
@@ -101,7 +103,10 @@ WRONG_TYPE = {
     "list of lists": (lambda: flat().search([[1.0] * 8], 1), "queries is a list"),
     "text": (lambda: keyseek.FlatIndex.build(np.array([["a"]])), "keys is a ndarray of <U1"),
     "big-endian": (lambda: flat().search(QUERIES.astype(">f4"), 1), "queries is a ndarray of >f4"),
-    "objects": (lambda: keyseek.FlatIndex.build(KEYS.astype(object)), "keys is a ndarray of object"),
+    "objects": (
+        lambda: keyseek.FlatIndex.build(KEYS.astype(object)),
+        "keys is a ndarray of object",
+    ),
     "lists of floats": (lambda: from_lists(LISTS.astype("f4")), "lists holds float32.*int64"),
     "integer shifts": (
         lambda: keyseek.rope_shift(QUERIES, np.zeros(4, "i8")),

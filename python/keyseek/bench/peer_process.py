@@ -69,6 +69,7 @@ class PeerProcess(Contender):
         self.variant = variant
         self._peer = load_peer(name)
         self._handover = handover
+        self._threads = threads
         self._spec = {"variant": variant, "threads": threads, "pin": pin}
         self._process: subprocess.Popen[str] | None = None
         self._log = tempfile.TemporaryFile("w+")
@@ -98,7 +99,7 @@ class PeerProcess(Contender):
             env={**os.environ, **ONE_THREAD},
         )
         answer = self._answer()
-        return Built(answer["build_s"], answer["index_bytes"], self._spec["threads"])
+        return Built(answer["build_s"], answer["index_bytes"], self._threads)
 
     def measure(self, params: Params, cold: bool) -> Sample:
         point = {name: value for name, value in params.items() if name not in self.variant}

@@ -41,6 +41,9 @@ class Trial:
         values = [getattr(sample, name) for sample in self.samples]
         return None if values[0] is None else statistics.median(values)
 
+    def step_time(self) -> float:
+        return statistics.median(sample.us_per_step_p50 for sample in self.samples)
+
     def row(self) -> dict[str, Any]:
         identity = dict(self.identity)
         head = {name: identity.pop(name) for name in ("dataset", "index", "params", "k", "group")}
@@ -104,12 +107,11 @@ def plan(contender: Contender, results: ResultFile, cold: bool, log: Log) -> lis
 
 def is_beaten(trial: Trial, others: list[Trial]) -> bool:
     """Whether another point of the same contender finds as much in clearly less time."""
-    time = trial.median("us_per_step_p50")
     return any(
         other.contender.index == trial.contender.index
         and other.cold == trial.cold
         and other.recall >= trial.recall
-        and other.median("us_per_step_p50") * CLEARLY_SLOWER < time
+        and other.step_time() * CLEARLY_SLOWER < trial.step_time()
         for other in others
     )
 

@@ -7,7 +7,7 @@ point that reaches the recall, and keys scanned are those of the same point.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from .datasets import Dataset, Row, fastest, step_time
@@ -17,6 +17,8 @@ LARGE_HEAD = 20_000  # keys
 RECALLS = (0.95, 0.99)
 NEVER = float("nan")
 
+Goals = dict[str, tuple[float, float]]  # must and aim, by the kind of data
+
 
 @dataclass
 class Line:
@@ -25,7 +27,7 @@ class Line:
     what: str
     at: str
     value: float | None
-    show: object  # value -> text
+    show: Callable[[float], str]
     goal: tuple[float, float] | None = None  # must, aim
     less_is_better: bool = False
 
@@ -71,11 +73,11 @@ def kind(dataset: Dataset) -> str:
     return "large head" if (dataset.keys or 0) >= LARGE_HEAD else "small head"
 
 
-def goal_of(dataset: Dataset, goals: dict[str, tuple[float, float]]) -> tuple[float, float] | None:
+def goal_of(dataset: Dataset, goals: Goals) -> tuple[float, float] | None:
     return goals.get(kind(dataset))
 
 
-def value_at(rows: list[Row], recall: float, value) -> float | None:
+def value_at(rows: list[Row], recall: float, value: Callable[[Row], float]) -> float | None:
     """value(fastest row that reaches the recall)."""
     if not rows:
         return None
@@ -84,7 +86,7 @@ def value_at(rows: list[Row], recall: float, value) -> float | None:
 
 
 def step_times(dataset: Dataset) -> Iterator[Line]:
-    goals = {
+    goals: dict[tuple[str, float], Goals] = {
         ("hot", 0.95): {"large head": (2.6, 5), "small head": (1, 1)},
         ("hot", 0.99): {"large head": (1.8, 4)},
         ("cold", 0.95): {"large head": (4, 7)},
@@ -106,7 +108,7 @@ def step_times(dataset: Dataset) -> Iterator[Line]:
 
 
 def against_peers(dataset: Dataset) -> Iterator[Line]:
-    goals = {
+    goals: dict[tuple[str, float], Goals] = {
         ("scann", 0.95): {"large head": (3.5, 6), "vectors": (2, 2)},
         ("scann", 0.99): {"large head": (4, 6), "vectors": (2, 2)},
         ("faiss-ivf", 0.95): {"vectors": (2, 2)},
@@ -126,13 +128,13 @@ def against_peers(dataset: Dataset) -> Iterator[Line]:
     flat, faiss = dataset.of("flat"), dataset.of("faiss-flat")
     if flat and faiss:
         times = min(r["us_per_query"] for r in faiss) / min(r["us_per_query"] for r in flat)
-        recall = recall_text(min(row["recall_at_k"] for row in flat))
+        found = recall_text(min(row["recall_at_k"] for row in flat))
         goal = goal_of(dataset, {"large head": (15, 25)})
-        yield Line("FlatIndex against faiss IndexFlatIP, per query", recall, times, ratio, goal)
+        yield Line("FlatIndex against faiss IndexFlatIP, per query", found, times, ratio, goal)
 
 
 def keys_scanned(dataset: Dataset) -> Iterator[Line]:
-    goals = {
+    goals: dict[tuple[str, float], Goals] = {
         ("step", 0.95): {"large head": (0.06, 0.03)},
         ("step", 0.99): {"large head": (0.12, 0.06)},
         ("single query", 0.95): {"large head": (0.04, 0.025)},
@@ -167,7 +169,7 @@ def costs(dataset: Dataset) -> Iterator[Line]:
     goal = goal_of(dataset, {"large head": (3, 1)})
     yield Line("build, CPU seconds", "", seconds, number, goal, True)
     extra = next((row["extra_bytes"] for row in rows if row.get("extra_bytes")), None)
-    if extra is not None and dataset.keys:
+    if extra is not None and dataset.keys and dataset.dim:
         goal = goal_of(dataset, {"large head": (dataset.dim + 260, dataset.dim + 128)})
         per_key = extra / dataset.keys
         yield Line("bytes per key beyond the keys", "", per_key, number, goal, True)

@@ -114,7 +114,8 @@ Split split_newest(std::size_t positions, const TrainingSampleParams& params) {
   const std::size_t block = runs == 0 ? 0 : std::clamp(params.horizon, runs * steps, positions / 4);
   // A share of .07 of 100 is 7, although the product is a little more in binary.
   const double wanted = std::ceil(params.share * static_cast<double>(positions) * (1 - 1e-12));
-  const std::size_t train = std::clamp<std::size_t>(static_cast<std::size_t>(wanted), 1, positions - block);
+  const std::size_t train =
+      std::clamp<std::size_t>(static_cast<std::size_t>(wanted), 1, positions - block);
 
   Split split;
   const std::size_t first = positions - train;

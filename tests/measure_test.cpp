@@ -89,6 +89,22 @@ TEST_F(Measure, OneTimedStep) {
   EXPECT_GT(measure_steps(flat_, data_.test, params_).us_mean, 0);
 }
 
+TEST_F(Measure, ReportsAndStops) {
+  std::size_t last = 0;
+  params_.repeats = 2;
+  params_.progress = [&](std::string_view, std::size_t done, std::size_t total) {
+    EXPECT_GT(done, last);
+    EXPECT_EQ(total, 60U);
+    last = done;
+    return true;
+  };
+  (void)measure_steps(flat_, data_.test, params_);
+  EXPECT_EQ(last, 60U);
+  params_.progress = [](std::string_view, std::size_t done, std::size_t) { return done < 7; };
+  expect_error(ErrorCode::cancelled, {"step 7 of 60"},
+               [&] { (void)measure_steps(flat_, data_.test, params_); });
+}
+
 TEST_F(Measure, Refuses) {
   const auto refuse = [&](const std::vector<std::string>& parts, MeasureParams params,
                           MatrixView<float> queries) {

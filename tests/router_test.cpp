@@ -272,6 +272,58 @@ TEST(Router, RefusesWrongInput) {
   expect_error(kInvalid, {"empty"}, [&] { (void)Router().extended(queries, lists, 30); });
 }
 
+template <class T>
+SharedArray<T> changed(const SharedArray<T>& array, std::size_t i, T value) {
+  AlignedVector<T> values(array.begin(), array.end());
+  values.at(i) = value;
+  return SharedArray<T>(std::move(values));
+}
+template <class T>
+SharedArray<T> shorter(const SharedArray<T>& array) {
+  return SharedArray<T>(AlignedVector<T>(array.begin(), array.end() - 1));
+}
+
+TEST(Router, PartsMustAgree) {
+  const Matrix<float> keys = test::normal_matrix(300, 4, 1),
+                      queries = test::normal_matrix(90, 4, 2);
+  const Router::Parts right = Router::build(queries, numbered(90, 210), any(keys)).parts();
+  EXPECT_EQ(sorted_lists(Router::from_parts(right, 300)).size(), 90U);
+  const auto refused = [&](const std::string& fault, auto change, std::size_t n = 300) {
+    Router::Parts parts = right;
+    change(parts);
+    expect_error(ErrorCode::corrupt, {"router", fault},
+                 [&] { (void)Router::from_parts(parts, n); });
+  };
+  const auto last = [](const auto& array) { return array.size() - 1; };
+  refused("projection", [](auto& p) { p.projection = {}; });
+  refused("projection", [&](auto& p) {
+    p.projection = test::stored_as(to_f32(p.projection.view()), Dtype::f16);
+  });
+  refused("no queries", [](auto& p) { p.scales = {}; });
+  refused("no queries", [](auto& p) { p.centroid_scales = {}; });
+  refused("centroids", [](auto& p) { p.centroids = shorter(p.centroids); });
+  refused("centroids", [](auto& p) { p.centroid_scales = shorter(p.centroid_scales); });
+  refused("codes", [](auto& p) { p.codes = shorter(p.codes); });
+  refused("codes", [](auto& p) { p.scales = shorter(p.scales); });
+  refused("span", [](auto& p) { p.cluster_offsets = shorter(p.cluster_offsets); });
+  refused("span", [](auto& p) { p.cluster_offsets = {}; });
+  refused("span", [&](auto& p) {
+    p.cluster_offsets = changed(p.cluster_offsets, last(p.cluster_offsets), 89U);
+  });
+  refused("fall", [](auto& p) { p.cluster_offsets = changed(p.cluster_offsets, 1, 91U); });
+  refused("span", [](auto& p) { p.list_offsets = shorter(p.list_offsets); });
+  refused("span", [](auto& p) { p.list_offsets = changed(p.list_offsets, 0, 1U); });
+  refused("fall", [](auto& p) { p.list_offsets = changed(p.list_offsets, 4, 4000000000U); });
+  refused("span", [](auto& p) { p.gaps = shorter(p.gaps); });
+  refused("scale", [](auto& p) { p.scales = changed(p.scales, 5, 0.0F); });
+  refused("scale", [](auto& p) { p.centroid_scales = changed(p.centroid_scales, 0, -1.0F); });
+  refused("scale", [](auto& p) { p.scales = changed(p.scales, 5, INFINITY); });
+  refused("out of range",
+          [](auto& p) { p.gaps = changed(p.gaps, 3, static_cast<std::uint16_t>(300)); });
+  refused(
+      "out of range", [](auto&) {}, 299);
+}
+
 TEST(Clustering, EveryRowIsInTheClusterOfItsNearestCentroid) {
   const test::OodData data = test::make_ood_data({.n = 300});
   const Matrix<float>& rows = data.training.train;

@@ -10,6 +10,7 @@
 
 #include <cstddef>
 
+#include "keyseek/execution.hpp"
 #include "keyseek/index.hpp"
 #include "keyseek/matrix.hpp"
 #include "keyseek/search.hpp"
@@ -23,6 +24,7 @@ struct MeasureParams {
   std::size_t repeats = 1;      ///< passes over the queries; a step's time is its fastest pass
   std::size_t timed_steps = 0;  ///< so many, evenly spread, are timed (and evicted); 0: all
   SearchParams search = {};     ///< `previous` is set by the measurement
+  Progress progress = {};       ///< called between steps, not timed; false: Error(cancelled)
 
   void validate(std::size_t queries) const;  ///< throws Error(invalid_argument)
 };

@@ -131,7 +131,7 @@ Matrix<Id> convert_ids(const nb::ndarray<nb::ro>& array, const std::string& name
 Borrowed<AnyMatrixView> borrow_vectors(const Array& array, const char* name) {
   // NumPy has no bfloat16 of its own and cannot hand on that of ml_dtypes, except as bits.
   if (dtype_attribute(array) == "bfloat16") {
-    auto owner = import_array(Array(array.attr("view")("uint16"), nb::detail::steal_t{}), name, 2);
+    auto owner = import_array(nb::borrow<Array>(array.attr("view")("uint16")), name, 2);
     return {owner, {owner.data(), Dtype::bf16, owner.shape(0), owner.shape(1), owner.shape(1)}};
   }
   auto owner = import_array(array, name, 2);

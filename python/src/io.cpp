@@ -25,30 +25,6 @@ auto float_property(nb::handle_t<Benchmark> self) {
   return numpy_view((nb::cast<const Benchmark&>(self).*member).view(), self);
 }
 
-/// What an index is trained and tuned on; where the problem brings nothing to tune on, every
-/// fifth step is held out, or fewer of many.
-TrainingQueries training_of(const Benchmark& b) {
-  constexpr std::size_t kHoldOutEvery = 5, kHeldOutSteps = 400;
-  if (b.learn.empty()) {
-    refuse("the benchmark has no training queries (\"learn\"), which a projection index needs");
-  }
-  TrainingQueries out{
-      .train = b.learn, .tuning = b.tuning, .group = b.group, .tuning_steps = b.tuning_steps};
-  if (!b.tuning.empty()) return out;
-  const std::size_t steps = b.learn.rows() / b.group, row = b.learn.cols();
-  const std::size_t every = std::max(kHoldOutEvery, steps / kHeldOutSteps);
-  const std::size_t held = steps / every * b.group;
-  out.train = Matrix<float>(b.learn.rows() - held, row);
-  out.tuning = Matrix<float>(held, row);
-  out.tuning_steps = 1;
-  float* to[] = {out.train.data(), out.tuning.data()};
-  for (std::size_t i = 0; i < b.learn.rows(); ++i) {
-    float*& place = to[i / b.group % every == every - 1 && i / b.group < steps ? 1 : 0];
-    place = std::copy_n(b.learn.row(i), row, place);
-  }
-  return out;
-}
-
 void bind_benchmark(nb::module_& m) {
   nb::class_<Benchmark>(m, "Benchmark", R"(A search problem: keys, queries and the truth.
 
@@ -74,7 +50,8 @@ Arrays are read-only and look at the problem's own memory; ids are new arrays on
           nb::rv_policy::automatic,
           "[m, k] int64 lists of the training queries; no rows when there are none.")
       .def_prop_ro(
-          "training", &training_of, nb::rv_policy::move,
+          "training", [](const Benchmark& b) { return io::training_set(b).queries; },
+          nb::rv_policy::move,
           "TrainingQueries, a copy: learn and tuning. Where there is no tuning, every fifth\n"
           "step of learn is held out, 400 of them at most.")
       .def_ro("group", &Benchmark::group, "Consecutive queries that form a step.")
@@ -83,6 +60,18 @@ Arrays are read-only and look at the problem's own memory; ids are new arrays on
         return fmt::format("Benchmark(keys: {} x {}, queries: {}, learn: {}, group={})",
                            b.keys.rows(), b.keys.cols(), b.queries.rows(), b.learn.rows(), b.group);
       });
+}
+
+void bind_read_data(nb::module_& m) {
+  const io::DecodeViewParams defaults;
+  nb::dict facts;  // for keyseek.bench, whose rows say how a capture was read
+  facts["share"] = defaults.share;
+  facts["shift"] = defaults.shift;
+  facts["sink"] = defaults.sink;
+  facts["window"] = defaults.window;
+  facts["horizon"] = defaults.horizon;
+  facts["seed"] = defaults.seed;
+  m.attr("decode_view_defaults") = facts;
   m.def(
       "read_data",
       [](const std::string& name, std::int64_t k, std::int64_t sink, std::int64_t window,
@@ -98,10 +87,10 @@ Arrays are read-only and look at the problem's own memory; ids are new arrays on
         return run_long(threads, progress,
                         [&](const Execution& run) { return io::read_data(name, view, run); });
       },
-      nb::arg("name"), nb::kw_only(), nb::arg("k") = 100, nb::arg("sink") = 128,
-      nb::arg("window") = 512, nb::arg("horizon") = 1024, nb::arg("share") = 0.1,
-      nb::arg("shift") = true, nb::arg("seed") = 1, nb::arg("threads") = 0,
-      nb::arg("progress") = nb::none(),
+      nb::arg("name"), nb::kw_only(), nb::arg("k") = defaults.k, nb::arg("sink") = defaults.sink,
+      nb::arg("window") = defaults.window, nb::arg("horizon") = defaults.horizon,
+      nb::arg("share") = defaults.share, nb::arg("shift") = defaults.shift,
+      nb::arg("seed") = defaults.seed, nb::arg("threads") = 0, nb::arg("progress") = nb::none(),
       R"(Reads a search problem from a file.
 
 name: a benchmark in HDF5 (VIBE or ann-benchmarks), or one head of a capture as
@@ -136,6 +125,7 @@ void bind_capture(nb::module_& m) {
 
 void bind_io(nb::module_& m) {
   bind_benchmark(m);
+  bind_read_data(m);
   bind_capture(m);
 }
 

@@ -8,6 +8,7 @@
 #include "arrays.hpp"
 #include "bindings.hpp"
 #include "errors.hpp"
+#include "work.hpp"
 
 namespace keyseek::python {
 namespace {
@@ -21,16 +22,28 @@ Measurement measure(const std::variant<const FlatIndex*, const ReportedIndex*>& 
                     std::optional<std::int64_t> max_scanned, bool warm_start, bool cold_cache,
                     std::int64_t repeats, std::int64_t timed_steps) {
   const auto rows = borrow_floats(queries, "queries");
+  const ProgressCallback silent;
+  Watch watch(silent);
   const MeasureParams params{
       .group = count_of(group, "group"),
       .warm_start = warm_start,
       .cold_cache = cold_cache,
       .repeats = count_of(repeats, "repeats"),
       .timed_steps = count_of(timed_steps, "timed_steps"),
-      .search = search_params(k, target_recall, dials, beta, max_scanned, nullptr)};
+      .search = search_params(k, target_recall, dials, beta, max_scanned, nullptr),
+      .progress = [&](std::string_view stage, std::size_t done, std::size_t total) {
+        watch.look_for_signals();
+        return watch.report(stage, done, total);
+      }};
   const nb::gil_scoped_release released;
-  return std::visit(
-      [&](const auto* given) { return measure_steps(searched(given), rows.view, params); }, index);
+  try {
+    return std::visit(
+        [&](const auto* given) { return measure_steps(searched(given), rows.view, params); },
+        index);
+  } catch (const Error&) {
+    watch.rethrow();  // Ctrl-C
+    throw;
+  }
 }
 
 }  // namespace

@@ -66,6 +66,8 @@ Made by `sample_training_queries`, or from arrays, which are copied.)")
 }  // namespace
 
 void bind_rope(nb::module_& m) {
+  const RopeParams rope;
+  const TrainingSampleParams sample;
   bind_training_queries(m);
   m.def(
       "rope_shift",
@@ -80,8 +82,8 @@ void bind_rope(nb::module_& m) {
         }
         return numpy_of(std::move(out));
       },
-      nb::arg("queries"), nb::arg("shifts"), nb::kw_only(), nb::arg("theta") = 10000.0,
-      nb::arg("rotary_dim") = 0, nb::arg("layout") = "half-split",
+      nb::arg("queries"), nb::arg("shifts"), nb::kw_only(), nb::arg("theta") = rope.theta,
+      nb::arg("rotary_dim") = rope.rotary_dim, nb::arg("layout") = "half-split",
       nb::arg("frequencies") = nb::none(),
       R"(Queries as they would be at other positions of a rotary embedding.
 
@@ -98,7 +100,7 @@ Returns a new array [m, d].)");
          const std::string& layout, const std::optional<Array>& frequencies) {
         const auto rows = borrow_floats(queries, "queries");
         const auto at = copy_positions(positions, "positions");
-        const RopeParams rope = rope_params(theta, rotary_dim, layout, frequencies);
+        const RopeParams given = rope_params(theta, rotary_dim, layout, frequencies);
         const TrainingSampleParams params{.now = count_of(now, "now"),
                                           .horizon = count_of(horizon, "horizon"),
                                           .share = share,
@@ -107,13 +109,14 @@ Returns a new array [m, d].)");
                                           .tuning_runs = count_of(tuning_runs, "tuning_runs"),
                                           .tuning_steps = count_of(tuning_steps, "tuning_steps")};
         const nb::gil_scoped_release released;
-        return sample_training_queries(rows.view, at, count_of(group, "group"), rope, params);
+        return sample_training_queries(rows.view, at, count_of(group, "group"), given, params);
       },
       nb::arg("queries"), nb::arg("positions"), nb::arg("group") = 1, nb::kw_only(), nb::arg("now"),
-      nb::arg("horizon") = 1024, nb::arg("share") = 0.1, nb::arg("seed") = 1,
-      nb::arg("shift") = true, nb::arg("tuning_runs") = 4, nb::arg("tuning_steps") = 24,
-      nb::arg("theta") = 10000.0, nb::arg("rotary_dim") = 0, nb::arg("layout") = "half-split",
-      nb::arg("frequencies") = nb::none(),
+      nb::arg("horizon") = sample.horizon, nb::arg("share") = sample.share,
+      nb::arg("seed") = sample.seed, nb::arg("shift") = sample.shift,
+      nb::arg("tuning_runs") = sample.tuning_runs, nb::arg("tuning_steps") = sample.tuning_steps,
+      nb::arg("theta") = rope.theta, nb::arg("rotary_dim") = rope.rotary_dim,
+      nb::arg("layout") = "half-split", nb::arg("frequencies") = nb::none(),
       R"(Turns prefill queries into training queries for decoding.
 
 queries: [positions * group, d] float32, the group's heads of one position in consecutive rows.

@@ -31,8 +31,8 @@ class Watch {
 
   /// For the worker. False once the work has to stop.
   [[nodiscard]] bool report(std::string_view stage, std::size_t done, std::size_t total);
-  /// For the waiting thread, without the GIL: Python's signal handlers run here, since
-  /// only the main thread may run them.
+  /// For the thread that Python called, without the GIL: Python's signal handlers run here,
+  /// if it is the main thread, which alone may run them.
   void look_for_signals();
   /// Throws what a callback or a signal handler raised.
   void rethrow() const;

@@ -76,7 +76,7 @@ void run_build(const Options& options) {
     index = FlatIndex::build(data.keys.view(), run);
   } else {
     const std::string name = options.keys.empty() ? options.data.data : options.keys;
-    const Training training = take_training(data, options.use_lists, name);
+    const io::TrainingSet training = training_of(data, options.use_lists, name);
     BuildReport built;
     index = build_projection(data.keys.view(), training, options.params, run, &built);
     report = to_json(built);

@@ -4,8 +4,6 @@
 
 #include <csignal>
 
-#include "base/fail.hpp"
-
 namespace keyseek::cli {
 namespace {
 
@@ -25,9 +23,5 @@ void catch_interrupts() {
 }
 
 bool interrupted() noexcept { return interrupt_wanted != 0; }
-
-void stop_if_interrupted(std::string_view stage) {
-  if (interrupted()) fail(ErrorCode::cancelled, "cancelled during {}", stage);
-}
 
 }  // namespace keyseek::cli

@@ -9,16 +9,10 @@
 
 namespace keyseek::cli {
 
-/// Training queries and, where the data brings them, their exact lists.
-struct Training {
-  TrainingQueries queries;
-  Matrix<Id> lists;  ///< [queries.train.rows(), k]; empty: to be computed
-};
-
-/// Takes learn, learn_ids (with `use_lists`) and tuning out of `data`. Where `data` has training
-/// queries but no tuning queries, some are held out: every fifth step, 400 at most, each a
-/// sequence of its own. Throws Error without training queries, naming `name`.
-[[nodiscard]] Training take_training(io::Benchmark& data, bool use_lists, const std::string& name);
+/// The data's training set, with its lists only when they are asked for. Throws Error without
+/// training queries, or without lists that are asked for, naming `name`.
+[[nodiscard]] io::TrainingSet training_of(const io::Benchmark& data, bool use_lists,
+                                          const std::string& name);
 
 /// The k best keys of every test query: from the data where it has them, else computed.
 [[nodiscard]] Matrix<Id> truth_of(const io::Benchmark& data, std::size_t k, const Execution& run);
@@ -33,7 +27,7 @@ struct Training {
 void replace_training(io::Benchmark& data, const std::string& path);
 
 /// Builds from the given lists, or finds them first.
-[[nodiscard]] ProjectionIndex build_projection(AnyMatrixView keys, const Training& training,
+[[nodiscard]] ProjectionIndex build_projection(AnyMatrixView keys, const io::TrainingSet& training,
                                                const ProjectionParams& params, const Execution& run,
                                                BuildReport* report);
 

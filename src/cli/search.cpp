@@ -60,8 +60,9 @@ Questions read_questions(const Options& options, std::size_t k, const Execution&
   return questions;
 }
 
-MeasureParams measure_params(const Options& options, std::size_t group) {
+MeasureParams measure_params(const Options& options, std::size_t group, const Execution& run) {
   MeasureParams params = options.measure;
+  params.progress = run.progress;
   params.group = group;
   params.warm_start = !options.no_warm;
   params.search.beta = options.beta;
@@ -73,11 +74,13 @@ MeasureParams measure_params(const Options& options, std::size_t group) {
 
 void run_search(const Options& options) {
   check(options);
+  const Execution run = execution(options.console, 0);
   const AnyIndex index = open_index(options.index, options.map);
   const std::size_t k = options.measure.search.k;
   require(k >= 1 && k <= size_of(index), "k is {}, must be in [1, {}] (keys)", k, size_of(index));
-  const Questions questions = read_questions(options, k, execution(options.console, 0));
-  const Measurement m = measure(index, questions.queries, measure_params(options, questions.group));
+  const Questions questions = read_questions(options, k, run);
+  const Measurement m =
+      measure(index, questions.queries, measure_params(options, questions.group, run));
   if (!options.out.empty()) io::write_ids(options.out, m.ids);
   Json report = {{"index", kind_of(index)},
                  {"queries", questions.queries.rows()},
@@ -114,7 +117,7 @@ void add_search_options(CLI::App& app, Options& options) {
   dial("--probes", options.dials.probes, "Router clusters looked into, per query");
   dial("--lists", options.dials.lists, "Nearest training queries whose keys are scanned");
   dial("--expand", options.dials.expand, "Ranks of a query's pool whose links are followed");
-  dial("--pool", options.dials.pool, "Keys per query that are reranked; 0: by k and dim");
+  dial("--pool", options.dials.pool, "Keys per query that are reranked; 0: by k, dim and --expand");
   app.add_flag("--no-warm", options.no_warm, "Do not start from the hits of the step before");
   add_count(app, "--repeats", options.measure.repeats,
             "Passes over the queries; a step's time is its fastest");

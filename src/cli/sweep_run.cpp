@@ -42,6 +42,7 @@ double median(std::vector<double> values) {
   return *middle;
 }
 
+/// Not before the builds: threads that are started later inherit it.
 void pin_this_thread(int cpu) {
   cpu_set_t set;
   CPU_ZERO(&set);
@@ -49,6 +50,12 @@ void pin_this_thread(int cpu) {
   if (::sched_setaffinity(0, sizeof(set), &set) != 0) {
     fail(ErrorCode::invalid_argument, "--pin is {}: {}", cpu, std::strerror(errno));
   }
+}
+
+bool may_use(int cpu) {
+  cpu_set_t mine;
+  return cpu < CPU_SETSIZE && ::sched_getaffinity(0, sizeof(mine), &mine) == 0 &&
+         CPU_ISSET(static_cast<std::size_t>(cpu), &mine);
 }
 
 class Sweep {
@@ -161,6 +168,8 @@ class Sweep {
     params.timed_steps = cold ? options_.cold_steps : 0;
     params.search.k = options_.k;
     params.search.dials = point.dials;
+    // The bar counts points; between steps only Ctrl-C is looked for.
+    params.progress = [](auto...) { return !interrupted(); };
     return params;
   }
 
@@ -180,7 +189,7 @@ class Sweep {
 
   BuiltIndex build_projection() {
     if (!options_.train.empty()) replace_training(data_, options_.train);
-    Training training = take_training(data_, options_.use_lists, options_.data.data);
+    io::TrainingSet training = training_of(data_, options_.use_lists, options_.data.data);
     // Tuned as it will be searched.
     training.queries.group = group_;
     if (!warm_) training.queries.tuning_steps = 1;
@@ -204,7 +213,6 @@ class Sweep {
         if (round == 0) trial.first = std::move(m);
         if (round + 1 == options_.repeats) finish(trial);
         (void)run_.progress("measuring", ++done, total);
-        stop_if_interrupted("measuring");
       }
     }
   }
@@ -281,8 +289,8 @@ void SweepOptions::validate() const {
     require(std::count(indexes.begin(), indexes.end(), index) == 1, "--index names '{}' twice",
             index);
   }
-  require(!pin || *pin < CPU_SETSIZE, "--pin is {}, must be below {}", pin.value_or(0),
-          CPU_SETSIZE);
+  require(!pin || may_use(*pin), "--pin is {}, a CPU that this process may not use",
+          pin.value_or(0));
   params.validate();
   require_output(out);
 }

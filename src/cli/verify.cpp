@@ -26,7 +26,8 @@ double check_recall(const AnyIndex& index, const Options& options) {
           "{} has {} keys of dimension {}, but {} has {} of {}", options.data.data,
           data.keys.rows(), data.keys.cols(), options.index, size_of(index), dim_of(index));
   const Measurement m =
-      measure(index, data.queries, {.group = data.group, .search = options.search});
+      measure(index, data.queries,
+              {.group = data.group, .search = options.search, .progress = run.progress});
   return recall(truth_of(data, k, run), m.ids);
 }
 

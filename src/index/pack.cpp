@@ -49,7 +49,7 @@ class Packer {
     const auto measure = [&](const auto& array) { total += whole_lines(array.bytes()); };
     (each_array(parts, measure), ...);
     memory_ = std::make_shared<AlignedVector<std::byte>>(total);
-    const auto move = [this](auto& array) { take(array); };
+    const auto move = [this](auto& array) { this->take(array); };
     (each_array(parts, move), ...);
   }
 

@@ -49,6 +49,7 @@ class StepMeasurement {
       for (std::size_t step = 0; step < steps_; ++step) {
         search_step(step);
         if (pass == 0) record(step);
+        report(pass * steps_ + step + 1);
       }
     }
     summarize();
@@ -76,6 +77,15 @@ class StepMeasurement {
     result_.scanned_fraction += static_cast<double>(hits_.stats.scanned);
     result_.bytes_read += static_cast<double>(hits_.stats.bytes_read);
     result_.expanded += static_cast<double>(hits_.stats.expanded);
+  }
+
+  void report(std::size_t done) const {
+    const std::size_t total = params_.repeats * steps_;
+    const std::size_t every = std::max<std::size_t>(1, total / 200);
+    if (!params_.progress || (done % every != 0 && done != total)) return;
+    if (!params_.progress("searching", done, total)) {
+      fail(ErrorCode::cancelled, "cancelled during searching at step {} of {}", done, total);
+    }
   }
 
   void summarize() {

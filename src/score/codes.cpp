@@ -17,7 +17,10 @@ float scale_of(const float* row, std::size_t d) {
 /// x * inverse, rounded to the nearest integer (even when halfway) within [-127, 127].
 /// Adding 1.5 * 2^23 leaves the integer in the low bits, which vectorises everywhere.
 std::int32_t nearest_code(float x, float inverse) {
-  const float clamped = std::clamp(x * inverse, -127.0F, 127.0F);
+  const float wanted = x * inverse;
+  // Written so that NaN, which products of huge numbers can become, is -127.
+  const float above = wanted > -127.0F ? wanted : -127.0F;
+  const float clamped = above < 127.0F ? above : 127.0F;
   return std::bit_cast<std::int32_t>(clamped + 0x1.8p23F) - std::bit_cast<std::int32_t>(0x1.8p23F);
 }
 

@@ -89,7 +89,7 @@ TEST_F(IndexFiles, BuildRefuses) {
   expect_failure("build --data b.hdf5 --keys k.fbin" + out, 2, {"--data or --keys", "both"});
   expect_failure("build --data b.hdf5 --group 2" + out, 2, {"--group is 2"});
   expect_failure("build --keys k.fbin --train l.fbin --group 65" + out, 2, {"--group is 65"});
-  expect_failure("build --keys k.fbin --train l.fbin --group 7" + out, 2, {"300", "group 7"});
+  expect_failure("build --keys k.fbin --train l.fbin --group 7" + out, 2, {"300", "group = 7"});
   expect_failure("build --keys k.fbin" + out, 2, {"k.fbin", "training queries", "--train"});
   expect_failure("build --keys k.fbin --train l.fbin --no-shift" + out, 2, {"--no-shift"});
   expect_failure("build --keys k.fbin --train l.fbin --use-lists" + out, 2, {"learn_neighbors"});

@@ -204,6 +204,32 @@ TEST(ProjectionSearch, StatisticsArePlausible) {
   EXPECT_EQ(lists_only.stats.expanded, 0U);
 }
 
+TEST(ProjectionSearch, EveryKeyIsScannedOnce) {
+  // Asked for all keys, a search returns what it scanned.
+  const Built built;
+  Hits previous = test::search(built.index, built.data.test.view().slice(0, 8), {.k = 60});
+  const std::vector<Id> first_row(previous.ids.begin(), previous.ids.begin() + 60);
+  for (std::size_t g = 1; g < 4; ++g) {
+    std::copy(first_row.begin(), first_row.end(),
+              previous.ids.begin() + static_cast<std::ptrdiff_t>(60 * g));
+  }
+  for (const Dials& dials : {Dials{4, 8, 0, 0}, Dials{4, 8, 16, 0}, Dials{100, 2000, 0, 0}}) {
+    for (const Hits* warm :
+         {static_cast<const Hits*>(nullptr), static_cast<const Hits*>(&previous)}) {
+      const auto queries = built.data.step(9);
+      const Hits hits =
+          test::search(built.index, queries, {.k = 2000, .dials = dials, .previous = warm});
+      expect_valid(hits, any(built.data.keys), queries, 2000);
+      EXPECT_EQ(hits.count[0], hits.stats.scanned);
+      EXPECT_EQ(hits.count[1], hits.stats.scanned);
+      const auto ids = hits.row_ids(0);
+      for (const Id id : warm != nullptr ? first_row : std::vector<Id>()) {
+        EXPECT_NE(std::find(ids.begin(), ids.end(), id), ids.end());
+      }
+    }
+  }
+}
+
 TEST(ProjectionSearch, ScratchMayBeReusedForAnyIndex) {
   const Built one({.n = 1500, .d = 32, .train_steps = 150}),
       two({.n = 400, .d = 60, .train_steps = 150});

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from conftest import SAMPLE
 from keyseek import peers
+from keyseek._core import decode_view_defaults
 from keyseek.bench import __main__ as bench
 from keyseek.bench.ours import as_params, grid
 from keyseek.bench.peer_process import Handover, PeerFailed, PeerProcess
-from keyseek.bench.problem import CAPTURE_DEFAULTS, read_problem
+from keyseek.bench.problem import read_problem
 from keyseek.bench.rounds import is_beaten, needs_repeating
 
 FIELDS = {
@@ -95,8 +96,8 @@ def test_a_capture_keeps_how_it_became_a_problem(tmp_path):
     assert bench.main(arguments) == 0
     row = json.loads(out.read_text())
     assert row["dataset"] == f"{SAMPLE.name}:L15/K0"
-    assert {name: row[name] for name in CAPTURE_DEFAULTS} == {
-        **CAPTURE_DEFAULTS,
+    assert {name: row[name] for name in decode_view_defaults} == {
+        **decode_view_defaults,
         "share": 0.05,
         "shift": False,
     }
@@ -126,6 +127,16 @@ def test_peer(name, data, tmp_path):
         assert max(row["scanned_fraction"] for row in rows) == 1
 
 
+def test_brief_takes_one_variant_and_half_the_settings(data, tmp_path):
+    pytest.importorskip("faiss")
+    rows = run(data, tmp_path / "R.jsonl", "--peers", "faiss-ivf", "--ours", "none", "--brief")
+    peer = peers.load_peer("faiss-ivf")
+    first = peer.variants(KEYS)[0]
+    assert {row["params"]["nlist"] for row in rows} == {first["nlist"]}
+    assert len(rows) == (len(peer.points(KEYS, 10, first)) + 1) // 2
+    assert max(row["recall_at_k"] for row in rows) == 1
+
+
 def test_a_peer_that_is_not_installed_is_named(data, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(bench, "is_installed", lambda name: False)
     run(data, tmp_path / "R.jsonl", "--peers", "scann", "--ours", "flat")
@@ -137,8 +148,8 @@ def test_a_peer_that_fails_says_why(data):
     pytest.importorskip("hnswlib")
     view = {"single": False, "warm": True, "view": {}, "threads": 1}
     problem = read_problem(data, 10, **view)
-    handover = Handover(problem)
-    ours = PeerProcess(problem, handover, "hnswlib", {"M": 4, "efConstruction": 20}, 1, None)
+    handover = Handover(problem, 1, None)
+    ours = PeerProcess(handover, "hnswlib", {"M": 4, "efConstruction": 20}, [])
     try:
         ours.build()
         with pytest.raises(PeerFailed, match="hnswlib: .*'ef'"):
@@ -146,7 +157,7 @@ def test_a_peer_that_fails_says_why(data):
         ours._process.kill()
         with pytest.raises(PeerFailed, match="hnswlib ended"):
             ours.measure({"ef": 20}, cold=False)
-        broken = PeerProcess(problem, handover, "hnswlib", {"M": 4}, 1, None)
+        broken = PeerProcess(handover, "hnswlib", {"M": 4}, [])
         with pytest.raises(PeerFailed, match="KeyError: 'efConstruction'"):
             broken.build()
         broken.close()

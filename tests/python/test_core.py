@@ -353,6 +353,12 @@ def test_ctrl_c_ends_long_work(vectors):
     assert finished[-1] < len(keys)
 
 
+def test_ctrl_c_ends_a_measurement(head, flat):
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        keyseek.measure_steps(flat, head.queries, group=3, repeats=10_000)
+
+
 def test_the_gil_is_free_while_it_works(vectors):
     keys, ticks, done = vectors(20_000, 128), [0], threading.Event()
 

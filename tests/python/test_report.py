@@ -58,7 +58,8 @@ ROWS = [
     ours(0.95, 10, 0.024, group=1, warm=False),
     row("scann", 0.97, 280),
     row("faiss-ivf", 0.99, 800, 0.3),
-    row("faiss-flat", 1.0, 4000, 1.0),
+    row("faiss-flat", 1.0, 4000, 1.0, params={"queries_per_call": 1}),
+    row("faiss-flat", 1.0, 800, 1.0, params={"queries_per_call": "all"}),
     row("hnswlib", 0.3, 1000),
 ]
 
@@ -72,12 +73,13 @@ WANTED = {
     ("queries per second against ScaNN", ".95"): ("7x", ">= 3.5x", ">= 6x", "aim"),
     ("queries per second against ScaNN", ".99"): ("never", ">= 4x", ">= 6x", "MISSED"),
     ("queries per second against faiss IVF", ".99"): ("6.4x", "", "", ""),
-    ("FlatIndex against faiss IndexFlatIP, per query", ".9999"): (
+    ("FlatIndex against IndexFlatIP, one query per call", ".9999"): (
         "20x",
         ">= 15x",
         ">= 25x",
         "must",
     ),
+    ("FlatIndex against IndexFlatIP, all queries in one call", ".9999"): ("4x", "", "", ""),
     ("keys scanned per step", ".95"): ("4 %", "<= 6 %", "<= 3 %", "must"),
     ("keys scanned per step", ".99"): ("11 %", "<= 12 %", "<= 6 %", "must"),
     ("keys scanned per single query", ".95"): ("2.4 %", "<= 4 %", "<= 2.5 %", "aim"),

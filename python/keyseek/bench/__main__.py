@@ -19,7 +19,7 @@ from contextlib import ExitStack
 import keyseek
 from keyseek.peers import PEERS, is_installed, load_peer
 
-from .contender import Contender
+from .contender import Contender, Params
 from .ours import Flat, Projection
 from .peer_process import Handover, PeerFailed, PeerProcess
 from .problem import Problem, read_problem
@@ -98,6 +98,11 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--pin", type=int, metavar="CPU", help="CPU to search on")
     p.add_argument(
+        "--brief",
+        action="store_true",
+        help="one variant of each peer and every second setting: for a quick look",
+    )
+    p.add_argument(
         "--patience",
         type=float,
         default=20.0,
@@ -152,11 +157,20 @@ def contenders(
             log(f"warning: {name} is left out: it is not installed (pip install 'keyseek[peers]')")
     if not peers:
         return
-    handover = Handover(problem)
+    handover = Handover(problem, options.peer_threads, options.pin)
     stack.callback(handover.close)
+    keys = len(problem.data.keys)
     for name in peers:
-        for variant in load_peer(name).variants(len(problem.data.keys)):
-            yield PeerProcess(problem, handover, name, variant, options.peer_threads, options.pin)
+        peer = load_peer(name)
+        variants = peer.variants(keys)
+        for variant in variants[:1] if options.brief else variants:
+            points = peer.points(keys, options.k, variant)
+            yield PeerProcess(handover, name, variant, thin(points) if options.brief else points)
+
+
+def thin(points: list[Params]) -> list[Params]:
+    """Every second one of many, the most thorough one among them."""
+    return points if len(points) < 4 else points[::-2][::-1]
 
 
 def plan_all(

@@ -38,9 +38,13 @@ class PeerFailed(keyseek.Error):
 
 
 class Handover:
-    """Keys and queries as files, in f32, for the processes of the peers."""
+    """What the processes of the peers share: keys and queries as files, in f32, and how many
+    threads build and which CPU searches."""
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, threads: int, pin: int | None) -> None:
+        self.problem = problem
+        self.threads = threads
+        self.pin = pin
         self._folder = tempfile.TemporaryDirectory(prefix="keyseek-bench-")
         self.keys = self.path("keys.npy")
         self.queries = self.path("queries.npy")
@@ -55,42 +59,38 @@ class Handover:
 
 
 class PeerProcess(Contender):
+    """One variant of a peer's index, and the points to search it with."""
+
     def __init__(
-        self,
-        problem: Problem,
-        handover: Handover,
-        name: str,
-        variant: Params,
-        threads: int,
-        pin: int | None,
+        self, handover: Handover, name: str, variant: Params, points: list[Params]
     ) -> None:
-        self.problem = problem
+        self.problem = handover.problem
         self.index = name
         self.variant = variant
-        self._peer = load_peer(name)
+        self._points = points
         self._handover = handover
-        self._threads = threads
-        self._spec = {"variant": variant, "threads": threads, "pin": pin}
         self._process: subprocess.Popen[str] | None = None
         self._log = tempfile.TemporaryFile("w+")
 
     def identity(self) -> dict[str, Any]:
-        return {"warm": False, "isa": None, "threads": 1, "version": self._peer.version()}
+        version = load_peer(self.index).version()
+        return {"warm": False, "isa": None, "threads": 1, "version": version}
 
     def points(self) -> list[Params]:
-        points = self._peer.points(len(self.problem.data.keys), self.problem.k, self.variant)
-        return [{**self.variant, **point} for point in points]
+        return [{**self.variant, **point} for point in self._points]
 
     def build(self) -> Built:
+        shared = self._handover
+        spec = {"variant": self.variant, "threads": shared.threads, "pin": shared.pin}
         self._process = subprocess.Popen(
             [
                 sys.executable,
                 "-m",
                 "keyseek.peers.worker",
                 self.index,
-                self._handover.keys,
-                self._handover.queries,
-                json.dumps(self._spec),
+                shared.keys,
+                shared.queries,
+                json.dumps(spec),
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -99,7 +99,7 @@ class PeerProcess(Contender):
             env={**os.environ, **ONE_THREAD},
         )
         answer = self._answer()
-        return Built(answer["build_s"], answer["index_bytes"], self._threads)
+        return Built(answer["build_s"], answer["index_bytes"], shared.threads)
 
     def measure(self, params: Params, cold: bool) -> Sample:
         point = {name: value for name, value in params.items() if name not in self.variant}

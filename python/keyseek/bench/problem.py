@@ -11,15 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import keyseek
-
-CAPTURE_DEFAULTS = {
-    "share": 0.1,
-    "shift": True,
-    "sink": 128,
-    "window": 512,
-    "horizon": 1024,
-    "seed": 1,
-}
+from keyseek._core import decode_view_defaults
 
 
 @dataclass
@@ -71,7 +63,7 @@ def read_problem(
             f"but the data is '{name}'"
         )
     if capture:
-        view = {**CAPTURE_DEFAULTS, **view}
+        view = {**decode_view_defaults, **view}
     data = keyseek.read_data(name, k=k, threads=threads, **view)
     truth = data.truth_ids[:, :k]
     if truth.shape[1] < k:

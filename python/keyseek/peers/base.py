@@ -18,7 +18,8 @@ class Peer(ABC):
 
     `variants` are the indexes worth building for n keys, and `points` the settings worth
     searching a variant with, from fast to thorough. Together they are wide enough to show the
-    peer at its best; both are known before anything is built.
+    peer at its best, and the first variant is the one to take where there is time for one only.
+    Both are known before anything is built.
     """
 
     distribution: ClassVar[str]

@@ -12,11 +12,11 @@ class FaissIvf(Peer):
 
     @classmethod
     def variants(cls, n: int) -> list[Knobs]:
-        return [{"nlist": min(n, round(math.sqrt(n) * factor))} for factor in (1, 2, 4)]
+        return [{"nlist": min(n, round(math.sqrt(n) * factor))} for factor in (2, 4, 1)]
 
     @classmethod
     def points(cls, n: int, k: int, variant: Knobs) -> list[Knobs]:
-        return [{"nprobe": probes} for probes in geometric(2, variant["nlist"], 1.6)]
+        return [{"nprobe": probes} for probes in geometric(2, variant["nlist"], 1.35)]
 
     def __init__(self, keys, variant, threads):
         import faiss

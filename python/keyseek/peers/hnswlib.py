@@ -10,7 +10,7 @@ class Hnswlib(Peer):
 
     @classmethod
     def variants(cls, n: int) -> list[Knobs]:
-        return [{"M": m, "efConstruction": 200} for m in (16, 32)]
+        return [{"M": m, "efConstruction": 200} for m in (32, 16)]
 
     @classmethod
     def points(cls, n: int, k: int, variant: Knobs) -> list[Knobs]:

@@ -12,7 +12,7 @@ class Usearch(Peer):
 
     @classmethod
     def variants(cls, n: int) -> list[Knobs]:
-        return [{"connectivity": m, "expansion_add": 200} for m in (16, 32)]
+        return [{"connectivity": m, "expansion_add": 200} for m in (32, 16)]
 
     @classmethod
     def points(cls, n: int, k: int, variant: Knobs) -> list[Knobs]:

@@ -25,7 +25,7 @@ measure() {
   cpu=$("$VENV/bin/python" -c 'import os; print(max(os.sched_getaffinity(0)))')
   step "Measuring on $1"
   "$VENV/bin/python" -m keyseek.bench --data "$1" --peers "$PEERS" --out "$OUT/results.jsonl" \
-    --threads "$JOBS" --pin "$cpu"
+    --brief --rounds 2 --patience 2 --threads "$JOBS" --pin "$cpu"
 }
 
 case "${1:-}" in

@@ -70,12 +70,6 @@ format_is_clean() {
     xargs -0 clang-format-14 --dry-run --Werror
 }
 
-tidy_is_clean() {
-  printf '%s\n' src/*.cpp src/*/*.cpp | grep -v isa_neon |
-    xargs -P "$JOBS" -n 4 clang-tidy-14 -p build/clang --quiet 2>&1 |
-    { grep -v 'warnings generated' || true; }
-}
-
 build_release() {
   cmake --preset release
   cmake --build --preset release -j "$JOBS"
@@ -105,8 +99,7 @@ wheel_is_a_cmake_package() {
   build/wheel-consumer/consumer
 }
 
-need_apt "${BUILD_PACKAGES[@]}" "${TEST_PACKAGES[@]}" clang libclang-rt-dev llvm clang-format-14 \
-  clang-tidy-14
+need_apt "${BUILD_PACKAGES[@]}" "${TEST_PACKAGES[@]}" clang libclang-rt-dev llvm clang-format-14
 [[ $(uname -m) != x86_64 ]] || need_apt g++-aarch64-linux-gnu
 ensure_venv
 ensure_cmake
@@ -120,7 +113,6 @@ suite 'Tests' "$RESULTS/release.xml" \
 check 'Build (clang, address and undefined behaviour sanitizers)' build_clang
 suite 'Tests under the sanitizers' "$RESULTS/sanitized.xml" \
   ctest --test-dir build/clang --output-on-failure -j "$JOBS" --output-junit "$RESULTS/sanitized.xml"
-check 'clang-tidy' tidy_is_clean
 check 'Build (wheel)' install_package test,report,peers
 check 'Capture tools' install_capture_tools
 suite 'Python tests' "$RESULTS/python.xml" \

@@ -89,6 +89,7 @@ std::string table_text(const Json& rows) {
     cells.clear();
     collect_lines(row, "", cells);
     std::vector<std::string> texts;
+    texts.reserve(cells.size());
     for (const Line& cell : cells) texts.push_back(cell.second);
     texts.resize(table[0].size());
     table.push_back(std::move(texts));

@@ -80,10 +80,10 @@ int run(int argc, char** argv) {
 }  // namespace keyseek::cli
 
 int main(int argc, char** argv) {
-  using namespace keyseek;
+  namespace cli = keyseek::cli;
   try {
     return cli::run(argc, argv);
-  } catch (const Error& e) {
+  } catch (const keyseek::Error& e) {
     return cli::report(e.what(), cli::exit_code(e.code()));
   } catch (const std::bad_alloc&) {
     return cli::report("out of memory", cli::kInternalError);

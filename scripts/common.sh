@@ -81,11 +81,13 @@ ensure_cmake() {
   fi
 }
 
-# install_package EXTRAS: the Python package with its extras, into the virtual environment.
-# Without build isolation, so that a second call compiles only what has changed.
+# install_package EXTRAS: the Python package, then what its extras need, into the virtual
+# environment. The package without build isolation, so that a second call compiles only what has
+# changed; the rest with it, as some of it is built from source.
 install_package() {
   pip_install scikit-build-core nanobind
-  pip_install --no-build-isolation --config-settings=build-dir=build/python ".[$1]"
+  pip_install --no-build-isolation --config-settings=build-dir=build/python .
+  pip_install "keyseek[$1]"
 }
 
 # PyPI's wheel of torch brings gigabytes of CUDA; an index of CPU wheels in KEYSEEK_TORCH_INDEX

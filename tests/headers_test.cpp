@@ -16,6 +16,16 @@
 
 namespace keyseek::examples {
 
+Partial attention(MatrixView<float> queries, AnyMatrixView window_keys, ValuesView window_values,
+                  const Hits& hits, ValuesView values, float scale) {
+  keyseek::AttendScratch scratch;
+  keyseek::Partial near, far;
+  keyseek::attend(queries, window_keys, window_values, scale, scratch, near);
+  keyseek::attend_hits(hits, values, scale, scratch, far);
+  keyseek::merge(far, near);
+  return near;
+}
+
 void error(ProjectionIndex& index, const std::function<void(std::string_view)>& rebuild) {
   try {
     index = keyseek::ProjectionIndex::load("head.ks");
@@ -218,6 +228,8 @@ TEST(Headers, ExamplesDoWhatTheySay) {
   const KeyStore store = KeyStore::encode(view, queries);
   EXPECT_EQ(count_unreachable(examples::graph(lists.ids, store, {}, {0, 1})), 0U);
 
+  const Hits hits = examples::everything(keys, queries);
+  EXPECT_EQ(examples::attention(queries, view, {view}, hits, {view}, 1.0F).out.rows(), 4U);
   EXPECT_EQ(examples::snapshot(), "old new");
 }
 

@@ -297,7 +297,7 @@ TEST(Router, PartsMustAgree) {
   const auto last = [](const auto& array) { return array.size() - 1; };
   refused("projection", [](auto& p) { p.projection = {}; });
   refused("projection", [&](auto& p) {
-    p.projection = test::stored_as(to_f32(p.projection.view()), Dtype::f16);
+    p.projection = test::stored_as(to_f32(p.projection.view()), Dtype::f32);
   });
   refused("no queries", [](auto& p) { p.scales = {}; });
   refused("no queries", [](auto& p) { p.centroid_scales = {}; });

@@ -10,6 +10,7 @@
 ///     index.search(queries, {.k = 10}, scratch, hits);
 #pragma once
 
+#include "keyseek/attention.hpp"
 #include "keyseek/error.hpp"
 #include "keyseek/execution.hpp"
 #include "keyseek/graph.hpp"

@@ -87,7 +87,7 @@ class Router {
   }
 
   struct Parts {
-    AnyMatrix projection;                        ///< f32 [dim, d]
+    AnyMatrix projection;                        ///< f16 [dim, d]
     SharedArray<std::uint8_t> centroids;         ///< codes [C, code_cols(dim)]
     SharedArray<float> centroid_scales;          ///< [C]
     SharedArray<std::uint32_t> cluster_offsets;  ///< [C + 1], into the queries

@@ -33,7 +33,7 @@ Dense covariance_root(AnyMatrixView keys) {
 
 }  // namespace
 
-Matrix<float> query_projection(AnyMatrixView keys, MatrixView<float> queries, std::size_t dim) {
+Matrix<Half> query_projection(AnyMatrixView keys, MatrixView<float> queries, std::size_t dim) {
   const Dense root = covariance_root(keys);
   Dense seen = sample(AnyMatrixView::of(queries)) * root;
   seen.rowwise().normalize();
@@ -43,8 +43,12 @@ Matrix<float> query_projection(AnyMatrixView keys, MatrixView<float> queries, st
   const auto r = static_cast<Eigen::Index>(std::min(dim, keys.cols));
   // Eigenvalues ascend: the last columns are the directions in which queries vary most.
   const Dense rows = eigen.eigenvectors().rightCols(r).transpose() * root;
-  Matrix<float> projection(static_cast<std::size_t>(r), keys.cols);
-  std::copy_n(rows.data(), r * d, projection.data());
+  // Coordinates are scaled to unit length later, so any factor will do: one that fits 16 bits.
+  const float largest = rows.cwiseAbs().maxCoeff();
+  const float factor = largest > 0.0F ? 1.0F / largest : 1.0F;
+  Matrix<Half> projection(static_cast<std::size_t>(r), keys.cols);
+  std::transform(rows.data(), rows.data() + r * d, projection.data(),
+                 [factor](float x) { return to_half(x * factor); });
   return projection;
 }
 

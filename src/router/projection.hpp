@@ -5,9 +5,10 @@
 
 namespace keyseek {
 
-/// [dim, d]: row r . q is coordinate r. See router.hpp for the reasoning. `keys` are the
-/// keys the queries want; both are sampled, evenly, down to what a covariance needs.
-[[nodiscard]] Matrix<float> query_projection(AnyMatrixView keys, MatrixView<float> queries,
-                                             std::size_t dim);
+/// [dim, d]: row r . q is coordinate r, up to a factor. See router.hpp for the reasoning.
+/// `keys` are the keys the queries want; both are sampled, evenly, down to what a covariance
+/// needs.
+[[nodiscard]] Matrix<Half> query_projection(AnyMatrixView keys, MatrixView<float> queries,
+                                            std::size_t dim);
 
 }  // namespace keyseek

@@ -56,7 +56,7 @@ void scale_to_unit(float* row, std::size_t d) {
 void project(MatrixView<float> queries, AnyMatrixView projection, float* out,
              std::vector<float>& scratch) {
   scratch.resize(queries.rows * projection.rows);
-  kernels().score_rows[static_cast<std::size_t>(Dtype::f32)](
+  kernels().score_rows[static_cast<std::size_t>(Dtype::f16)](
       projection.data, projection.stride, nullptr, projection.rows, queries.data, queries.stride,
       queries.rows, queries.cols, scratch.data());
   for (std::size_t g = 0; g < queries.rows; ++g) {
@@ -213,7 +213,7 @@ Router Router::build(MatrixView<float> queries, MatrixView<Id> lists, AnyMatrixV
   Parts parts;
   const Matrix<float> wanted = wanted_keys(lists, keys);
   require(wanted.rows() > 0, "lists name no key");
-  const Matrix<float> projection =
+  const Matrix<Half> projection =
       query_projection(AnyMatrixView::of(wanted.view()), queries, params.dim);
   parts.projection = AnyMatrix::copy_of(AnyMatrixView::of(projection.view()));
 
@@ -370,7 +370,7 @@ Router Router::from_parts(Parts parts, std::size_t n) {
   const std::size_t cols = code_cols(parts.projection.rows());
   const std::size_t queries = parts.scales.size();
   const std::size_t clusters = parts.centroid_scales.size();
-  check(parts.projection.dtype() == Dtype::f32 && parts.projection.rows() > 0,
+  check(parts.projection.dtype() == Dtype::f16 && parts.projection.rows() > 0,
         "the projection is wrong");
   check(clusters > 0 && queries > 0, "no queries");
   check(parts.centroids.size() == clusters * cols, "centroids do not match the projection");

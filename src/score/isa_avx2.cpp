@@ -28,6 +28,7 @@ inline xsimd::batch<float, Arch> load_i8(const std::int8_t* p) {
 // In this order: each piece uses the ones before it.
 // clang-format off
 #include "score/float_rows.inl"
+#include "score/attend_rows.inl"
 #include "score/rank_portable.inl"
 #include "score/code_rows_avx2.inl"
 // clang-format on
@@ -39,6 +40,8 @@ extern const Kernels kAvx2Kernels = {
     scan_blocks,
     select_above,
     keep_top,
-    rank_descending};
+    rank_descending,
+    softmax_rows,
+    {add_rows<LoadF32>, add_rows<LoadF16>, add_rows<LoadBF16>, add_rows<LoadI8>}};
 
 }  // namespace keyseek

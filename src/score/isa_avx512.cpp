@@ -24,6 +24,7 @@ inline __m512i dot4(__m512i sums, __m512i u8, __m512i s8) {
 // clang-format off
 #include "score/load_avx512.inl"
 #include "score/float_rows.inl"
+#include "score/attend_rows.inl"
 #include "score/rank_avx512.inl"
 #include "score/code_rows_avx512.inl"
 // clang-format on
@@ -35,6 +36,8 @@ extern const Kernels kAvx512Kernels = {
     scan_blocks,
     select_above,
     keep_top,
-    rank_descending};
+    rank_descending,
+    softmax_rows,
+    {add_rows<LoadF32>, add_rows<LoadF16>, add_rows<LoadBF16>, add_rows<LoadI8>}};
 
 }  // namespace keyseek

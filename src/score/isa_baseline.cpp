@@ -17,6 +17,7 @@ using Arch = xsimd::neon64;
 // clang-format off
 #include "score/load_portable.inl"
 #include "score/float_rows.inl"
+#include "score/attend_rows.inl"
 #include "score/rank_portable.inl"
 #include "score/code_rows_portable.inl"
 // clang-format on
@@ -28,6 +29,8 @@ extern const Kernels kBaselineKernels = {
     scan_blocks,
     select_above,
     keep_top,
-    rank_descending};
+    rank_descending,
+    softmax_rows,
+    {add_rows<LoadF32>, add_rows<LoadF16>, add_rows<LoadBF16>, add_rows<LoadI8>}};
 
 }  // namespace keyseek

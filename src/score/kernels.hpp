@@ -46,6 +46,13 @@ using ScoreRows = void (*)(const void* keys, std::size_t stride, const Id* ids, 
                            const float* queries, std::size_t query_stride, std::size_t group,
                            std::size_t d, float* out);
 
+/// Weighted sums of stored values: sums[g] [d] += weights[j * group + g] * row j.
+using AddRows = void (*)(const void* values, std::size_t stride, const Id* ids, std::size_t n,
+                         const float* weights, std::size_t group, std::size_t d, float* sums);
+
+/// Queries of a step, at most.
+inline constexpr std::size_t kMaxGroup = 64;
+
 struct Kernels {
   Isa isa;
   /// By Dtype; out[j * G + g], ids may be null (rows 0, 1, ...).
@@ -63,6 +70,12 @@ struct Kernels {
                           std::size_t at_most, std::uint64_t* bar);
   /// rank[i] = how many of the n distinct items are larger than item i. Quadratic: for short lists.
   void (*rank_descending)(const std::uint64_t* items, std::size_t n, std::uint32_t* rank);
+  /// Turns logits [n, group] into exp(scale * (logit - best[g])); writes best[g], the largest
+  /// logit of query g, and sum[g] of its weights. n >= 1, group <= kMaxGroup.
+  void (*softmax_rows)(float* logits, std::size_t n, std::size_t group, float scale, float* best,
+                       float* sum);
+  /// By Dtype; ids may be null (rows 0, 1, ...).
+  AddRows add_rows[4];
 };
 
 /// One per compiled level, in dispatch.cpp's order.

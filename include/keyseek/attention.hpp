@@ -1,0 +1,68 @@
+/// Partial attention over a set of tokens, and the merge of such parts.
+///
+/// Softmax attention over a union of disjoint sets of tokens follows from the attention over
+/// each of them and the logarithm of its sum of exponentials (the state of FlashAttention's
+/// and FlashInfer's split softmax). So tokens that are attended exactly, tokens that were
+/// retrieved, and a summary of the rest are each one `Partial`, computed anywhere and merged
+/// in any order.
+///
+/// Logits are scale * <q, k>. Values are owned by the caller, functions keep no state; one
+/// AttendScratch for each thread.
+///
+///     keyseek::AttendScratch scratch;
+///     keyseek::Partial near, far;
+///     keyseek::attend(queries, window_keys, window_values, scale, scratch, near);
+///     keyseek::attend_hits(hits, values, scale, scratch, far);  // logits of the search, reused
+///     keyseek::merge(far, near);                                // near.out is the attention
+#pragma once
+
+#include <cstddef>
+#include <span>
+#include <vector>
+
+#include "keyseek/matrix.hpp"
+#include "keyseek/search.hpp"
+
+namespace keyseek {
+
+/// Attention of G queries over some tokens.
+struct Partial {
+  Matrix<float> out;  ///< [G, dv] means of the values by softmax weight; zero over no token
+  /// [G] log of the sum of exp(logit), natural; -infinity over no token.
+  std::vector<float> lse;
+
+  /// Over no token; memory is reused where it fits.
+  void reset(std::size_t group, std::size_t dv);
+};
+
+/// Values as stored: rows of any element type, each times a scale of its own if there are any.
+struct ValuesView {
+  AnyMatrixView rows;             ///< [n, dv]
+  const float* scales = nullptr;  ///< [n], or null: all are 1
+};
+
+/// Memory that attention works in; one per thread at a time.
+struct AttendScratch {
+  AlignedVector<float> weights;
+  std::vector<float> best, sum;
+};
+
+/// Attention of `queries` [G, d], G <= 64, over all rows of `keys` [n, d] and `values` [n, dv].
+/// n may be 0. Throws Error on shapes that do not match; values are not searched for NaN.
+void attend(MatrixView<float> queries, AnyMatrixView keys, ValuesView values, float scale,
+            AttendScratch& scratch, Partial& out);
+
+/// The same over the tokens that `ids` names, each below keys.rows; of one that is named twice
+/// both count.
+void attend_ids(MatrixView<float> queries, AnyMatrixView keys, ValuesView values,
+                std::span<const Id> ids, float scale, AttendScratch& scratch, Partial& out);
+
+/// Query g over the tokens of hits.row_ids(g), whose inner products hits.row_scores(g) are.
+void attend_hits(const Hits& hits, ValuesView values, float scale, AttendScratch& scratch,
+                 Partial& out);
+
+/// Makes `into` the attention over both sets of tokens, which must be disjoint. `into` may be
+/// a default Partial: it then becomes `part`.
+void merge(const Partial& part, Partial& into);
+
+}  // namespace keyseek

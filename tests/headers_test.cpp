@@ -26,6 +26,27 @@ Partial attention(MatrixView<float> queries, AnyMatrixView window_keys, ValuesVi
   return near;
 }
 
+std::vector<float> decode(AnyMatrixView keys, AnyMatrixView values, MatrixView<float> queries,
+                          MatrixView<float> step_queries, const float* key, const float* value) {
+  keyseek::DecodeParams params{.max_error = 0.05, .scale = 0.0625F, .rope = {.theta = 1e6}};
+  auto cache = keyseek::HeadCache::prefill(keys, values, queries, 4, params);
+  keyseek::DecodeScratch scratch;
+  keyseek::Matrix<float> out(4, cache.value_dim());
+  cache.step(step_queries, key, value, scratch, out.data());
+  return {out.data(), out.data() + 4 * cache.value_dim()};
+}
+
+Partial tail(MatrixView<float> train, std::size_t group, const Partial& fixed, AnyMatrixView keys,
+             ValuesView values, float scale, MatrixView<float> queries, const Hits& hits) {
+  AttendScratch scratch;
+  Partial retrieved, part;
+  auto seen = keyseek::observe(train, group, fixed, keys, values, scale, {.top = 256});
+  auto tail = keyseek::Tail::fit(seen, keys, values, 100, {.vectors = 64});
+  keyseek::attend_hits(hits, values, scale, scratch, retrieved);
+  keyseek::attend_tail(queries, hits, retrieved, tail, scratch, part);
+  return part;
+}
+
 void error(ProjectionIndex& index, const std::function<void(std::string_view)>& rebuild) {
   try {
     index = keyseek::ProjectionIndex::load("head.ks");

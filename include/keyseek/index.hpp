@@ -45,6 +45,7 @@ class FlatIndex {
 
   [[nodiscard]] std::size_t size() const;
   [[nodiscard]] std::size_t dim() const;
+  [[nodiscard]] AnyMatrix keys() const;     ///< as stored; shares the index's memory
   [[nodiscard]] std::size_t bytes() const;  ///< all of it, stored keys included
 
   /// `queries` [G, d], 1 <= G <= 64; fills `hits`.
@@ -114,6 +115,7 @@ class ProjectionIndex {
 
   [[nodiscard]] std::size_t size() const;
   [[nodiscard]] std::size_t dim() const;
+  [[nodiscard]] AnyMatrix keys() const;           ///< as stored; shares the index's memory
   [[nodiscard]] std::size_t bytes() const;        ///< all of it, stored keys included
   [[nodiscard]] std::size_t extra_bytes() const;  ///< beyond the keys as given
   [[nodiscard]] std::size_t unreachable() const;  ///< keys no entry point leads to, counted now

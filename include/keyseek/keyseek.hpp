@@ -11,6 +11,7 @@
 #pragma once
 
 #include "keyseek/attention.hpp"
+#include "keyseek/decode.hpp"
 #include "keyseek/error.hpp"
 #include "keyseek/execution.hpp"
 #include "keyseek/graph.hpp"
@@ -24,4 +25,5 @@
 #include "keyseek/router.hpp"
 #include "keyseek/score.hpp"
 #include "keyseek/search.hpp"
+#include "keyseek/tail.hpp"
 #include "keyseek/version.hpp"

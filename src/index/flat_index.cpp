@@ -78,6 +78,7 @@ FlatIndex FlatIndex::build(AnyMatrixView keys, const Execution& run) {
 
 std::size_t FlatIndex::size() const { return state()->store.size(); }
 std::size_t FlatIndex::dim() const { return state()->store.dim(); }
+AnyMatrix FlatIndex::keys() const { return state()->store.parts().keys; }
 std::size_t FlatIndex::bytes() const {
   const auto state = this->state();
   const AnyMatrixView keys = state->store.stored();

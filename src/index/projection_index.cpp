@@ -132,6 +132,7 @@ ProjectionIndex ProjectionIndex::build_from_lists(AnyMatrixView keys,
 
 std::size_t ProjectionIndex::size() const { return state()->store.size(); }
 std::size_t ProjectionIndex::dim() const { return state()->store.dim(); }
+AnyMatrix ProjectionIndex::keys() const { return state()->store.parts().keys; }
 
 std::size_t ProjectionIndex::bytes() const {
   const AnyMatrixView keys = state()->store.stored();

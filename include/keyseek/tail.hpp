@@ -1,0 +1,110 @@
+/// The tail: a few trained vectors that stand for every key that is not retrieved.
+///
+/// Attention is often diffuse: beyond the keys worth retrieving, thousands of others hold a
+/// share of the mass together. The tail summarises how the (shifted) prefill queries see
+/// those: C key vectors with a logit bias per query head and C value vectors per query head,
+/// appended to the softmax like C more tokens. Recipe: k-means of the keys weighted by the
+/// attention they get, biases that give each cluster its share of mass, values by ridge
+/// regression on the queries' true tail outputs, and a regressed correction of the tail's
+/// total mass. A tail is trained for one k: the keys that are retrieved are not in it.
+///
+/// `observe` computes once what full attention gives the training queries; tails for several k
+/// and their errors on held-out queries follow from that. Values; functions keep no state.
+///
+///     auto seen = keyseek::observe(train, group, fixed, keys, values, scale, {.top = 256});
+///     auto tail = keyseek::Tail::fit(seen, keys, values, 100, {.vectors = 64});
+///     keyseek::attend_hits(hits, values, scale, scratch, retrieved);
+///     keyseek::attend_tail(queries, hits, retrieved, tail, scratch, part);  // to be merged too
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "keyseek/attention.hpp"
+#include "keyseek/execution.hpp"
+#include "keyseek/matrix.hpp"
+#include "keyseek/search.hpp"
+
+namespace keyseek {
+
+struct ObserveParams {
+  std::size_t top = 256;  ///< best keys kept per query, the largest k that can be asked for
+};
+
+/// What full attention gives m * G queries; rows as in TrainingQueries.
+struct Observations {
+  std::size_t group = 1;
+  float scale = 1.0F;
+  Matrix<float> queries;     ///< [m * G, d]
+  Partial fixed;             ///< over tokens that are always attended (sink, window)
+  Partial rest;              ///< over all indexed keys
+  Matrix<Id> top_ids;        ///< [m * G, top] best indexed keys, best first
+  Matrix<float> top_scores;  ///< [m * G, top] their inner products
+  /// [n, G] sum over the queries of a head of the attention that key i gets, the fixed tokens
+  /// counted in.
+  Matrix<float> mass;
+
+  [[nodiscard]] std::size_t steps() const { return queries.rows() / group; }
+};
+
+/// Attention of `queries` [m * G, d] over `keys` [n, d] and their `values`; `fixed` is their
+/// attention over the other tokens (m * G rows). Two passes over all keys for every query: a
+/// few hundred steps are enough. Throws Error on shapes that do not match, n = 0 or m = 0.
+[[nodiscard]] Observations observe(MatrixView<float> queries, std::size_t group,
+                                   const Partial& fixed, AnyMatrixView keys, ValuesView values,
+                                   float scale, const ObserveParams& params = {},
+                                   const Execution& run = {});
+
+struct TailParams {
+  std::size_t vectors = 64;    ///< C
+  std::size_t iterations = 8;  ///< of k-means
+  double ridge = 0.03;         ///< relative to the mean diagonal of the normal equations
+  std::uint64_t seed = 1;
+
+  void validate() const;  ///< throws Error(invalid_argument)
+};
+
+class Tail {
+ public:
+  Tail() = default;  ///< empty: attends to nothing
+  /// For retrieval of the `k` best keys, k <= seen.top_ids.cols().
+  [[nodiscard]] static Tail fit(const Observations& seen, AnyMatrixView keys, ValuesView values,
+                                std::size_t k, const TailParams& params = {});
+
+  [[nodiscard]] bool empty() const noexcept { return vectors() == 0; }
+  [[nodiscard]] std::size_t vectors() const noexcept { return parts_.keys.rows(); }
+  [[nodiscard]] std::size_t group() const noexcept { return parts_.correction.rows(); }
+  [[nodiscard]] std::size_t bytes() const noexcept;
+
+  /// log of the tail's mass = LSE of its logits + correction . features; see tail.cpp.
+  static constexpr std::size_t kFeatures = 5;
+
+  struct Parts {
+    AnyMatrix keys;            ///< f16 [C, d]
+    Matrix<float> bias;        ///< [C, G], added to logits
+    AnyMatrix values;          ///< f16 [G * C, dv], head after head
+    Matrix<float> correction;  ///< [G, kFeatures]
+    Matrix<float> limits;      ///< [G, 2] least and largest correction seen in training
+    float scale = 1.0F;        ///< of the softmax it was trained for
+  };
+  [[nodiscard]] const Parts& parts() const noexcept { return parts_; }
+  /// Throws Error(corrupt) when the parts contradict each other.
+  [[nodiscard]] static Tail from_parts(Parts parts);
+
+ private:
+  Parts parts_;
+};
+
+/// Attention of `queries` [G, d] over the tail, given the hits retrieved beside it and their
+/// attention. Throws Error when `tail` is empty or shapes do not match.
+void attend_tail(MatrixView<float> queries, const Hits& hits, const Partial& retrieved,
+                 const Tail& tail, AttendScratch& scratch, Partial& out);
+
+/// |approximate - full| / |full| of each observed query's attention output when the `k` best
+/// keys are retrieved and `tail` (may be empty) stands for the rest.
+[[nodiscard]] std::vector<float> attention_errors(const Observations& seen, ValuesView values,
+                                                  std::size_t k, const Tail& tail);
+
+}  // namespace keyseek

@@ -1,0 +1,52 @@
+#include "decode/probes.hpp"
+
+#include <algorithm>
+
+#include "base/random.hpp"
+
+namespace keyseek {
+
+Probes make_probes(const PlanInput& input, const std::vector<std::size_t>& rows, std::size_t run,
+                   const DecodeParams& params, std::uint64_t seed) {
+  const std::size_t group = input.group, d = input.queries.cols;
+  const std::size_t now = input.tokens.size(), dv = input.tokens.indexed.values.cols;
+  const std::size_t window = now - input.tokens.recent.keys.rows;
+  Random random(seed);
+  Probes probes;
+  probes.run = run;
+  probes.queries = Matrix<float>(rows.size() * group, d);
+  probes.exact.reset(rows.size() * group, dv);
+  std::vector<double> shifts(rows.size() * group);
+  std::vector<std::size_t> decoded(rows.size());
+  std::size_t ahead = 0;
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    ahead = i % run == 0 ? random.below(params.horizon) : ahead + 1;
+    decoded[i] = ahead;
+    for (std::size_t g = 0; g < group; ++g) {
+      std::copy_n(input.queries.row(rows[i] * group + g), d, probes.queries.row(i * group + g));
+      shifts[i * group + g] =
+          static_cast<double>(now + ahead) - static_cast<double>(input.positions[rows[i]]);
+    }
+  }
+  if (params.shift) rope_shift(probes.queries, shifts, params.rope);
+
+  AttendScratch scratch;
+  Partial part;
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    const std::size_t at = input.positions[rows[i]] + 1;
+    const auto moved = probes.queries.view().slice(i * group, group);
+    const auto asked = input.queries.slice(rows[i] * group, group);
+    Partial exact;
+    exact.reset(group, dv);
+    input.tokens.attend(moved, 0, input.tokens.sink.keys.rows, params.scale, scratch, part, exact);
+    input.tokens.attend(moved, window, now, params.scale, scratch, part, exact);
+    input.tokens.attend(asked, at - std::min(at, decoded[i] + 1), at, params.scale, scratch, part,
+                        exact);
+    std::copy_n(exact.out.data(), group * dv, probes.exact.out.row(i * group));
+    std::copy_n(exact.lse.begin(), group,
+                probes.exact.lse.begin() + static_cast<std::ptrdiff_t>(i * group));
+  }
+  return probes;
+}
+
+}  // namespace keyseek

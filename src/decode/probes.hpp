@@ -1,0 +1,24 @@
+/// Queries of the prompt as they would be asked while decoding.
+#pragma once
+
+#include <cstddef>
+#include <vector>
+
+#include "decode/plan.hpp"
+
+namespace keyseek {
+
+/// Queries moved to positions within the horizon, and what they attend exactly there: sink and
+/// window as they will stand, and, for the tokens decoded until then, as many tokens of the
+/// query's own past.
+struct Probes {
+  Matrix<float> queries;  ///< [m * group, d]
+  Partial exact;          ///< [m * group]
+  std::size_t run = 1;    ///< steps that were consecutive positions
+};
+
+/// `rows` are blocks of input.queries, `run` consecutive ones moved by one shift.
+[[nodiscard]] Probes make_probes(const PlanInput& input, const std::vector<std::size_t>& rows,
+                                 std::size_t run, const DecodeParams& params, std::uint64_t seed);
+
+}  // namespace keyseek

@@ -81,7 +81,11 @@ Observations observe(MatrixView<float> queries, std::size_t group, const Partial
           keys.rows);
   require(fixed.lse.size() == queries.rows, "fixed is of {} queries, there are {}",
           fixed.lse.size(), queries.rows);
+  require(fixed.out.rows() == queries.rows && fixed.out.cols() == values.rows.cols,
+          "fixed.out is {} x {}, must be {} x {}", fixed.out.rows(), fixed.out.cols(), queries.rows,
+          values.rows.cols);
   require(std::isfinite(scale) && scale > 0.0F, "scale is {}, must be above 0", scale);
+  run.validate();
 
   Observations seen;
   seen.group = group;
@@ -95,6 +99,9 @@ Observations observe(MatrixView<float> queries, std::size_t group, const Partial
     KnnLists lists = exact_knn(keys, queries, {.k = top, .method = KnnMethod::int8}, run);
     seen.top_ids = std::move(lists.ids);
     seen.top_scores = std::move(lists.scores);
+  } else {
+    require_finite(keys, "keys");
+    require_finite(AnyMatrixView::of(queries), "queries");
   }
   seen.rest.reset(queries.rows, values.rows.cols);
   seen.mass = Matrix<float>(keys.rows, group);

@@ -200,6 +200,7 @@ class Fit {
 
   /// Gives each cluster, summed over the queries, the mass that its keys have.
   void set_bias(std::size_t g, const Dense& logits) {
+    if (shares_.col(index(g)).sum() <= 0) return;  // nothing to learn from: no bias
     Eigen::RowVectorXd expected = Eigen::RowVectorXd::Zero(index(count_));
     for (std::size_t s = 0; s < seen_.steps(); ++s) {
       const std::size_t q = s * group_ + g;
@@ -304,6 +305,14 @@ class Fit {
   Matrix<float> bias_, correction_, limits_;
 };
 
+/// The values that `seen` was observed with, by their shape.
+void require_values(const Observations& seen, ValuesView values) {
+  require(values.rows.rows == seen.mass.rows(), "values has {} rows, {} were observed",
+          values.rows.rows, seen.mass.rows());
+  require(values.rows.cols == seen.rest.out.cols(), "values have dimension {}, {} was observed",
+          values.rows.cols, seen.rest.out.cols());
+}
+
 void check(bool ok, const char* what) {
   if (!ok) fail(ErrorCode::corrupt, "tail: {}", what);
 }
@@ -324,8 +333,9 @@ Tail Tail::fit(const Observations& seen, AnyMatrixView keys, ValuesView values, 
           seen.top_ids.cols());
   require(keys.rows == seen.mass.rows(), "keys has {} rows, {} were observed", keys.rows,
           seen.mass.rows());
-  require(values.rows.rows == keys.rows, "values has {} rows, keys has {}", values.rows.rows,
-          keys.rows);
+  require(keys.cols == seen.queries.cols(), "keys have dimension {}, the queries {}", keys.cols,
+          seen.queries.cols());
+  require_values(seen, values);
   Tail tail;
   tail.parts_ = Fit(seen, keys, values, k, params).run();
   return tail;
@@ -340,11 +350,18 @@ std::size_t Tail::bytes() const noexcept {
 Tail Tail::from_parts(Parts parts) {
   const std::size_t count = parts.keys.rows(), group = parts.correction.rows();
   check(count > 0 && group > 0, "no vectors");
+  check(group <= kMaxGroup, "too many query heads");
+  check(parts.keys.cols() > 0 && parts.values.cols() > 0, "vectors of no dimension");
   check(parts.keys.dtype() == Dtype::f16 && parts.values.dtype() == Dtype::f16, "not in f16");
   check(parts.bias.rows() == count && parts.bias.cols() == group, "biases do not match");
   check(parts.values.rows() == group * count, "values do not match");
   check(parts.correction.cols() == kFeatures, "the correction has a wrong size");
   check(parts.limits.rows() == group && parts.limits.cols() == 2, "limits do not match");
+  for (std::size_t g = 0; g < group; ++g) {
+    const float* limits = parts.limits.row(g);
+    check(std::isfinite(limits[0]) && limits[0] <= limits[1] && std::isfinite(limits[1]),
+          "the limits are no range");
+  }
   check(std::isfinite(parts.scale) && parts.scale > 0, "the scale is wrong");
   Tail tail;
   tail.parts_ = std::move(parts);
@@ -391,6 +408,7 @@ std::vector<float> attention_errors(const Observations& seen, ValuesView values,
                                     const Tail& tail) {
   require(k <= seen.top_ids.cols(), "k is {}, but the {} best keys were observed", k,
           seen.top_ids.cols());
+  require_values(seen, values);
   const std::size_t group = seen.group, dv = values.rows.cols;
   AttendScratch scratch;
   Partial retrieved, summary;

@@ -5,75 +5,24 @@
 
 #include <array>
 #include <cmath>
-#include <limits>
 #include <numeric>
 
 #include "file/temporary_directory.hpp"
 #include "keyseek/index.hpp"
 #include "score/kernels.hpp"
+#include "support/attention_reference.hpp"
 #include "support/random_data.hpp"
-#include "support/reference.hpp"
 
 namespace keyseek {
 namespace {
 
 using test::any;
+using test::expect_close;
 using test::expect_error;
+using test::kInfinity;
 using test::normal_matrix;
-
-constexpr double kInfinity = std::numeric_limits<double>::infinity();
-
-struct Reference {
-  std::vector<double> out;
-  double lse = -kInfinity;
-};
-
-/// Query over the tokens `ids`, in f64.
-Reference reference(const float* query, AnyMatrixView keys, ValuesView values,
-                    const std::vector<Id>& ids, double scale) {
-  Reference r;
-  r.out.resize(values.rows.cols);
-  if (ids.empty()) return r;
-  std::vector<double> logits;
-  double top = -kInfinity;
-  for (const Id id : ids) {
-    logits.push_back(scale * test::product(keys, id, query).value);
-    top = std::max(top, logits.back());
-  }
-  double sum = 0;
-  std::vector<float> value(values.rows.cols);
-  for (std::size_t j = 0; j < ids.size(); ++j) {
-    const double weight = std::exp(logits[j] - top);
-    sum += weight;
-    values.rows.copy_row(ids[j], value.data());
-    const double factor = values.scales != nullptr ? double{values.scales[ids[j]]} : 1.0;
-    for (std::size_t c = 0; c < value.size(); ++c) r.out[c] += weight * factor * double{value[c]};
-  }
-  for (double& x : r.out) x /= sum;
-  r.lse = top + std::log(sum);
-  return r;
-}
-
-/// |out - truth| / |truth|.
-double relative_error(const float* out, const std::vector<double>& truth) {
-  double error = 0, power = 0;
-  for (std::size_t c = 0; c < truth.size(); ++c) {
-    error += (double{out[c]} - truth[c]) * (double{out[c]} - truth[c]);
-    power += truth[c] * truth[c];
-  }
-  return std::sqrt(error / power);
-}
-
-void expect_close(const Partial& part, std::size_t g, const Reference& truth, double bound = 1e-5) {
-  EXPECT_LT(relative_error(part.out.row(g), truth.out), bound) << "query " << g;
-  EXPECT_NEAR(part.lse[g], truth.lse, 1e-5 * std::max(1.0, std::fabs(truth.lse))) << "query " << g;
-}
-
-std::vector<Id> range(std::size_t first, std::size_t last) {
-  std::vector<Id> ids(last - first);
-  std::iota(ids.begin(), ids.end(), static_cast<Id>(first));
-  return ids;
-}
+using test::range;
+using test::reference;
 
 TEST(Attention, EqualsSumsInDoublePrecision) {
   AttendScratch scratch;

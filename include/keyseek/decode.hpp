@@ -154,4 +154,12 @@ class HeadCache {
   StepStats stats_;
 };
 
+/// `step` of many heads at once: all KV heads of all requests of a layer, over `threads` threads.
+/// Heads share group, d and dv. `queries` [heads * group, d], `keys` [heads, d], `values`
+/// [heads, dv] f32; writes `out` [heads * group, dv]. `scratch` grows to one per thread.
+/// Throws the first Error; heads before it may have taken their token by then.
+void step_heads(std::span<HeadCache* const> heads, MatrixView<float> queries,
+                MatrixView<float> keys, MatrixView<float> values, int threads,
+                std::vector<DecodeScratch>& scratch, float* out);
+
 }  // namespace keyseek

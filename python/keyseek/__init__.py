@@ -18,12 +18,15 @@ from ._core import (
     FlatIndex,
     GraphParams,
     GraphReport,
+    HeadCache,
+    HeadPlan,
     Hits,
     Measurement,
     OperatingPoint,
     ProjectionIndex,
     RouterParams,
     SearchStats,
+    StepStats,
     TrainingQueries,
     active_isa,
     available_isas,
@@ -35,6 +38,7 @@ from ._core import (
     recall,
     rope_shift,
     sample_training_queries,
+    step_heads,
 )
 from ._core import version as __version__
 from .errors import Error, InvalidArgument, IoError
@@ -49,6 +53,8 @@ __all__ = [
     "FlatIndex",
     "GraphParams",
     "GraphReport",
+    "HeadCache",
+    "HeadPlan",
     "Hits",
     "InvalidArgument",
     "IoError",
@@ -57,6 +63,7 @@ __all__ = [
     "ProjectionIndex",
     "RouterParams",
     "SearchStats",
+    "StepStats",
     "TrainingQueries",
     "__version__",
     "active_isa",
@@ -69,4 +76,5 @@ __all__ = [
     "recall",
     "rope_shift",
     "sample_training_queries",
+    "step_heads",
 ]

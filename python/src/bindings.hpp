@@ -6,7 +6,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <string>
 
+#include "arrays.hpp"
 #include "keyseek/index.hpp"
 
 namespace nb = nanobind;
@@ -26,6 +28,11 @@ struct ReportedIndex {
                                          std::optional<std::int64_t> max_scanned,
                                          const Hits* previous);
 
+/// Checked options of a rotary embedding.
+[[nodiscard]] RopeParams rope_params(double theta, std::int64_t rotary_dim,
+                                     const std::string& layout,
+                                     const std::optional<Array>& frequencies);
+
 void bind_score(nb::module_& m);
 void bind_knn(nb::module_& m);
 void bind_rope(nb::module_& m);
@@ -35,5 +42,6 @@ void bind_flat_index(nb::module_& m);
 void bind_projection_index(nb::module_& m);
 void bind_measure(nb::module_& m);
 void bind_io(nb::module_& m);
+void bind_decode(nb::module_& m);
 
 }  // namespace keyseek::python

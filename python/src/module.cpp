@@ -19,4 +19,5 @@ NB_MODULE(_core, m) {
   bind_projection_index(m);
   bind_measure(m);
   bind_io(m);
+  bind_decode(m);
 }

@@ -11,15 +11,6 @@
 namespace keyseek::python {
 namespace {
 
-RopeParams rope_params(double theta, std::int64_t rotary_dim, const std::string& layout,
-                       const std::optional<Array>& frequencies) {
-  return {.theta = theta,
-          .rotary_dim = count_of(rotary_dim, "rotary_dim"),
-          .layout = rope_layout_of(layout, "layout"),
-          .frequencies =
-              frequencies ? copy_doubles(*frequencies, "frequencies") : std::vector<double>{}};
-}
-
 TrainingQueries make_training(const Array& train, const std::optional<Array>& tuning,
                               std::int64_t group, std::int64_t tuning_steps) {
   TrainingQueries out;
@@ -64,6 +55,15 @@ Made by `sample_training_queries`, or from arrays, which are copied.)")
 }
 
 }  // namespace
+
+RopeParams rope_params(double theta, std::int64_t rotary_dim, const std::string& layout,
+                       const std::optional<Array>& frequencies) {
+  return {.theta = theta,
+          .rotary_dim = count_of(rotary_dim, "rotary_dim"),
+          .layout = rope_layout_of(layout, "layout"),
+          .frequencies =
+              frequencies ? copy_doubles(*frequencies, "frequencies") : std::vector<double>{}};
+}
 
 void bind_rope(nb::module_& m) {
   const RopeParams rope;

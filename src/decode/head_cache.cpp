@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "base/fail.hpp"
+#include "base/parallel.hpp"
 #include "decode/plan.hpp"
 #include "keyseek/decode.hpp"
 #include "score/kernels.hpp"
@@ -40,10 +41,18 @@ void append_row(const float* row, std::size_t cols, Dtype dtype, std::vector<std
   }
 }
 
-void require_row(const float* row, std::size_t cols, const char* name) {
-  for (std::size_t j = 0; j < cols; ++j)
+/// Finite, also as it will be stored.
+void require_row(const float* row, std::size_t cols, Dtype dtype, const char* name) {
+  for (std::size_t j = 0; j < cols; ++j) {
     if (!std::isfinite(row[j]))
       fail(ErrorCode::not_finite, "{} holds {} in element {}", name, row[j], j);
+    const float stored = dtype == Dtype::f16    ? to_float(to_half(row[j]))
+                         : dtype == Dtype::bf16 ? to_float(to_bfloat16(row[j]))
+                                                : row[j];
+    if (!std::isfinite(stored))
+      fail(ErrorCode::not_finite, "{} holds {} in element {}, too large for {}", name, row[j], j,
+           to_string(dtype));
+  }
 }
 
 /// Rows of `first`, then `count` rows of `more`.
@@ -208,8 +217,8 @@ void HeadCache::step(MatrixView<float> queries, const float* key, const float* v
   require(queries.rows == group_ && queries.cols == dim_, "queries are {} x {}, must be {} x {}",
           queries.rows, queries.cols, group_, dim_);
   require_finite(AnyMatrixView::of(queries), "queries");
-  require_row(key, dim_, "key");
-  require_row(value, value_dim_, "value");
+  require_row(key, dim_, key_dtype_, "key");
+  require_row(value, value_dim_, value_dtype_, "value");
   if (recent_ >= params_.window + params_.horizon) refresh({.threads = 1});
   append_row(key, dim_, key_dtype_, recent_keys_);
   append_row(value, value_dim_, value_dtype_, recent_values_);
@@ -286,6 +295,38 @@ std::size_t HeadCache::bytes() const {
   return index + indexed_values_.bytes() + sink_keys_.bytes() + sink_values_.bytes() +
          recent_keys_.size() + recent_values_.size() + tail_.bytes() +
          remembered_.size() * sizeof(float) + remembered_at_.size() * sizeof(std::size_t);
+}
+
+void step_heads(std::span<HeadCache* const> heads, MatrixView<float> queries,
+                MatrixView<float> keys, MatrixView<float> values, int threads,
+                std::vector<DecodeScratch>& scratch, float* out) {
+  const Execution run = {.threads = threads};
+  run.validate();
+  if (heads.empty()) return;
+  for (const HeadCache* head : heads) {
+    require(head != nullptr && head->group() > 0, "a HeadCache is empty: prefill it first");
+    require(head->group() == heads[0]->group() && head->dim() == heads[0]->dim() &&
+                head->value_dim() == heads[0]->value_dim(),
+            "heads differ in shape");
+  }
+  const std::size_t group = heads[0]->group(), dv = heads[0]->value_dim();
+  require(queries.rows == heads.size() * group, "queries has {} rows, must have {}", queries.rows,
+          heads.size() * group);
+  require(queries.cols == heads[0]->dim() && keys.cols == heads[0]->dim(),
+          "queries and keys have dimension {} and {}, the heads {}", queries.cols, keys.cols,
+          heads[0]->dim());
+  require(keys.rows == heads.size() && values.rows == heads.size(),
+          "keys has {} rows and values {}, there are {} heads", keys.rows, values.rows,
+          heads.size());
+  require(values.cols == dv, "values have dimension {}, the heads {}", values.cols, dv);
+  const auto workers = static_cast<std::size_t>(run.thread_count());
+  if (scratch.size() < workers) scratch.resize(workers);
+  parallel_for(heads.size(), 1, run, "", [&](std::size_t begin, std::size_t end, int worker) {
+    for (std::size_t i = begin; i < end; ++i) {
+      heads[i]->step(queries.slice(i * group, group), keys.row(i), values.row(i),
+                     scratch[static_cast<std::size_t>(worker)], out + i * group * dv);
+    }
+  });
 }
 
 }  // namespace keyseek

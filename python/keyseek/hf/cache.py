@@ -1,0 +1,133 @@
+"""The cache that transformers' generate takes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from ..errors import InvalidArgument
+from .attention import ATTENTION_NAME
+from .layer import LayerOptions, RetrievalLayer
+from .rotary import rotary_options
+
+
+class RetrievalCache(DynamicCache):
+    """A DynamicCache whose layers retrieve once decoding has begun.
+
+    config: of the model, whose attention must be "keyseek". max_error: wanted mean of
+    |out - full| / |full| of a layer's attention output, head by head. dtype: keys and values are
+    stored as this (None: as the model gives them). threads: for planning and for steps; 0: as
+    PyTorch. Further options go to keyseek.HeadCache.prefill: sink, window, horizon,
+    least_indexed, tail_vectors, max_k, share, observed, held_out, seed.
+
+    A prompt is read with full attention, in one piece or several; the plan is made before the
+    first single token after it. Prompts that are too short to gain anything, and tokens until
+    there are enough, are attended to in full. A cache serves one batch; `reset` frees it for
+    the next. Cropping, and so assisted generation, is not possible once it retrieves.
+    """
+
+    def __init__(
+        self,
+        config: Any,
+        max_error: float = 0.05,
+        *,
+        dtype: torch.dtype | None = torch.float16,
+        threads: int = 0,
+        **options: Any,
+    ) -> None:
+        text = config.get_text_config(decoder=True)
+        _require_known_attention(text)
+        super().__init__(config=config)
+        if not 0 < max_error < 1:
+            raise InvalidArgument(f"max_error is {max_error}, must be in (0, 1)")
+        sink, window = options.get("sink", 128), options.get("window", 512)
+        shared = LayerOptions(
+            prefill={"max_error": max_error, **options},
+            static=sink + window + options.get("least_indexed", 1024),
+            dtype=dtype,
+            threads=threads or torch.get_num_threads(),
+        )
+        self._config = text
+        kinds = getattr(text, "layer_types", None) or ["full_attention"] * len(self.layers)
+        for i, kind in enumerate(kinds[: len(self.layers)]):
+            if kind == "full_attention" and not self.layers[i].is_sliding:
+                self.layers[i] = RetrievalLayer(shared, rotary_options(text, kind))
+        if not self._retrieval_layers():
+            raise InvalidArgument("the model has no layer of full attention: nothing to retrieve")
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        chosen = getattr(self._config, "_attn_implementation", None)
+        if chosen != ATTENTION_NAME:
+            raise InvalidArgument(
+                f"the model's attention is '{chosen}', a RetrievalCache needs '{ATTENTION_NAME}': "
+                f"call model.set_attn_implementation('{ATTENTION_NAME}')"
+            )
+        if layer_idx >= len(self.layers):
+            raise InvalidArgument(
+                f"layer {layer_idx} of a model, but the cache was made for one of "
+                f"{len(self.layers)} layers"
+            )
+        return super().update(key_states, value_states, layer_idx, *args, **kwargs)
+
+    @property
+    def retrieving(self) -> bool:
+        """Whether a plan has been made and decode steps retrieve."""
+        return any(layer.retrieving for _, layer in self._retrieval_layers())
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the layers that retrieve: keys, values, indexes, tails."""
+        return sum(head.nbytes for _, layer in self._retrieval_layers() for head in layer.heads)
+
+    def last_step(self) -> dict[str, float]:
+        """Of the last decode step, over all heads that retrieve: keys attended per query, keys
+        scanned and bytes read per head, and the bytes that full attention would have read."""
+        heads = [head for _, layer in self._retrieval_layers() for head in layer.heads]
+        if not heads:
+            return {}
+        return {
+            "retrieved_per_query": sum(h.stats.retrieved / h.group for h in heads) / len(heads),
+            "scanned_per_head": sum(h.stats.scanned for h in heads) / len(heads),
+            "bytes_per_head": sum(h.stats.bytes_read for h in heads) / len(heads),
+            "full_bytes_per_head": sum(2 * h.indexed * (h.dim + h.value_dim) for h in heads)
+            / len(heads),
+        }
+
+    def plan_table(self) -> str:
+        """The plan of every layer and KV head as text; empty until there is one."""
+        lines = []
+        for index, layer in self._retrieval_layers():
+            per_request = len(layer.heads) // max(1, layer._batch) or 1
+            for i, head in enumerate(layer.heads):
+                plan = head.plan
+                lines.append(
+                    f"{index:5} {i // per_request:7} {i % per_request:4}  {plan.retriever:10} "
+                    f"{plan.k:4} {plan.target_recall:7.3f} {plan.tail_vectors:5} "
+                    f"{plan.expected_error:9.4f} {plan.bytes_per_step / 1000:9.1f} "
+                    f"{2e-3 * head.indexed * (head.dim + head.value_dim):9.1f}"
+                )
+        if not lines:
+            return ""
+        head = (
+            "layer request head  retriever     k  recall  tail  expected  KB/step   full KB\n"
+        )
+        return head + "\n".join(lines)
+
+    def _retrieval_layers(self) -> list[tuple[int, RetrievalLayer]]:
+        return [
+            (i, layer) for i, layer in enumerate(self.layers) if isinstance(layer, RetrievalLayer)
+        ]
+
+
+def _require_known_attention(config: Any) -> None:
+    if getattr(config, "alibi", False) or getattr(config, "use_alibi", False):
+        raise InvalidArgument("the model uses ALiBi, which retrieval by q.k cannot serve")
+    if getattr(config, "attn_logit_softcapping", None):
+        raise InvalidArgument(
+            "the model soft-caps its attention logits, which is not supported; use a DynamicCache"
+        )

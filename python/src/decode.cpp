@@ -1,0 +1,193 @@
+#include "keyseek/decode.hpp"
+
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <string>
+#include <vector>
+
+#include "arrays.hpp"
+#include "bindings.hpp"
+#include "errors.hpp"
+#include "names.hpp"
+#include "work.hpp"
+
+namespace keyseek::python {
+namespace {
+
+constexpr const char* kPrefillDoc =
+    R"(A head's cache from the keys [n, d] and values [n, dv] of a prompt, which are copied.
+
+float32, float16 or bfloat16. queries: [p * group, d] float32, the queries of the prompt's newest
+p positions, the group's heads of one position in consecutive rows. max_error: wanted mean of
+|out - full| / |full|. scale: of the softmax. theta, rotary_dim, layout, frequencies: of the rotary
+embedding, as in rope_shift; shift=False: there is none. sink, window: tokens attended exactly.
+horizon: tokens decoded until what was decoded enters the index. least_indexed: with fewer tokens
+than this to index, all are attended. share: of the prompt's positions whose queries train the
+index. observed, held_out: positions that train the tail, and that the plan is tried on.)";
+
+constexpr const char* kStepDoc = R"(Appends a token, then attends over all.
+
+queries: [group, d] float32; key: [1, d], value: [1, dv] float32, stored like the others.
+Returns a new array [group, dv] float32.)";
+
+constexpr const char* kStepHeadsDoc = R"(HeadCache.step of many heads of one shape, in parallel.
+
+queries: [heads * group, d] float32, keys: [heads, d], values: [heads, dv]. Returns
+[heads * group, dv] float32. One thread: in the calling thread.)";
+
+HeadCache prefill(const Array& keys, const Array& values, const Array& queries, std::int64_t group,
+                  double max_error, double scale, double theta, std::int64_t rotary_dim,
+                  const std::string& layout, const std::optional<Array>& frequencies, bool shift,
+                  std::int64_t sink, std::int64_t window, std::int64_t horizon,
+                  std::int64_t least_indexed, double share, std::int64_t observed,
+                  std::int64_t held_out, std::int64_t tail_vectors, std::int64_t max_k,
+                  std::int64_t seed, int threads, const ProgressCallback& progress) {
+  const auto key_rows = borrow_vectors(keys, "keys");
+  const auto value_rows = borrow_vectors(values, "values");
+  const auto query_rows = borrow_floats(queries, "queries");
+  DecodeParams params;
+  params.max_error = max_error;
+  params.scale = static_cast<float>(scale);
+  params.rope = rope_params(theta, rotary_dim, layout, frequencies);
+  params.shift = shift;
+  params.sink = count_of(sink, "sink");
+  params.window = count_of(window, "window");
+  params.horizon = count_of(horizon, "horizon");
+  params.least_indexed = count_of(least_indexed, "least_indexed");
+  params.share = share;
+  params.observed = count_of(observed, "observed");
+  params.held_out = count_of(held_out, "held_out");
+  params.tail_vectors = count_of(tail_vectors, "tail_vectors");
+  params.max_k = count_of(max_k, "max_k");
+  params.seed = count_of(seed, "seed");
+  const std::size_t heads = count_of(group, "group");
+  return run_long(threads, progress, [&](const Execution& run) {
+    return HeadCache::prefill(key_rows.view, value_rows.view, query_rows.view, heads, params, run);
+  });
+}
+
+DecodeScratch& scratch_of_thread() {
+  thread_local DecodeScratch scratch;
+  return scratch;
+}
+
+Table<float> step(HeadCache& self, const Array& queries, const Array& key, const Array& value) {
+  const auto q = borrow_floats(queries, "queries");
+  const auto k = borrow_floats(key, "key");
+  const auto v = borrow_floats(value, "value");
+  if (k.view.rows != 1 || k.view.cols != self.dim())
+    refuse("key is {} x {}, must be 1 x {}", k.view.rows, k.view.cols, self.dim());
+  if (v.view.rows != 1 || v.view.cols != self.value_dim())
+    refuse("value is {} x {}, must be 1 x {}", v.view.rows, v.view.cols, self.value_dim());
+  Matrix<float> out(self.group(), self.value_dim());
+  {
+    const nb::gil_scoped_release released;
+    self.step(q.view, k.view.data, v.view.data, scratch_of_thread(), out.data());
+  }
+  return numpy_of(std::move(out));
+}
+
+Table<float> step_all(const std::vector<HeadCache*>& heads, const Array& queries, const Array& keys,
+                      const Array& values, int threads) {
+  thread_local std::vector<DecodeScratch> scratch;
+  const auto q = borrow_floats(queries, "queries");
+  const auto k = borrow_floats(keys, "keys");
+  const auto v = borrow_floats(values, "values");
+  if (heads.empty()) refuse("heads is empty");
+  Matrix<float> out(heads.size() * heads[0]->group(), heads[0]->value_dim());
+  {
+    const nb::gil_scoped_release released;
+    step_heads(heads, q.view, k.view, v.view, threads, scratch, out.data());
+  }
+  return numpy_of(std::move(out));
+}
+
+void bind_plan(nb::module_& m) {
+  nb::class_<HeadPlan>(m, "HeadPlan",
+                       R"(How the indexed tokens of a head are attended, and what to expect.
+
+retriever: "everything" (all, exactly), "none" (by the tail alone), "flat" or "projection" (the
+k best keys and the tail). Bytes are those read for the indexed tokens.)")
+      .def_prop_ro("retriever",
+                   [](const HeadPlan& p) { return std::string(to_string(p.retriever)); })
+      .def_ro("k", &HeadPlan::k)
+      .def_ro("target_recall", &HeadPlan::target_recall)
+      .def_ro("tail_vectors", &HeadPlan::tail_vectors)
+      .def_ro("expected_error", &HeadPlan::expected_error)
+      .def_ro("error_without_tail", &HeadPlan::error_without_tail)
+      .def_ro("keys_per_query", &HeadPlan::keys_per_query)
+      .def_ro("bytes_per_step", &HeadPlan::bytes_per_step)
+      .def("__repr__", [](const HeadPlan& p) {
+        return fmt::format(
+            "HeadPlan({}, k={}, target_recall={}, tail_vectors={}, expected_error={:.4f})",
+            to_string(p.retriever), p.k, p.target_recall, p.tail_vectors, p.expected_error);
+      });
+  nb::class_<StepStats>(m, "StepStats", "What the last step of a head looked at.")
+      .def_ro("exact", &StepStats::exact)
+      .def_ro("scanned", &StepStats::scanned)
+      .def_ro("retrieved", &StepStats::retrieved)
+      .def_ro("bytes_read", &StepStats::bytes_read);
+}
+
+}  // namespace
+
+void bind_decode(nb::module_& m) {
+  const DecodeParams defaults;
+  const RopeParams rope;
+  bind_plan(m);
+  nb::class_<HeadCache>(m, "HeadCache",
+                        R"(Keys, values, index and plan of one KV head while decoding.
+
+For one thread at a time; different heads are independent. Made by `prefill`.)")
+      .def_static(
+          "prefill", &prefill, nb::arg("keys"), nb::arg("values"), nb::arg("queries"),
+          nb::arg("group") = 1, nb::kw_only(), nb::arg("max_error") = defaults.max_error,
+          nb::arg("scale"), nb::arg("theta") = rope.theta, nb::arg("rotary_dim") = rope.rotary_dim,
+          nb::arg("layout") = "half-split", nb::arg("frequencies") = nb::none(),
+          nb::arg("shift") = defaults.shift, nb::arg("sink") = defaults.sink,
+          nb::arg("window") = defaults.window, nb::arg("horizon") = defaults.horizon,
+          nb::arg("least_indexed") = defaults.least_indexed, nb::arg("share") = defaults.share,
+          nb::arg("observed") = defaults.observed, nb::arg("held_out") = defaults.held_out,
+          nb::arg("tail_vectors") = defaults.tail_vectors, nb::arg("max_k") = defaults.max_k,
+          nb::arg("seed") = defaults.seed, nb::arg("threads") = 0, nb::arg("progress") = nb::none(),
+          kPrefillDoc)
+      .def("step", &step, nb::arg("queries"), nb::arg("key"), nb::arg("value"), kStepDoc)
+      .def(
+          "retrieve",
+          [](const HeadCache& self, const Array& queries, std::int64_t k) {
+            const auto q = borrow_floats(queries, "queries");
+            Hits hits;
+            self.retrieve(q.view, count_of(k, "k"), scratch_of_thread(), hits);
+            return hits;
+          },
+          nb::arg("queries"), nb::arg("k") = 100,
+          "The k best indexed tokens found for queries [group, d]: Hits whose ids are positions.")
+      .def(
+          "refresh",
+          [](HeadCache& self, int threads, const ProgressCallback& progress) {
+            run_long(threads, progress, [&](const Execution& run) { self.refresh(run); });
+          },
+          nb::kw_only(), nb::arg("threads") = 0, nb::arg("progress") = nb::none(),
+          "Moves all but the window into the index and plans anew; `step` does so by itself.")
+      .def(
+          "copy", [](const HeadCache& self) { return HeadCache(self); },
+          "Shares what is indexed; the two then go separate ways.")
+      .def_prop_ro("plan", [](const HeadCache& self) { return self.plan(); })
+      .def_prop_ro("stats", [](const HeadCache& self) { return self.stats(); })
+      .def_prop_ro("indexed", &HeadCache::indexed)
+      .def_prop_ro("group", &HeadCache::group)
+      .def_prop_ro("dim", &HeadCache::dim)
+      .def_prop_ro("value_dim", &HeadCache::value_dim)
+      .def_prop_ro("nbytes", &HeadCache::bytes, "All memory, keys and values included.")
+      .def("__len__", &HeadCache::tokens)
+      .def("__repr__", [](const HeadCache& self) {
+        return fmt::format("HeadCache({} tokens, {} indexed, {})", self.tokens(), self.indexed(),
+                           to_string(self.plan().retriever));
+      });
+  m.def("step_heads", &step_all, nb::arg("heads"), nb::arg("queries"), nb::arg("keys"),
+        nb::arg("values"), nb::kw_only(), nb::arg("threads") = 1, kStepHeadsDoc);
+}
+
+}  // namespace keyseek::python

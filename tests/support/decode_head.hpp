@@ -1,0 +1,112 @@
+/// A head as decoding meets it: tokens with their queries, in order of position.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include "keyseek/decode.hpp"
+#include "keyseek/io.hpp"
+#include "support/attention_reference.hpp"
+#include "support/random_data.hpp"
+
+namespace keyseek::test {
+
+struct DecodeHead {
+  AnyMatrix keys, values;    ///< as stored
+  Matrix<float> f32_keys;    ///< as decoding hands them over
+  Matrix<float> f32_values;  ///< likewise
+  Matrix<float> queries;     ///< [n * group, d]
+  std::size_t group = 1;
+  DecodeParams params;  ///< with the head's own scale and embedding
+
+  [[nodiscard]] std::size_t tokens() const { return keys.rows(); }
+  [[nodiscard]] MatrixView<float> at(std::size_t position) const {
+    return queries.view().slice(position * group, group);
+  }
+  /// A cache of the first n tokens, with the queries of the newest `positions` of them.
+  [[nodiscard]] HeadCache prefill(std::size_t n, std::size_t positions, const DecodeParams& p,
+                                  const Execution& run = {.threads = 1}) const {
+    return HeadCache::prefill(keys.view().slice(0, n), values.view().slice(0, n),
+                              queries.view().slice((n - positions) * group, positions * group),
+                              group, p, run);
+  }
+  [[nodiscard]] HeadCache prefill(std::size_t n, const DecodeParams& p,
+                                  const Execution& run = {.threads = 1}) const {
+    return prefill(n, n, p, run);
+  }
+  /// The next token of the sequence; its outputs, [group, dv].
+  Matrix<float> step(HeadCache& cache, DecodeScratch& scratch) const {
+    const std::size_t position = cache.tokens();
+    Matrix<float> out(group, values.cols());
+    cache.step(at(position), f32_keys.row(position), f32_values.row(position), scratch, out.data());
+    EXPECT_EQ(cache.tokens(), position + 1);
+    return out;
+  }
+  /// |out - full| / |full| of each query of a step, against attention over all tokens up to it.
+  [[nodiscard]] std::vector<double> errors(std::size_t position, const Matrix<float>& out) const {
+    AttendScratch scratch;
+    Partial full;
+    attend(at(position), keys.view().slice(0, position + 1), {values.view().slice(0, position + 1)},
+           params.scale, scratch, full);
+    std::vector<double> each;
+    for (std::size_t g = 0; g < group; ++g)
+      each.push_back(relative_error(out.row(g), full.out.row(g), values.cols()));
+    return each;
+  }
+  /// Mean error of the next `steps` steps, measured at every so many of them.
+  double decode(HeadCache& cache, std::size_t steps, std::size_t every = 1) const {
+    DecodeScratch scratch;
+    double sum = 0;
+    std::size_t count = 0;
+    for (std::size_t s = 0; s < steps; ++s) {
+      const std::size_t position = cache.tokens();
+      const Matrix<float> out = step(cache, scratch);
+      if (s % every != 0) continue;
+      for (const double error : errors(position, out)) {
+        sum += error;
+        ++count;
+      }
+    }
+    return sum / static_cast<double>(count);
+  }
+};
+
+/// Without any structure.
+inline DecodeHead normal_head(std::size_t n, std::size_t group, Dtype dtype = Dtype::f32,
+                              std::size_t d = 32, std::size_t dv = 24) {
+  DecodeHead head;
+  head.f32_keys = normal_matrix(n, d, 1);
+  head.f32_values = normal_matrix(n, dv, 2);
+  head.queries = normal_matrix(n * group, d, 3);
+  head.keys = stored_as(head.f32_keys, dtype);
+  head.values = stored_as(head.f32_values, dtype);
+  head.group = group;
+  head.params.scale = 0.25F;
+  return head;
+}
+
+/// A head of the capture in the repository.
+inline DecodeHead sample_head(std::size_t layer) {
+  const io::CapturedHead captured = io::read_capture(KEYSEEK_SAMPLE, layer, 0);
+  DecodeHead head;
+  head.keys = captured.keys;
+  head.values = captured.values;
+  head.f32_keys = to_f32(head.keys.view());
+  head.f32_values = to_f32(head.values.view());
+  head.group = captured.queries.size();
+  const std::size_t d = head.keys.cols();
+  head.queries = Matrix<float>(head.tokens() * head.group, d);
+  for (std::size_t i = 0; i < head.tokens(); ++i)
+    for (std::size_t g = 0; g < head.group; ++g)
+      std::copy_n(captured.queries[g].row(i), d, head.queries.row(i * head.group + g));
+  head.params.scale = static_cast<float>(captured.scale);
+  head.params.rope = captured.rope;
+  return head;
+}
+
+/// The head with other parameters.
+inline DecodeParams with(DecodeParams params, const auto& change) {
+  change(params);
+  return params;
+}
+
+}  // namespace keyseek::test

@@ -95,6 +95,7 @@ void DecodeParams::validate() const {
   require(share > 0.0 && share <= 1.0, "share is {}, must be in (0, 1]", share);
   require(observed >= 1 && held_out >= 1, "observed is {} and held_out {}, must be at least 1",
           observed, held_out);
+  require(tail_vectors <= 65536, "tail_vectors is {}, at most 65536", tail_vectors);
 }
 
 HeadCache HeadCache::prefill(AnyMatrixView keys, AnyMatrixView values, MatrixView<float> queries,
@@ -219,7 +220,9 @@ void HeadCache::step(MatrixView<float> queries, const float* key, const float* v
   require_finite(AnyMatrixView::of(queries), "queries");
   require_row(key, dim_, key_dtype_, "key");
   require_row(value, value_dim_, value_dtype_, "value");
-  if (recent_ >= params_.window + params_.horizon) refresh({.threads = 1});
+  // Not a sum: a window of any size means that nothing is indexed.
+  if (recent_ >= params_.window && recent_ - params_.window >= params_.horizon)
+    refresh({.threads = 1});
   append_row(key, dim_, key_dtype_, recent_keys_);
   append_row(value, value_dim_, value_dtype_, recent_values_);
   ++recent_;
@@ -240,7 +243,11 @@ void HeadCache::step(MatrixView<float> queries, const float* key, const float* v
   tokens.attend(queries, first_recent, tokens.size(), params_.scale, scratch.attend, scratch.part,
                 all);
   stats_.exact = sink + recent_ + (everything ? indexed() : 0);
-  if (!everything) attend_indexed(queries, scratch, all);
+  if (everything) {
+    stats_.bytes_read = indexed_keys_.bytes() + indexed_values_.bytes();
+  } else {
+    attend_indexed(queries, scratch, all);
+  }
   std::copy_n(all.out.data(), group_ * value_dim_, out);
 }
 

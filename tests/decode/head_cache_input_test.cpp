@@ -41,6 +41,7 @@ TEST(HeadCacheInput, ParametersAreNamed) {
     wrong("share is", [&](DecodeParams& p) { p.share = x; });
   wrong("observed is 0", [](DecodeParams& p) { p.observed = 0; });
   wrong("held_out 0", [](DecodeParams& p) { p.held_out = 0; });
+  wrong("tail_vectors is 65537", [](DecodeParams& p) { p.tail_vectors = 65537; });
   wrong("rotary", [](DecodeParams& p) { p.rope.rotary_dim = 33; });
   (void)head.prefill(50, test::with(head.params, [](DecodeParams& p) {
                        p.rope.rotary_dim = 33;  // of no matter when nothing is rotated

@@ -69,6 +69,7 @@ TEST(HeadCache, AShortPromptIsAttendedInFull) {
         }
         EXPECT_EQ(cache.stats().exact, position + 1);
         EXPECT_EQ(cache.stats().retrieved, 0U);
+        EXPECT_EQ(cache.stats().bytes_read, cache.indexed() * (32 + 24) * size_of(dtype));
       }
       EXPECT_EQ(cache.indexed(), 200U - 8 - 12 + 3 * 16);
     }
@@ -90,6 +91,19 @@ TEST(HeadCache, TheSmallestPromptsWork) {
         EXPECT_EQ(cache.tokens(), n + 40);
       }
     }
+  }
+}
+
+TEST(HeadCache, AWindowOfAnySizeLeavesNothingToIndex) {
+  const DecodeHead head = normal_head(90, 2);
+  for (const std::size_t window : {std::size_t{60}, std::size_t{1000}, SIZE_MAX}) {
+    DecodeParams params = small(head);
+    params.window = window;
+    HeadCache cache = head.prefill(50, params);
+    EXPECT_LT(head.decode(cache, 40), 1e-5);
+    EXPECT_EQ(cache.indexed(), window == 60 ? 16U : 0U);
+    // No refresh has forgotten the queries.
+    EXPECT_EQ(cache.bytes() > 90U * (32 + 24) * 4 + 2 * 32 * 4 * 39, window > 60);
   }
 }
 

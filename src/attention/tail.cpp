@@ -18,6 +18,8 @@ using Features = std::array<double, Tail::kFeatures>;
 
 // Shares of mass below this are nothing: their logarithm is noise.
 constexpr double kLeastShare = 1e-9;
+// What sums in f32 may leave of a share that is taken away: smaller remainders are none.
+constexpr double kNoise = 1e-5;
 
 Eigen::Index index(std::size_t i) { return static_cast<Eigen::Index>(i); }
 
@@ -63,11 +65,11 @@ Leftover leftover(const Observations& seen, ValuesView values, std::size_t k, st
     const double factor = values.scales != nullptr ? double{values.scales[id]} : 1.0;
     for (std::size_t c = 0; c < dv; ++c) left.out[c] -= weight * factor * double{value[c]};
   }
-  const double remaining = std::max(1.0 - taken, 0.0);
+  const double remaining = 1.0 - taken >= kNoise ? 1.0 - taken : 0.0;
   left.share = remaining / (1.0 + std::exp(fixed - rest));
   left.lse = rest + std::log(std::max(remaining, kLeastShare));
   left.retrieved = taken > 0 ? rest + std::log(taken) : -std::numeric_limits<double>::infinity();
-  for (double& x : left.out) x /= std::max(remaining, kLeastShare);
+  for (double& x : left.out) x = remaining > 0 ? x / remaining : 0.0;
   return left;
 }
 
@@ -80,8 +82,12 @@ Matrix<float> mass_without(const Observations& seen, std::size_t k) {
     for (std::size_t r = 0; r < k; ++r) {
       const double logit = double{seen.scale} * double{seen.top_scores.row(q)[r]};
       float& of_key = mass.row(seen.top_ids.row(q)[r])[q % seen.group];
-      of_key = std::max(of_key - static_cast<float>(std::exp(logit - total)), 0.0F);
+      of_key -= static_cast<float>(std::exp(logit - total));
     }
+  }
+  for (std::size_t i = 0; i < mass.rows() * mass.cols(); ++i) {
+    float& left = mass.data()[i];
+    if (left < static_cast<float>(kNoise) * seen.mass.data()[i]) left = 0.0F;
   }
   return mass;
 }

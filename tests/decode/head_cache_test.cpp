@@ -150,6 +150,35 @@ TEST(HeadCache, RefreshMovesTokensIntoTheIndex) {
   EXPECT_LE(error / (3 * kSteps), flat.params.max_error);
 }
 
+TEST(HeadCache, AStepIsTheMergeOfItsParts) {
+  const FlatHead& flat = flat_head();
+  HeadCache cache = flat.cache;
+  DecodeScratch scratch;
+  ASSERT_FALSE(cache.tail().empty());
+  for (std::size_t s = 0; s < 20; ++s) {
+    const std::size_t position = cache.tokens(), first_recent = 128 + cache.indexed();
+    const AnyMatrixView keys = flat.head.keys.view(), values = flat.head.values.view();
+    const auto queries = flat.head.at(position);
+    const float scale = flat.params.scale;
+    Hits hits;
+    cache.retrieve(queries, cache.plan().k, scratch, hits);
+    AttendScratch attending;
+    Partial all, part, summary;
+    attend(queries, keys.slice(0, 128), {values.slice(0, 128)}, scale, attending, all);
+    const std::size_t recent = position + 1 - first_recent;
+    attend(queries, keys.slice(first_recent, recent), {values.slice(first_recent, recent)}, scale,
+           attending, part);
+    merge(part, all);
+    attend_hits(hits, {values}, scale, attending, part);
+    attend_tail(queries, hits, part, cache.tail(), attending, summary);
+    merge(part, all);
+    merge(summary, all);
+    const Matrix<float> out = flat.head.step(cache, scratch);
+    for (std::size_t g = 0; g < 3; ++g)
+      EXPECT_LT(test::relative_error(out.row(g), all.out.row(g), 64), 1e-5) << "step " << s;
+  }
+}
+
 TEST(HeadCache, RefreshMayBeAskedFor) {
   const FlatHead& flat = flat_head();
   HeadCache cache = flat.head.prefill(

@@ -64,7 +64,10 @@ struct DecodeParams {
   std::size_t observed = 256;     ///< positions that train the tail
   std::size_t held_out = 64;      ///< positions that the plan is tried on
   std::size_t tail_vectors = 64;  ///< C; 0: no tail
-  std::size_t max_k = 512;        ///< keys retrieved per query at most
+  /// Keys retrieved per query at least. What the prompt's queries did not need may be what an
+  /// answer needs (a number hidden in a long text): no summary can give it, a search can.
+  std::size_t least_k = 16;
+  std::size_t max_k = 512;  ///< keys retrieved per query at most
   std::uint64_t seed = 1;
 
   void validate() const;  ///< throws Error(invalid_argument)

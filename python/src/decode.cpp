@@ -25,7 +25,8 @@ p positions, the group's heads of one position in consecutive rows. max_error: w
 embedding, as in rope_shift; shift=False: there is none. sink, window: tokens attended exactly.
 horizon: tokens decoded until what was decoded enters the index. least_indexed: with fewer tokens
 than this to index, all are attended. share: of the prompt's positions whose queries train the
-index. observed, held_out: positions that train the tail, and that the plan is tried on.)";
+index. observed, held_out: positions that train the tail, and that the plan is tried on.
+tail_vectors: of the tail, 0: none. least_k, max_k: keys retrieved per query.)";
 
 constexpr const char* kStepDoc = R"(Appends a token, then attends over all.
 
@@ -42,8 +43,9 @@ HeadCache prefill(const Array& keys, const Array& values, const Array& queries, 
                   const std::string& layout, const std::optional<Array>& frequencies, bool shift,
                   std::int64_t sink, std::int64_t window, std::int64_t horizon,
                   std::int64_t least_indexed, double share, std::int64_t observed,
-                  std::int64_t held_out, std::int64_t tail_vectors, std::int64_t max_k,
-                  std::int64_t seed, int threads, const ProgressCallback& progress) {
+                  std::int64_t held_out, std::int64_t tail_vectors, std::int64_t least_k,
+                  std::int64_t max_k, std::int64_t seed, int threads,
+                  const ProgressCallback& progress) {
   const auto key_rows = borrow_vectors(keys, "keys");
   const auto value_rows = borrow_vectors(values, "values");
   const auto query_rows = borrow_floats(queries, "queries");
@@ -60,6 +62,7 @@ HeadCache prefill(const Array& keys, const Array& values, const Array& queries, 
   params.observed = count_of(observed, "observed");
   params.held_out = count_of(held_out, "held_out");
   params.tail_vectors = count_of(tail_vectors, "tail_vectors");
+  params.least_k = count_of(least_k, "least_k");
   params.max_k = count_of(max_k, "max_k");
   params.seed = count_of(seed, "seed");
   const std::size_t heads = count_of(group, "group");
@@ -150,9 +153,9 @@ For one thread at a time; different heads are independent. Made by `prefill`.)")
           nb::arg("window") = defaults.window, nb::arg("horizon") = defaults.horizon,
           nb::arg("least_indexed") = defaults.least_indexed, nb::arg("share") = defaults.share,
           nb::arg("observed") = defaults.observed, nb::arg("held_out") = defaults.held_out,
-          nb::arg("tail_vectors") = defaults.tail_vectors, nb::arg("max_k") = defaults.max_k,
-          nb::arg("seed") = defaults.seed, nb::arg("threads") = 0, nb::arg("progress") = nb::none(),
-          kPrefillDoc)
+          nb::arg("tail_vectors") = defaults.tail_vectors, nb::arg("least_k") = defaults.least_k,
+          nb::arg("max_k") = defaults.max_k, nb::arg("seed") = defaults.seed,
+          nb::arg("threads") = 0, nb::arg("progress") = nb::none(), kPrefillDoc)
       .def("step", &step, nb::arg("queries"), nb::arg("key"), nb::arg("value"), kStepDoc)
       .def(
           "retrieve",

@@ -92,6 +92,7 @@ void DecodeParams::validate() const {
   require(std::isfinite(scale) && scale > 0.0F, "scale is {}, must be above 0", scale);
   require(window >= 1, "window is 0: a token attends at least to itself");
   require(horizon >= 1, "horizon is 0");
+  require(least_k <= max_k, "least_k is {}, max_k only {}", least_k, max_k);
   require(share > 0.0 && share <= 1.0, "share is {}, must be in (0, 1]", share);
   require(observed >= 1 && held_out >= 1, "observed is {} and held_out {}, must be at least 1",
           observed, held_out);

@@ -109,11 +109,10 @@ class Planner {
   /// By bisection: more keys, less error.
   [[nodiscard]] std::optional<std::size_t> least_k(std::size_t tail) const {
     std::size_t count = 0;
-    while (count < kSizes.size() && kSizes[count] <= held_seen_.top_ids.cols() &&
-           kSizes[count] <= params_.max_k) {
-      ++count;
-    }
-    std::size_t low = 0, high = count;  // kSizes[high] is enough, or high == count
+    while (count < kSizes.size() && kSizes[count] <= held_seen_.top_ids.cols()) ++count;
+    std::size_t low = 0, high = count;
+    while (low < count && kSizes[low] < params_.least_k)
+      ++low;  // kSizes[high] is enough, or high == count
     while (low < high) {
       const std::size_t middle = (low + high) / 2;
       if (exact_error({kSizes[middle], tail}) <= goal_) {

@@ -63,3 +63,8 @@ done
 step 'Results'
 "$VENV/bin/python" -m keyseek.report "$OUT/results.jsonl" -o "$OUT/report.html" --table
 printf '\nFigures: %s\n' "$ROOT/$OUT/report.html"
+
+step 'SmolLM2 answers from a long document, with full attention and with retrieval'
+install_capture_tools
+if $quick; then answer=(--tokens 2048 --new 24); else answer=(); fi
+"$VENV/bin/python" -m keyseek.demo "${answer[@]}"

@@ -90,6 +90,12 @@ neon_compiles() {
     -c src/score/isa_neon.cpp -o build/neon/isa_neon.o
 }
 
+# The newest, beside the one that the capture tools need.
+install_transformers5() {
+  [[ -d build/transformers5/transformers ]] ||
+    pip_install --target build/transformers5 'transformers>=5,<6'
+}
+
 # The wheel carries library and headers: its cmake.prefix entry point leads to them.
 wheel_is_a_cmake_package() {
   local prefix
@@ -117,6 +123,10 @@ check 'Build (wheel)' install_package test,report,peers
 check 'Capture tools' install_capture_tools
 suite 'Python tests' "$RESULTS/python.xml" \
   "$VENV/bin/python" -m pytest -q --junit-xml="$RESULTS/python.xml"
+check 'transformers 5' install_transformers5
+suite 'Tests with transformers 5' "$RESULTS/transformers5.xml" \
+  env PYTHONPATH="$ROOT/build/transformers5" "$VENV/bin/python" -m pytest -q \
+  tests/python/test_hf.py --junit-xml="$RESULTS/transformers5.xml"
 check 'find_package(keyseek) from the wheel' wheel_is_a_cmake_package
 
 printf '\n%d passed, %d failed\n' "$passed" "$failed"

@@ -51,7 +51,7 @@ struct DecodeParams {
   /// Wanted mean of |out - full| / |full| over decode queries, in (0, 1). The plan aims at
   /// `safety` times this on held-out queries of the prompt.
   double max_error = 0.05;
-  double safety = 0.75;
+  double safety = 0.7;
   float scale = 0.0F;  ///< of the softmax; must be given, above 0
   RopeParams rope = {};
   bool shift = true;           ///< false: queries are not re-rotated (no rotary embedding)

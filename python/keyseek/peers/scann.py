@@ -15,7 +15,7 @@ import numpy as np
 from .base import Knobs, Peer
 
 SHARES_OF_LEAVES = (0.03, 0.045, 0.065, 0.09, 0.13, 0.18, 0.25, 0.35, 0.5)
-REORDERED = (2, 3, 4, 6, 8, 10)  # times k
+REORDERED = (2, 3, 4, 6, 8, 10, 15, 20, 30)  # times k
 
 
 class Scann(Peer):

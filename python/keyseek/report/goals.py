@@ -7,6 +7,7 @@ point that reaches the recall, and keys scanned are those of the same point.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from .tables import Table, at, number, percent, ratio, recall_text
 
 LARGE_HEAD = 20_000  # keys
 RECALLS = (0.95, 0.99)
+UNMATCHED = math.inf
 NEVER = float("nan")
 
 Goals = dict[str, tuple[float, float]]  # must and aim, by the kind of data
@@ -22,7 +24,8 @@ Goals = dict[str, tuple[float, float]]  # must and aim, by the kind of data
 
 @dataclass
 class Line:
-    """One value. None: not measured; NEVER: no point reaches the recall."""
+    """One value. None: not measured; NEVER: no point of ours reaches the recall; UNMATCHED: only
+    the peer's do not, which among the points that were measured is no ratio."""
 
     what: str
     at: str
@@ -36,7 +39,7 @@ class Line:
         return value is not None and (value <= wanted if self.less_is_better else value >= wanted)
 
     def mark(self) -> str:
-        if self.goal is None or self.value is None:
+        if self.goal is None or self.value in (None, UNMATCHED):
             return ""
         must, aim = self.goal
         return "aim" if self.reaches(aim) else "must" if self.reaches(must) else "MISSED"
@@ -44,6 +47,8 @@ class Line:
     def cells(self) -> list[str]:
         if self.value is None:
             value = "not measured"
+        elif self.value == UNMATCHED:
+            value = "peer never"
         elif self.value != self.value:
             value = "never"
         else:
@@ -123,6 +128,8 @@ def against_peers(dataset: Dataset) -> Iterator[Line]:
             ours = value_at(dataset.of("projection"), recall, queries_per_second)
             theirs = value_at(dataset.of(peer), recall, queries_per_second)
             times = None if ours is None or theirs is None else ours / theirs
+            if times is not None and ours == ours and theirs != theirs:
+                times = UNMATCHED
             goal = goal_of(dataset, goals[peer, recall])
             yield Line(f"queries per second against {name}", at(recall), times, ratio, goal)
     yield from scans(dataset)

@@ -51,7 +51,7 @@ TEST(Attention, EveryInstructionSetAgreesWithDoublePrecision) {
   for (const Isa isa : available_isas()) {
     const Kernels& k = kernels_for(isa);
     for (std::size_t n = 1; n < 60; n += 3) {
-      for (const std::size_t group : {1, 2, 3, 5, 64}) {
+      for (const std::size_t group : std::array<std::size_t, 5>{1, 2, 3, 5, 64}) {
         const Matrix<float> logits = normal_matrix(n, group, n);
         std::vector<float> weights(logits.data(), logits.data() + n * group);
         std::vector<float> best(group), sum(group);

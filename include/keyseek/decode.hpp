@@ -120,7 +120,8 @@ class HeadCache {
   /// in the sequence. Throws Error when the plan of this head has no index.
   void retrieve(MatrixView<float> queries, std::size_t k, DecodeScratch& scratch, Hits& hits) const;
 
-  /// Moves all but the window into the index and plans again; `step` does so when needed.
+  /// Moves all but the window into the index and plans again; `step` does so when a horizon is
+  /// full. A head that retrieves waits until it has seen queries of 64 positions to plan with.
   void refresh(const Execution& run = {});
 
   [[nodiscard]] const HeadPlan& plan() const noexcept { return plan_; }
@@ -137,6 +138,7 @@ class HeadCache {
  private:
   void refresh_with(MatrixView<float> queries, std::span<const std::size_t> positions,
                     const Execution& run);
+  [[nodiscard]] bool can_refresh() const noexcept;
   void attend_indexed(MatrixView<float> queries, DecodeScratch& scratch, Partial& into);
   void remember(MatrixView<float> queries);
 

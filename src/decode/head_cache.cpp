@@ -150,8 +150,14 @@ HeadCache HeadCache::prefill(AnyMatrixView keys, AnyMatrixView values, MatrixVie
 
 void HeadCache::refresh(const Execution& run) {
   require(group_ > 0, "the HeadCache is empty: prefill one first");
+  if (!can_refresh()) return;
   const MatrixView<float> queries = {remembered_.data(), remembered_at_.size() * group_, dim_};
   refresh_with(queries, remembered_at_, run);
+}
+
+/// A plan that retrieves is not given up because there are too few queries for the next one.
+bool HeadCache::can_refresh() const noexcept {
+  return plan_.retriever == Retriever::everything || remembered_at_.size() >= kLeastPositions;
 }
 
 void HeadCache::refresh_with(MatrixView<float> queries, std::span<const std::size_t> positions,

@@ -65,7 +65,8 @@ class Planner {
 
   [[nodiscard]] bool worth_planning() const {
     const std::size_t positions = input_.positions.size();
-    return keys_.rows >= std::max<std::size_t>(1, params_.least_indexed) && positions >= 8 * kRun;
+    return keys_.rows >= std::max<std::size_t>(1, params_.least_indexed) &&
+           positions >= kLeastPositions;
   }
 
   Planned everything() {

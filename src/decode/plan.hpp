@@ -10,6 +10,9 @@
 
 namespace keyseek {
 
+/// Positions whose queries a plan needs; with fewer everything is attended.
+inline constexpr std::size_t kLeastPositions = 64;
+
 /// What a plan is made from.
 struct PlanInput {
   Tokens tokens;

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import re
+import runpy
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_layer_example_runs(capsys):
+    runpy.run_path(str(ROOT / "examples" / "decode_layer.py"), run_name="__main__")
+    assert "output (6, 64)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/python.md"])

@@ -222,6 +222,30 @@ def test_requests_of_a_batch_can_be_chosen_and_repeated(model):
     torch.testing.assert_close(ours, full_logits(model, chosen, [199, 1]), atol=2e-4, rtol=2e-4)
 
 
+def test_engines_can_ask_for_the_tokens_alone(model):
+    cache = cache_of(model, 0.1)
+    logits(model, prompt(302, batch=2), cache, [300, 1, 1])
+    queries = torch.randn(2, 4, 8)
+    indices, lengths = cache.retrieve_topk(queries, 1, 20)
+    assert indices.shape == (2, 4, 20)
+    assert lengths.shape == (2, 4)
+    for request, heads in enumerate(indices):
+        for query_head, row in enumerate(heads):
+            head = cache.layers[1].heads[2 * request + query_head // 2]
+            valid = row[row >= 0]
+            assert len(valid) == lengths[request, query_head] == len(set(valid.tolist()))
+            if head.plan.retriever in ("flat", "projection"):
+                assert len(valid) == 20
+                assert SMALL["sink"] <= valid.min()
+                assert valid.max() < SMALL["sink"] + head.indexed
+    planned, _ = cache.retrieve_topk(queries, 1)
+    assert planned.shape[-1] == max(head.plan.k for head in cache.layers[1].heads)
+    with refused("layer_idx is 7"):
+        cache.retrieve_topk(queries, 7)
+    with refused("1 requests and dimension 8"):
+        cache.retrieve_topk(queries[:1], 1)
+
+
 def test_half_precision_is_what_is_stored_by_default(model):
     small, large = cache_of(model, 0.1, dtype=torch.float16), cache_of(model, 0.1)
     for cache in (small, large):

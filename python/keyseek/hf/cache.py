@@ -98,6 +98,21 @@ class RetrievalCache(DynamicCache):
             / len(heads),
         }
 
+    def retrieve_topk(
+        self, queries: Tensor, layer_idx: int, k: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The tokens that a layer would retrieve for queries [B, Hq, d] (after rotation).
+
+        Returns indices [B, Hq, k] int64, positions in the request's own sequence, best first,
+        padded with -1; and valid_lengths [B, Hq]. k: None for what the plans say. This is what
+        engines with sparse attention over a paged cache ask for (SGLang's retrieve_topk).
+        Sink and window are not among them: they are attended anyway.
+        """
+        layer = dict(self._retrieval_layers()).get(layer_idx)
+        if layer is None or not layer.retrieving:
+            raise InvalidArgument(f"layer_idx is {layer_idx}: that layer does not retrieve")
+        return layer.retrieve_topk(queries, k)
+
     def plan_table(self) -> str:
         """The plan of every layer and KV head as text; empty until there is one."""
         lines = []

@@ -107,6 +107,26 @@ class RetrievalLayer(DynamicLayer):
             steps.append(torch.from_numpy(out).view(batch, query_heads, -1))
         return torch.stack(steps, dim=1).to(query.dtype)
 
+    def retrieve_topk(self, queries: Tensor, k: int | None) -> tuple[Tensor, Tensor]:
+        """See RetrievalCache.retrieve_topk. Heads that attend to everything have no indices."""
+        batch, query_heads, dim = queries.shape
+        if (batch, dim) != (self._batch, self.heads[0].dim):
+            raise InvalidArgument(
+                f"queries are of {batch} requests and dimension {dim}, the cache of {self._batch} "
+                f"and {self.heads[0].dim}"
+            )
+        group = self.heads[0].group
+        width = max(head.plan.k for head in self.heads) if k is None else k
+        indices = torch.full((len(self.heads), group, width), -1, dtype=torch.long)
+        rows = _rows(queries).view(len(self.heads), group, dim)
+        for i, head in enumerate(self.heads):
+            wanted = min(head.plan.k if k is None else k, head.indexed)
+            if head.plan.retriever in ("flat", "projection") and wanted > 0:
+                found = head.retrieve(rows[i], wanted)
+                indices[i, :, :wanted] = torch.from_numpy(found.ids)
+        indices = indices.view(batch, query_heads, width)
+        return indices, (indices >= 0).sum(-1)
+
     def plans(self) -> list[HeadPlan]:
         """Of all requests' KV heads, request after request; empty until the layer retrieves."""
         return [head.plan for head in self.heads]

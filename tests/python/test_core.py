@@ -339,7 +339,15 @@ def test_an_exception_in_progress_arrives(vectors):
         keyseek.exact_knn(keys, keys, threads=2, progress=lambda *_: 1 / 0)
 
 
-def test_ctrl_c_ends_long_work(vectors):
+@pytest.fixture
+def sigint():
+    """Python's own handler: a process that a script starts in the background ignores SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_ends_long_work(vectors, sigint):
     keys = vectors(20_000, 128)
     finished = []
 
@@ -353,7 +361,7 @@ def test_ctrl_c_ends_long_work(vectors):
     assert finished[-1] < len(keys)
 
 
-def test_ctrl_c_ends_a_measurement(head, flat):
+def test_ctrl_c_ends_a_measurement(head, flat, sigint):
     threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
     with pytest.raises(KeyboardInterrupt):
         keyseek.measure_steps(flat, head.queries, group=3, repeats=10_000)

@@ -33,6 +33,8 @@ struct Partial {
 
   /// Over no token; memory is reused where it fits.
   void reset(std::size_t group, std::size_t dv);
+  /// That of queries [first, first + count).
+  [[nodiscard]] Partial slice(std::size_t first, std::size_t count) const;
 };
 
 /// Values as stored: rows of any element type, each times a scale of its own if there are any.
@@ -64,5 +66,8 @@ void attend_hits(const Hits& hits, ValuesView values, float scale, AttendScratch
 /// Makes `into` the attention over both sets of tokens, which must be disjoint. `into` may be
 /// a default Partial: it then becomes `part`.
 void merge(const Partial& part, Partial& into);
+
+/// |out - truth| / |truth| of two vectors [dv]; 0 when truth is zero.
+[[nodiscard]] double relative_error(const float* out, const float* truth, std::size_t dv);
 
 }  // namespace keyseek

@@ -19,6 +19,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -102,8 +103,14 @@ class Tail {
 void attend_tail(MatrixView<float> queries, const Hits& hits, const Partial& retrieved,
                  const Tail& tail, AttendScratch& scratch, Partial& out);
 
-/// |approximate - full| / |full| of each observed query's attention output when the `k` best
-/// keys are retrieved and `tail` (may be empty) stands for the rest.
+/// Fills the hits of one observed step.
+using Retrieve = std::function<void(std::size_t step, Hits& hits)>;
+
+/// |approximate - full| / |full| of each observed query's attention output when `retrieve` says
+/// which keys are attended beside the fixed tokens, and `tail` (may be empty) stands for the rest.
+[[nodiscard]] std::vector<float> attention_errors(const Observations& seen, ValuesView values,
+                                                  const Tail& tail, const Retrieve& retrieve);
+/// The same for the `k` best keys.
 [[nodiscard]] std::vector<float> attention_errors(const Observations& seen, ValuesView values,
                                                   std::size_t k, const Tail& tail);
 

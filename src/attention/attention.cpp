@@ -118,6 +118,14 @@ void Partial::reset(std::size_t group, std::size_t dv) {
   lse.assign(group, kNothing);
 }
 
+Partial Partial::slice(std::size_t first, std::size_t count) const {
+  Partial part;
+  part.reset(count, out.cols());
+  std::copy_n(out.row(first), count * out.cols(), part.out.data());
+  std::copy_n(lse.begin() + static_cast<std::ptrdiff_t>(first), count, part.lse.begin());
+  return part;
+}
+
 void attend(MatrixView<float> queries, AnyMatrixView keys, ValuesView values, float scale,
             AttendScratch& scratch, Partial& out) {
   attend_rows(queries, keys, values, nullptr, keys.rows, scale, scratch, out);
@@ -167,6 +175,16 @@ void merge(const Partial& part, Partial& into) {
     for (std::size_t c = 0; c < into.out.cols(); ++c) to[c] += share * (from[c] - to[c]);
     into.lse[g] = top + std::log(a + b);
   }
+}
+
+double relative_error(const float* out, const float* truth, std::size_t dv) {
+  double error = 0, power = 0;
+  for (std::size_t c = 0; c < dv; ++c) {
+    const double wanted = truth[c], off = double{out[c]} - wanted;
+    error += off * off;
+    power += wanted * wanted;
+  }
+  return power > 0 ? std::sqrt(error / power) : 0.0;
 }
 
 }  // namespace keyseek

@@ -56,15 +56,6 @@ class Head {
   std::size_t group_;
 };
 
-double relative_error(const float* out, const float* truth, std::size_t dv) {
-  double error = 0, power = 0;
-  for (std::size_t c = 0; c < dv; ++c) {
-    error += std::pow(double{out[c]} - double{truth[c]}, 2);
-    power += std::pow(double{truth[c]}, 2);
-  }
-  return power > 0 ? std::sqrt(error / power) : 0.0;
-}
-
 /// Decodes the tokens after the prompt; the errors are against attention over all tokens.
 Json decode(const Head& head, const DecodeParams& params, const Options& options,
             const Execution& run) {

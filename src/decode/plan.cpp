@@ -227,51 +227,17 @@ class Planner {
 
   /// Mean error on the held-out steps by the search as it is; notes what it reads.
   double searched_error(const HeadPlan& plan, const Tail& tail) {
-    const std::size_t group = input_.group, dv = values_.rows.cols;
     SearchScratch search;
-    AttendScratch scratch;
-    Partial part, retrieved;
-    Hits hits;
-    double error = 0;
     read_ = 0;
-    const std::size_t steps = held_.queries.rows() / group;
-    for (std::size_t s = 0; s < steps; ++s) {
-      const auto queries = held_.queries.view().slice(s * group, group);
-      retrieve_planned(plan, result_.flat, result_.projection, queries,
-                       s % held_.run == 0 ? nullptr : &hits, search, hits);
+    const auto retrieve = [&](std::size_t step, Hits& hits) {
+      retrieve_planned(plan, result_.flat, result_.projection,
+                       held_.queries.view().slice(step * input_.group, input_.group),
+                       step % held_.run == 0 ? nullptr : &hits, search, hits);
       read_ += static_cast<double>(hits.stats.bytes_read);
-      Partial exact;
-      exact.reset(group, dv);
-      std::copy_n(held_.exact.out.row(s * group), group * dv, exact.out.data());
-      std::copy_n(held_.exact.lse.begin() + static_cast<std::ptrdiff_t>(s * group), group,
-                  exact.lse.begin());
-      Partial full = exact;
-      Partial rest;
-      rest.reset(group, dv);
-      std::copy_n(held_seen_.rest.out.row(s * group), group * dv, rest.out.data());
-      std::copy_n(held_seen_.rest.lse.begin() + static_cast<std::ptrdiff_t>(s * group), group,
-                  rest.lse.begin());
-      merge(rest, full);
-      attend_hits(hits, values_, params_.scale, scratch, retrieved);
-      merge(retrieved, exact);
-      if (!tail.empty()) {
-        attend_tail(queries, hits, retrieved, tail, scratch, part);
-        merge(part, exact);
-      }
-      for (std::size_t g = 0; g < group; ++g) error += relative_error(exact, full, g);
-    }
-    read_ /= static_cast<double>(steps);
-    return last_error_ = error / static_cast<double>(steps * group);
-  }
-
-  static double relative_error(const Partial& part, const Partial& full, std::size_t g) {
-    double error = 0, power = 0;
-    for (std::size_t c = 0; c < full.out.cols(); ++c) {
-      const double truth = full.out.row(g)[c], off = double{part.out.row(g)[c]} - truth;
-      error += off * off;
-      power += truth * truth;
-    }
-    return power > 0 ? std::sqrt(error / power) : 0.0;
+    };
+    last_error_ = mean(attention_errors(held_seen_, values_, tail, retrieve));
+    read_ /= static_cast<double>(held_seen_.steps());
+    return last_error_;
   }
 
   Planned finish(HeadPlan plan, const Choice& choice, Tail tail) {

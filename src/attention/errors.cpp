@@ -1,0 +1,65 @@
+#include <algorithm>
+
+#include "attention/observed.hpp"
+#include "base/fail.hpp"
+#include "keyseek/tail.hpp"
+
+namespace keyseek {
+
+void require_values(const Observations& seen, ValuesView values) {
+  require(values.rows.rows == seen.mass.rows(), "values has {} rows, {} were observed",
+          values.rows.rows, seen.mass.rows());
+  require(values.rows.cols == seen.rest.out.cols(), "values have dimension {}, {} was observed",
+          values.rows.cols, seen.rest.out.cols());
+}
+
+void require_k(const Observations& seen, std::size_t k) {
+  require(k <= seen.top_ids.cols(), "k is {}, but the {} best keys were observed", k,
+          seen.top_ids.cols());
+}
+
+std::vector<float> attention_errors(const Observations& seen, ValuesView values, const Tail& tail,
+                                    const Retrieve& retrieve) {
+  require_values(seen, values);
+  const std::size_t group = seen.group;
+  AttendScratch scratch;
+  Partial retrieved, summary;
+  Hits hits;
+  std::vector<float> errors;
+  errors.reserve(seen.queries.rows());
+  for (std::size_t first = 0; first < seen.queries.rows(); first += group) {
+    retrieve(first / group, hits);
+    Partial part = seen.fixed.slice(first, group), full = part;
+    merge(seen.rest.slice(first, group), full);
+    attend_hits(hits, values, seen.scale, scratch, retrieved);
+    merge(retrieved, part);
+    if (!tail.empty()) {
+      attend_tail(seen.queries.view().slice(first, group), hits, retrieved, tail, scratch, summary);
+      merge(summary, part);
+    }
+    for (std::size_t g = 0; g < group; ++g) {
+      errors.push_back(
+          static_cast<float>(relative_error(part.out.row(g), full.out.row(g), full.out.cols())));
+    }
+  }
+  return errors;
+}
+
+std::vector<float> attention_errors(const Observations& seen, ValuesView values, std::size_t k,
+                                    const Tail& tail) {
+  require_k(seen, k);
+  const std::size_t group = seen.group;
+  return attention_errors(seen, values, tail, [&](std::size_t step, Hits& hits) {
+    hits.group = group;
+    hits.k = k;
+    hits.ids.resize(group * k);
+    hits.scores.resize(group * k);
+    hits.count.assign(group, k);
+    for (std::size_t g = 0; g < group; ++g) {
+      std::copy_n(seen.top_ids.row(step * group + g), k, hits.ids.data() + g * k);
+      std::copy_n(seen.top_scores.row(step * group + g), k, hits.scores.data() + g * k);
+    }
+  });
+}
+
+}  // namespace keyseek

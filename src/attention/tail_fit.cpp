@@ -1,0 +1,316 @@
+#include <Eigen/Dense>
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "attention/key_clusters.hpp"
+#include "attention/observed.hpp"
+#include "attention/tail_mass.hpp"
+#include "base/fail.hpp"
+#include "keyseek/tail.hpp"
+
+namespace keyseek {
+namespace {
+
+using Dense = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+
+// Shares of mass below this are nothing: their logarithm is noise.
+constexpr double kLeastShare = 1e-9;
+// What sums in f32 may leave of a share that is taken away: smaller remainders are none.
+constexpr double kNoise = 1e-5;
+
+Eigen::Index index(std::size_t i) { return static_cast<Eigen::Index>(i); }
+
+/// What is left of a query's attention when its k best keys are taken away.
+struct Leftover {
+  double share = 0;         ///< of the mass over all tokens
+  double lse = 0;           ///< of its logits
+  double retrieved = 0;     ///< log-sum-exp of the k best
+  std::vector<double> out;  ///< [dv] mean of its values
+};
+
+Leftover leftover(const Observations& seen, ValuesView values, std::size_t k, std::size_t q) {
+  const double rest = seen.rest.lse[q], fixed = seen.fixed.lse[q];
+  const std::size_t dv = values.rows.cols;
+  Leftover left;
+  left.out.assign(seen.rest.out.row(q), seen.rest.out.row(q) + dv);
+  std::vector<float> value(dv);
+  double taken = 0;  // share of the indexed keys' mass
+  for (std::size_t r = 0; r < k; ++r) {
+    const Id id = seen.top_ids.row(q)[r];
+    const double weight = std::exp(double{seen.scale} * double{seen.top_scores.row(q)[r]} - rest);
+    taken += weight;
+    values.rows.copy_row(id, value.data());
+    const double factor = values.scales != nullptr ? double{values.scales[id]} : 1.0;
+    for (std::size_t c = 0; c < dv; ++c) left.out[c] -= weight * factor * double{value[c]};
+  }
+  const double remaining = 1.0 - taken >= kNoise ? 1.0 - taken : 0.0;
+  left.share = remaining / (1.0 + std::exp(fixed - rest));
+  left.lse = rest + std::log(std::max(remaining, kLeastShare));
+  left.retrieved = taken > 0 ? rest + std::log(taken) : -std::numeric_limits<double>::infinity();
+  for (double& x : left.out) x = remaining > 0 ? x / remaining : 0.0;
+  return left;
+}
+
+/// Mass [n, G] of the keys without each query's k best.
+Matrix<float> mass_without(const Observations& seen, std::size_t k) {
+  Matrix<float> mass = seen.mass;
+  for (std::size_t q = 0; q < seen.queries.rows(); ++q) {
+    const double rest = seen.rest.lse[q], fixed = seen.fixed.lse[q];
+    const double total = rest + std::log1p(std::exp(fixed - rest));
+    for (std::size_t r = 0; r < k; ++r) {
+      const double logit = double{seen.scale} * double{seen.top_scores.row(q)[r]};
+      float& of_key = mass.row(seen.top_ids.row(q)[r])[q % seen.group];
+      of_key -= static_cast<float>(std::exp(logit - total));
+    }
+  }
+  for (std::size_t i = 0; i < mass.rows() * mass.cols(); ++i) {
+    float& left = mass.data()[i];
+    if (left < static_cast<float>(kNoise) * seen.mass.data()[i]) left = 0.0F;
+  }
+  return mass;
+}
+
+/// Fits one tail; each function is a step of the recipe.
+class Fit {
+ public:
+  Fit(const Observations& seen, AnyMatrixView keys, ValuesView values, std::size_t k,
+      const TailParams& params)
+      : seen_(seen),
+        keys_(keys),
+        values_(values),
+        k_(k),
+        params_(params),
+        group_(seen.group),
+        dv_(values.rows.cols) {}
+
+  Tail::Parts run() {
+    summarize_clusters();
+    if (count_ == 0) return {};
+    for (std::size_t q = 0; q < seen_.queries.rows(); ++q)
+      left_.push_back(leftover(seen_, values_, k_, q));
+    bias_ = Matrix<float>(count_, group_);
+    correction_ = Matrix<float>(group_, Tail::kFeatures);
+    limits_ = Matrix<float>(group_, 2);
+    for (std::size_t g = 0; g < group_; ++g) {
+      const Dense logits = centroid_logits(g);
+      set_bias(g, logits);
+      const Dense biased = logits.rowwise() + bias_row(g);
+      fit_values(g, biased);
+      fit_mass(g, biased);
+    }
+    return parts();
+  }
+
+ private:
+  /// Clusters of keys that get attention, with its share per head, mean key and mean values.
+  void summarize_clusters() {
+    const Matrix<float> mass = mass_without(seen_, k_);
+    std::vector<float> weights(keys_.rows);
+    double total = 0;
+    for (std::size_t i = 0; i < keys_.rows; ++i) {
+      double sum = 0;
+      for (std::size_t g = 0; g < group_; ++g) sum += double{mass.row(i)[g]};
+      weights[i] = static_cast<float>(std::sqrt(sum));
+      total += sum;
+    }
+    if (total <= 0) return;
+    const std::size_t clusters = std::min(params_.vectors, keys_.rows);
+    const auto cluster = cluster_keys(keys_, weights, clusters, params_.iterations, params_.seed);
+
+    const std::size_t d = keys_.cols;
+    Dense key_sums = Dense::Zero(index(clusters), index(d));
+    Dense shares = Dense::Zero(index(clusters), index(group_));
+    std::vector<Dense> value_sums(group_, Dense::Zero(index(clusters), index(dv_)));
+    std::vector<float> key(d), value(dv_);
+    for (std::size_t i = 0; i < keys_.rows; ++i) {
+      const double weight = double{weights[i]} * double{weights[i]};
+      if (weight <= 0) continue;
+      const Eigen::Index c = cluster[i];
+      keys_.copy_row(i, key.data());
+      key_sums.row(c) +=
+          weight * Eigen::Map<const Eigen::RowVectorXf>(key.data(), index(d)).cast<double>();
+      values_.rows.copy_row(i, value.data());
+      const double factor = values_.scales != nullptr ? double{values_.scales[i]} : 1.0;
+      const auto row =
+          Eigen::Map<const Eigen::RowVectorXf>(value.data(), index(dv_)).cast<double>();
+      for (std::size_t g = 0; g < group_; ++g) {
+        const double share = mass.row(i)[g];
+        shares(c, index(g)) += share;
+        value_sums[g].row(c) += share * factor * row;
+      }
+    }
+    keep_clusters(key_sums, shares, value_sums);
+  }
+
+  /// Those with any mass; values of a head that has none there are the other heads' mean.
+  void keep_clusters(const Dense& key_sums, const Dense& shares,
+                     const std::vector<Dense>& value_sums) {
+    std::vector<Eigen::Index> kept;
+    for (Eigen::Index c = 0; c < shares.rows(); ++c)
+      if (shares.row(c).sum() > 0) kept.push_back(c);
+    count_ = kept.size();
+    centroids_ = Dense(index(count_), key_sums.cols());
+    shares_ = Dense(index(count_), index(group_));
+    means_.assign(group_, Dense(index(count_), index(dv_)));
+    for (std::size_t i = 0; i < count_; ++i) {
+      const Eigen::Index c = kept[i];
+      const double all = shares.row(c).sum();
+      centroids_.row(index(i)) = key_sums.row(c) / all;
+      shares_.row(index(i)) = shares.row(c);
+      Eigen::RowVectorXd mean = Eigen::RowVectorXd::Zero(index(dv_));
+      for (const Dense& sums : value_sums) mean += sums.row(c);
+      for (std::size_t g = 0; g < group_; ++g) {
+        const double share = shares(c, index(g));
+        means_[g].row(index(i)) = mean / all;
+        if (share > 0) means_[g].row(index(i)) = value_sums[g].row(c) / share;
+      }
+    }
+    // The tail is used in 16 bits, so it is trained for what these hold.
+    centroids_ = centroids_.unaryExpr(
+        [](double x) { return double{to_float(to_half(static_cast<float>(x)))}; });
+  }
+
+  /// [m, C] scale * q . mu_c of the queries of head g.
+  [[nodiscard]] Dense centroid_logits(std::size_t g) const {
+    const std::size_t steps = seen_.steps();
+    Dense queries(index(steps), index(keys_.cols));
+    for (std::size_t s = 0; s < steps; ++s) {
+      queries.row(index(s)) =
+          Eigen::Map<const Eigen::RowVectorXf>(seen_.queries.row(s * group_ + g), index(keys_.cols))
+              .cast<double>();
+    }
+    return double{seen_.scale} * (queries * centroids_.transpose());
+  }
+
+  /// Gives each cluster, summed over the queries, the mass that its keys have.
+  void set_bias(std::size_t g, const Dense& logits) {
+    if (shares_.col(index(g)).sum() <= 0) return;  // nothing to learn from: no bias
+    Eigen::RowVectorXd expected = Eigen::RowVectorXd::Zero(index(count_));
+    for (std::size_t s = 0; s < seen_.steps(); ++s) {
+      const std::size_t q = s * group_ + g;
+      const double rest = seen_.rest.lse[q], fixed = seen_.fixed.lse[q];
+      const double total = rest + std::log1p(std::exp(fixed - rest));
+      expected += (logits.row(index(s)).array() - total).min(60.0).exp().matrix();
+    }
+    const double least = kLeastShare * shares_.col(index(g)).sum() + 1e-30;
+    for (std::size_t c = 0; c < count_; ++c) {
+      const double share = std::max(shares_(index(c), index(g)), least);
+      bias_.row(c)[g] = static_cast<float>(std::log(share) - std::log(expected(index(c)) + 1e-300));
+    }
+  }
+
+  [[nodiscard]] Eigen::RowVectorXd bias_row(std::size_t g) const {
+    Eigen::RowVectorXd row(index(count_));
+    for (std::size_t c = 0; c < count_; ++c) row(index(c)) = bias_.row(c)[g];
+    return row;
+  }
+
+  /// Ridge regression of the values on the queries' true tail outputs, from the means.
+  void fit_values(std::size_t g, const Dense& biased) {
+    const std::size_t steps = seen_.steps();
+    Dense softmax = (biased.colwise() - biased.rowwise().maxCoeff()).array().exp().matrix();
+    softmax.array().colwise() /= softmax.rowwise().sum().array().eval();
+    Dense missing = -(softmax * means_[g]);
+    Eigen::VectorXd weight(index(steps));
+    for (std::size_t s = 0; s < steps; ++s) {
+      const Leftover& left = left_[s * group_ + g];
+      missing.row(index(s)) += Eigen::Map<const Eigen::RowVectorXd>(left.out.data(), index(dv_));
+      weight(index(s)) = left.share * left.share;
+    }
+    const Dense weighted = weight.asDiagonal() * softmax;
+    Dense normal = softmax.transpose() * weighted;
+    const double ridge = params_.ridge * normal.trace() / static_cast<double>(count_);
+    if (ridge <= 0) return;
+    normal.diagonal().array() += ridge;
+    means_[g] += normal.ldlt().solve(weighted.transpose() * missing);
+  }
+
+  /// Regression of the tail's missing mass, in logarithms, on the features.
+  void fit_mass(std::size_t g, const Dense& biased) {
+    constexpr std::size_t kF = Tail::kFeatures;
+    Eigen::Matrix<double, kF, kF> normal = Eigen::Matrix<double, kF, kF>::Zero();
+    Eigen::Matrix<double, kF, 1> moment = Eigen::Matrix<double, kF, 1>::Zero();
+    std::vector<MassFeatures> features;
+    double total = 0;
+    for (std::size_t s = 0; s < seen_.steps(); ++s) {
+      const std::size_t q = s * group_ + g;
+      const Leftover& left = left_[q];
+      const double top = biased.row(index(s)).maxCoeff();
+      const double own = top + std::log((biased.row(index(s)).array() - top).exp().sum());
+      const float* scores = k_ > 0 ? seen_.top_scores.row(q) : nullptr;
+      features.push_back(mass_features({scores, k_}, seen_.scale, left.retrieved, own));
+      const Eigen::Map<const Eigen::Matrix<double, kF, 1>> f(features.back().data());
+      // An error of the log mass moves the output by share * (1 - share).
+      const double weight = std::pow(left.share * (1.0 - left.share), 2);
+      normal += weight * f * f.transpose();
+      moment += weight * (left.lse - own) * f;
+      total += weight;
+    }
+    if (total <= 0) return;
+    normal.diagonal().array() += 1e-3 * total;
+    const Eigen::Matrix<double, kF, 1> c = normal.ldlt().solve(moment);
+    for (std::size_t i = 0; i < kF; ++i) correction_.row(g)[i] = static_cast<float>(c(index(i)));
+    double least = std::numeric_limits<double>::infinity(), most = -least;
+    for (const MassFeatures& f : features) {
+      least = std::min(least, mass_shift(f, correction_.row(g)));
+      most = std::max(most, mass_shift(f, correction_.row(g)));
+    }
+    limits_.row(g)[0] = static_cast<float>(least);
+    limits_.row(g)[1] = static_cast<float>(most);
+  }
+
+  [[nodiscard]] Tail::Parts parts() const {
+    const auto half = [](double x) { return to_half(static_cast<float>(x)); };
+    Matrix<Half> keys(count_, keys_.cols), values(group_ * count_, dv_);
+    std::transform(centroids_.data(), centroids_.data() + centroids_.size(), keys.data(), half);
+    for (std::size_t g = 0; g < group_; ++g)
+      std::transform(means_[g].data(), means_[g].data() + means_[g].size(), values.row(g * count_),
+                     half);
+    return {.keys = AnyMatrix::copy_of(AnyMatrixView::of(keys.view())),
+            .bias = bias_,
+            .values = AnyMatrix::copy_of(AnyMatrixView::of(values.view())),
+            .correction = correction_,
+            .limits = limits_,
+            .scale = seen_.scale};
+  }
+
+  const Observations& seen_;
+  AnyMatrixView keys_;
+  ValuesView values_;
+  std::size_t k_;
+  const TailParams& params_;
+  std::size_t group_;
+  std::size_t dv_;
+  std::size_t count_ = 0;       ///< clusters kept
+  Dense centroids_;             ///< [C, d]
+  Dense shares_;                ///< [C, G] of mass
+  std::vector<Dense> means_;    ///< [G] of [C, dv]
+  std::vector<Leftover> left_;  ///< [m * G]
+  Matrix<float> bias_, correction_, limits_;
+};
+
+}  // namespace
+
+void TailParams::validate() const {
+  require(vectors >= 1 && vectors <= 65536, "tail.vectors is {}, must be in [1, 65536]", vectors);
+  require(iterations <= 1000, "tail.iterations is {}, at most 1000", iterations);
+  require(std::isfinite(ridge) && ridge > 0, "tail.ridge is {}, must be above 0", ridge);
+}
+
+Tail Tail::fit(const Observations& seen, AnyMatrixView keys, ValuesView values, std::size_t k,
+               const TailParams& params) {
+  params.validate();
+  require(seen.queries.rows() > 0, "seen is empty");
+  require_k(seen, k);
+  require(keys.rows == seen.mass.rows(), "keys has {} rows, {} were observed", keys.rows,
+          seen.mass.rows());
+  require(keys.cols == seen.queries.cols(), "keys have dimension {}, the queries {}", keys.cols,
+          seen.queries.cols());
+  require_values(seen, values);
+  Tail tail;
+  tail.parts_ = Fit(seen, keys, values, k, params).run();
+  return tail;
+}
+
+}  // namespace keyseek

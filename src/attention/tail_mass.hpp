@@ -1,0 +1,34 @@
+/// The correction of the tail's total mass.
+#pragma once
+
+#include <array>
+#include <span>
+
+#include "keyseek/tail.hpp"
+
+namespace keyseek {
+
+using MassFeatures = std::array<double, Tail::kFeatures>;
+
+/// What the tail's mass may depend on: where the retrieved logits lie against the tail's own.
+/// `scores` are inner products, best first; `retrieved` their log-sum-exp as logits.
+inline MassFeatures mass_features(std::span<const float> scores, float scale, double retrieved,
+                                  double own) {
+  MassFeatures f = {1.0};
+  if (scores.empty()) return f;
+  const auto logit = [&](std::size_t rank) { return double{scale} * double{scores[rank]} - own; };
+  f[1] = retrieved - own;
+  f[2] = logit(0);
+  f[3] = logit(scores.size() / 4);
+  f[4] = logit(scores.size() / 2);
+  return f;
+}
+
+/// What the features add to the logarithm of the tail's mass.
+inline double mass_shift(const MassFeatures& f, const float* c) {
+  double sum = 0;
+  for (std::size_t i = 0; i < f.size(); ++i) sum += f[i] * double{c[i]};
+  return sum;
+}
+
+}  // namespace keyseek

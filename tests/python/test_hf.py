@@ -135,7 +135,7 @@ def test_a_strict_promise_gives_the_answers_of_full_attention(make):
 
 
 def test_a_loose_promise_reads_less_and_stays_near(model):
-    ids, cache = prompt(660), cache_of(model, max_error=0.05)
+    ids, cache = prompt(660), cache_of(model, max_error=0.1)
     pieces = [620] + [1] * 40
     ours, full = logits(model, ids, cache, pieces), full_logits(model, ids, pieces)
     seen = cache.last_step()
@@ -143,7 +143,7 @@ def test_a_loose_promise_reads_less_and_stays_near(model):
     distance = torch.nn.functional.kl_div(
         ours.log_softmax(-1), full.log_softmax(-1), log_target=True, reduction="sum"
     )
-    assert distance < 0.1
+    assert distance < 0.05
     assert cache.nbytes > 0
     lines = cache.plan_table().splitlines()
     assert len(lines) == 1 + 2 * 2

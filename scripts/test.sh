@@ -83,6 +83,12 @@ build_clang() {
   cmake --build build/clang -j "$JOBS"
 }
 
+# On the compile commands of the clang build.
+tidy_is_clean() {
+  printf '%s\n' src/*.cpp src/*/*.cpp | grep -v isa_neon |
+    xargs -P "$JOBS" -n 4 clang-tidy-14 -p build/clang --quiet
+}
+
 neon_compiles() {
   mkdir -p build/neon
   ln -sfn /usr/include/xsimd build/neon/xsimd
@@ -105,7 +111,8 @@ wheel_is_a_cmake_package() {
   build/wheel-consumer/consumer
 }
 
-need_apt "${BUILD_PACKAGES[@]}" "${TEST_PACKAGES[@]}" clang libclang-rt-dev llvm clang-format-14
+need_apt "${BUILD_PACKAGES[@]}" "${TEST_PACKAGES[@]}" clang libclang-rt-dev llvm \
+  clang-format-14 clang-tidy-14
 [[ $(uname -m) != x86_64 ]] || need_apt g++-aarch64-linux-gnu
 ensure_venv
 ensure_cmake
@@ -117,6 +124,7 @@ suite 'Tests' "$RESULTS/release.xml" \
   ctest --preset release -j "$JOBS" --output-junit "$RESULTS/release.xml"
 [[ $(uname -m) != x86_64 ]] || check 'The NEON unit compiles' neon_compiles
 check 'Build (clang, address and undefined behaviour sanitizers)' build_clang
+check 'Static analysis (clang-tidy)' tidy_is_clean
 suite 'Tests under the sanitizers' "$RESULTS/sanitized.xml" \
   ctest --test-dir build/clang --output-on-failure -j "$JOBS" --output-junit "$RESULTS/sanitized.xml"
 check 'Build (wheel)' install_package test,report,peers

@@ -24,7 +24,7 @@ class Snapshot {
   Snapshot(const Snapshot& other) : state_(other.get()) {}
   Snapshot(Snapshot&& other) noexcept : state_(other.get()) {}
   Snapshot& operator=(const Snapshot& other) {
-    set(other.get());
+    if (this != &other) set(other.get());
     return *this;
   }
   Snapshot& operator=(Snapshot&& other) noexcept {

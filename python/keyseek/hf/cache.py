@@ -21,7 +21,7 @@ class RetrievalCache(DynamicCache):
     |out - full| / |full| of a layer's attention output, head by head. dtype: keys and values are
     stored as this (None: as the model gives them). threads: for planning and for steps; 0: as
     PyTorch. Further options go to keyseek.HeadCache.prefill: sink, window, horizon,
-    least_indexed, tail_vectors, max_k, share, observed, held_out, seed.
+    least_indexed, tail_vectors, least_k, max_k, share, observed, held_out, seed.
 
     A prompt is read with full attention, in one piece or several; the plan is made before the
     first single token after it. Prompts that are too short to gain anything, and tokens until

@@ -30,6 +30,7 @@ struct Partial {
   Matrix<float> out;  ///< [G, dv] means of the values by softmax weight; zero over no token
   /// [G] log of the sum of exp(logit), natural; -infinity over no token.
   std::vector<float> lse;
+  std::vector<float> best;  ///< [G] the largest logit; -infinity over no token
 
   /// Over no token; memory is reused where it fits.
   void reset(std::size_t group, std::size_t dv);
@@ -41,6 +42,10 @@ struct Partial {
 struct ValuesView {
   AnyMatrixView rows;             ///< [n, dv]
   const float* scales = nullptr;  ///< [n], or null: all are 1
+
+  [[nodiscard]] ValuesView slice(std::size_t first, std::size_t count) const {
+    return {rows.slice(first, count), scales == nullptr ? nullptr : scales + first};
+  }
 };
 
 /// Memory that attention works in; one per thread at a time.

@@ -23,6 +23,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string_view>
@@ -41,11 +44,46 @@ namespace keyseek {
 enum class Retriever : std::uint8_t {
   everything = 0,  ///< exactly, all of them
   none = 1,        ///< by the tail alone
-  flat = 2,        ///< the k best by FlatIndex, and the tail
-  projection = 3,  ///< the k best by ProjectionIndex, and the tail
+  flat = 2,        ///< the best by FlatIndex, and the tail
+  projection = 3,  ///< the best by ProjectionIndex, and the tail
+  custom = 4,      ///< the best by the caller's own search, and the tail
 };
-/// "everything", "none", "flat" or "projection".
+/// "everything", "none", "flat", "projection" or "custom".
 [[nodiscard]] std::string_view to_string(Retriever retriever) noexcept;
+
+/// Which of the keys that were found are attended.
+enum class Rule : std::uint8_t {
+  top_k = 0,  ///< the k best
+  /// DIPR (AlayaDB, arXiv 2504.10326): of these, logits above the largest - limit, where the
+  /// largest is seeded by the tokens that are attended exactly.
+  dipr = 1,
+  /// Top-p (Twilight, arXiv 2502.02770): of these, the fewest that leave no more than 1 - limit
+  /// of the mass of all that was seen, the exact tokens included.
+  mass = 2,
+};
+/// "top-k", "dipr" or "mass".
+[[nodiscard]] std::string_view to_string(Rule rule) noexcept;
+
+struct StopRule {
+  Rule rule = Rule::top_k;
+  std::size_t k = 100;    ///< keys searched per query
+  double limit = 0;       ///< dipr: in logits, at least 0; mass: in (0, 1]; top_k: unused
+  std::size_t least = 0;  ///< keys attended per query at least, whatever the rule says
+};
+
+/// A search of the caller's own over indexed keys [n, d]: fills `hits` with up to k ids per
+/// query [G, d], best first, and their inner products.
+using SearchKeys = std::function<void(MatrixView<float> queries, std::size_t k, Hits& hits)>;
+/// Makes one for the keys, whenever they are indexed anew. Steps of different heads call it
+/// from different threads; copies of a HeadCache share it.
+using IndexKeys = std::function<SearchKeys(const AnyMatrix& keys)>;
+
+/// A plan that the caller makes: `stop` with its k and limit as they are.
+struct GivenPlan {
+  Retriever retriever = Retriever::projection;
+  StopRule stop = {};
+  double target_recall = 0.98;  ///< of the projection index's search
+};
 
 struct DecodeParams {
   /// Wanted mean of |out - full| / |full| over decode queries, in (0, 1). The plan aims at
@@ -58,8 +96,14 @@ struct DecodeParams {
   std::size_t sink = 128;      ///< first tokens, attended exactly
   std::size_t window = 512;    ///< newest tokens, attended exactly
   std::size_t horizon = 1024;  ///< T: tokens decoded between refreshes; attended exactly as well
+  /// Tokens of the prompt, between sink and window, that its last queries attend to most
+  /// (SnapKV, arXiv 2404.14469): attended exactly from then on.
+  std::size_t pinned = 0;
   /// Fewer indexed tokens than this are not worth an index: all are attended.
   std::size_t least_indexed = 1024;
+  /// Values of indexed tokens are kept in 8 bits with a scale each: less memory and less to
+  /// read, at an error of a few thousandths of the value.
+  bool int8_values = false;
   double share = 0.10;            ///< of the prompt's positions whose queries train the index
   std::size_t observed = 256;     ///< positions that train the tail
   std::size_t held_out = 64;      ///< positions that the plan is tried on
@@ -67,7 +111,10 @@ struct DecodeParams {
   /// Keys retrieved per query at least. What the prompt's queries did not need may be what an
   /// answer needs (a number hidden in a long text): no summary can give it, a search can.
   std::size_t least_k = 16;
-  std::size_t max_k = 512;  ///< keys retrieved per query at most
+  std::size_t max_k = 512;              ///< keys retrieved per query at most
+  Rule rule = Rule::top_k;              ///< whose limit (top_k: whose k) is planned
+  std::optional<GivenPlan> given = {};  ///< instead of what keeps max_error
+  IndexKeys index = {};                 ///< instead of our indexes, in the plan or as given
   std::uint64_t seed = 1;
 
   void validate() const;  ///< throws Error(invalid_argument)
@@ -76,11 +123,11 @@ struct DecodeParams {
 /// What was decided for a head, and what it is expected to cost and to give.
 struct HeadPlan {
   Retriever retriever = Retriever::everything;
-  std::size_t k = 0;              ///< keys retrieved per query
+  StopRule stop = {.k = 0};
   double target_recall = 0;       ///< of the search; flat: 1
   std::size_t tail_vectors = 0;   ///< 0: the tail does not help this head
   double expected_error = 0;      ///< on held-out queries, by the search as it is
-  double error_without_tail = 0;  ///< for the same k, exact keys
+  double error_without_tail = 0;  ///< by the same rule, exact keys
   double keys_per_query = 0;      ///< vectors attended beyond the exact tokens, tail included
   double bytes_per_step = 0;      ///< read for the indexed tokens: search, attention, tail
 };
@@ -90,6 +137,7 @@ struct DecodeScratch {
   SearchScratch search;
   AttendScratch attend;
   Partial part, summary, all;
+  std::vector<std::size_t> kept;
 };
 
 struct StepStats {
@@ -97,6 +145,40 @@ struct StepStats {
   std::size_t scanned = 0;     ///< keys that the search looked at
   std::size_t retrieved = 0;   ///< keys attended, over all queries of the group
   std::size_t bytes_read = 0;  ///< of search, attention and tail
+  double search_us = 0;        ///< time of the search
+  double attend_us = 0;        ///< time of attention over all parts, and of their merge
+  double total_us = 0;         ///< of the step, a refresh included
+};
+
+/// The index over a head's indexed keys: one of these, or none.
+struct HeadIndex {
+  std::optional<FlatIndex> flat;
+  std::optional<ProjectionIndex> projection;
+  SearchKeys custom;
+
+  [[nodiscard]] bool empty() const { return !flat && !projection && !custom; }
+};
+
+/// Rows that grow at the end and shrink at the front, stored in an element type.
+class StoredRows {
+ public:
+  StoredRows() = default;
+  explicit StoredRows(AnyMatrixView rows);  ///< copies; not i8
+
+  /// Throws Error(not_finite) that names `name` when an element of a row of f32 is NaN or
+  /// infinite, or becomes so as it is stored.
+  void check(const float* row, const char* name) const;
+  void append(const float* row);
+  void drop_front(std::size_t count);
+  [[nodiscard]] AnyMatrixView view() const;
+  [[nodiscard]] std::size_t rows() const noexcept { return rows_; }
+  [[nodiscard]] Dtype dtype() const noexcept { return dtype_; }
+  [[nodiscard]] std::size_t bytes() const noexcept { return data_.size(); }
+
+ private:
+  std::vector<std::byte> data_;
+  Dtype dtype_ = Dtype::f32;
+  std::size_t rows_ = 0, cols_ = 0;
 };
 
 class HeadCache {
@@ -124,10 +206,21 @@ class HeadCache {
   /// full. A head that retrieves waits until it has seen queries of 64 positions to plan with.
   void refresh(const Execution& run = {});
 
+  /// Everything, so that a prompt is read and planned once: docs/index-format.md. Throws Error
+  /// when a search of the caller's own is part of it.
+  void save(const std::filesystem::path& path) const;
+  /// Reads and checks everything.
+  [[nodiscard]] static HeadCache load(const std::filesystem::path& path);
+  /// Maps the file: what is indexed is shared with others who map it, and may be evicted.
+  [[nodiscard]] static HeadCache map(const std::filesystem::path& path);
+
   [[nodiscard]] const HeadPlan& plan() const noexcept { return plan_; }
   [[nodiscard]] const StepStats& stats() const noexcept { return stats_; }  ///< of the last step
+  [[nodiscard]] const DecodeParams& params() const noexcept { return params_; }
   [[nodiscard]] std::size_t tokens() const noexcept;
   [[nodiscard]] std::size_t indexed() const noexcept { return indexed_values_.rows(); }
+  /// Positions of the pinned tokens, increasing.
+  [[nodiscard]] const std::vector<std::size_t>& pinned() const noexcept { return pinned_; }
   [[nodiscard]] std::size_t group() const noexcept { return group_; }
   [[nodiscard]] std::size_t dim() const noexcept { return dim_; }
   [[nodiscard]] std::size_t value_dim() const noexcept { return value_dim_; }
@@ -136,35 +229,58 @@ class HeadCache {
   [[nodiscard]] std::size_t bytes() const;
 
  private:
+  [[nodiscard]] static HeadCache read(const ContainerReader& file);
+  void read_tokens(const ContainerReader& file);
+  void read_rest(const ContainerReader& file);
+  void pin(AnyMatrixView keys, AnyMatrixView values, MatrixView<float> queries);
   void refresh_with(MatrixView<float> queries, std::span<const std::size_t> positions,
                     const Execution& run);
   [[nodiscard]] bool can_refresh() const noexcept;
+  [[nodiscard]] ValuesView indexed_values() const;
   void attend_indexed(MatrixView<float> queries, DecodeScratch& scratch, Partial& into);
+  void retrieve_for(MatrixView<float> queries, DecodeScratch& scratch);
   void remember(MatrixView<float> queries);
 
   DecodeParams params_;
   std::size_t group_ = 0, dim_ = 0, value_dim_ = 0;
-  AnyMatrix sink_keys_, sink_values_;
+  AnyMatrix sink_keys_, sink_values_;        ///< pinned tokens follow the sink
+  std::vector<std::size_t> pinned_;          ///< their positions
   AnyMatrix indexed_keys_, indexed_values_;  ///< keys share the index's memory
-  std::optional<FlatIndex> flat_;
-  std::optional<ProjectionIndex> projection_;
+  std::vector<float> value_scales_;          ///< of indexed values in 8 bits
+  HeadIndex index_;
   Tail tail_;
   HeadPlan plan_;
-  std::vector<std::byte> recent_keys_, recent_values_;  ///< rows as stored
-  Dtype key_dtype_ = Dtype::f32, value_dtype_ = Dtype::f32;
-  std::size_t recent_ = 0;         ///< tokens in them
+  StoredRows recent_keys_, recent_values_;
   std::vector<float> remembered_;  ///< queries of some decoded positions, for the next refresh
   std::vector<std::size_t> remembered_at_;  ///< their positions
   Hits hits_;                               ///< of the last step: the next one's warm start
   StepStats stats_;
 };
 
-/// `step` of many heads at once: all KV heads of all requests of a layer, over `threads` threads.
-/// Heads share group, d and dv. `queries` [heads * group, d], `keys` [heads, d], `values`
-/// [heads, dv] f32; writes `out` [heads * group, dv]. `scratch` grows to one per thread.
-/// Throws the first Error; heads before it may have taken their token by then.
+/// Threads, and the memory they work in, for step_heads: started at first use, then waiting
+/// between calls. A process that forks is safe: the child starts threads of its own. For one
+/// caller at a time.
+class DecodePool {
+ public:
+  /// 0: as many threads as this process may use. The caller's own is one of them.
+  explicit DecodePool(int threads = 1);
+  ~DecodePool();
+  DecodePool(DecodePool&&) noexcept;
+  DecodePool& operator=(DecodePool&&) noexcept;
+
+  [[nodiscard]] int threads() const noexcept;
+  /// body(i, scratch) for all i < count, in any order; rethrows the first error.
+  void run(std::size_t count, const std::function<void(std::size_t, DecodeScratch&)>& body);
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+/// `step` of many heads at once: all KV heads of all requests of a layer. Heads share group, d
+/// and dv. `queries` [heads * group, d], `keys` [heads, d], `values` [heads, dv] f32; writes
+/// `out` [heads * group, dv]. Throws the first Error; other heads may have taken their token.
 void step_heads(std::span<HeadCache* const> heads, MatrixView<float> queries,
-                MatrixView<float> keys, MatrixView<float> values, int threads,
-                std::vector<DecodeScratch>& scratch, float* out);
+                MatrixView<float> keys, MatrixView<float> values, DecodePool& pool, float* out);
 
 }  // namespace keyseek

@@ -37,6 +37,9 @@
 
 namespace keyseek {
 
+class ContainerReader;
+class IndexFileWriter;
+
 class FlatIndex {
  public:
   FlatIndex() = default;  ///< empty; using it is an Error
@@ -58,6 +61,9 @@ class FlatIndex {
   [[nodiscard]] static FlatIndex load(const std::filesystem::path& path);
   /// Maps the file; checks everything as `load` does, then pages are shared and evictable.
   [[nodiscard]] static FlatIndex map(const std::filesystem::path& path);
+  /// Its sections, in a file that holds more than an index (HeadCache's).
+  void write(IndexFileWriter& file) const;
+  [[nodiscard]] static FlatIndex read(const ContainerReader& file);
 
  private:
   struct State;
@@ -134,6 +140,9 @@ class ProjectionIndex {
   void save(const std::filesystem::path& path) const;
   [[nodiscard]] static ProjectionIndex load(const std::filesystem::path& path);
   [[nodiscard]] static ProjectionIndex map(const std::filesystem::path& path);
+  /// Its sections, in a file that holds more than an index (HeadCache's).
+  void write(IndexFileWriter& file) const;
+  [[nodiscard]] static ProjectionIndex read(const ContainerReader& file);
 
  private:
   struct State;

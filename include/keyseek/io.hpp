@@ -74,6 +74,11 @@ struct CapturedHead {
   double scale = 0;  ///< softmax scale
   std::string model, text;
 };
+/// Queries of positions [first, last): [(last - first) * G, d], the heads of a position in
+/// consecutive rows.
+[[nodiscard]] Matrix<float> step_queries(const CapturedHead& head, std::size_t first,
+                                         std::size_t last);
+
 struct CaptureEntry {
   std::size_t layer = 0, kv_head = 0, tokens = 0, dim = 0, group = 0;
 };

@@ -1,7 +1,7 @@
-/// Timing an index on a sequence of decode steps.
+/// Timing an index, or a head's cache, on a sequence of decode steps.
 ///
-/// Works in the caller's thread, on memory of its own, and only reads the index. Thread-safe,
-/// but measurements that run at once disturb each other.
+/// Works in the caller's thread, on memory of its own. Thread-safe, but measurements that run
+/// at once disturb each other.
 ///
 ///     auto m = keyseek::measure_steps(index, queries, {.group = 4, .search = {.k = 100}});
 ///     double found = keyseek::recall(truth.ids, m.ids);
@@ -10,6 +10,7 @@
 
 #include <cstddef>
 
+#include "keyseek/decode.hpp"
 #include "keyseek/execution.hpp"
 #include "keyseek/index.hpp"
 #include "keyseek/matrix.hpp"
@@ -39,10 +40,34 @@ struct Measurement {
   double us_mean = 0;
 };
 
-/// `queries` is [steps * group, d].
+/// `queries` is [steps * group, d]; the index is only read.
 [[nodiscard]] Measurement measure_steps(const FlatIndex& index, MatrixView<float> queries,
                                         const MeasureParams& params);
 [[nodiscard]] Measurement measure_steps(const ProjectionIndex& index, MatrixView<float> queries,
                                         const MeasureParams& params);
+
+struct DecodeMeasureParams {
+  bool cold_cache = false;  ///< evict the caches between steps, as other layers' work does
+  Progress progress = {};   ///< called between steps, not timed; false: Error(cancelled)
+};
+
+/// Of decoded steps. Times are medians in microseconds, the rest are means.
+struct DecodeMeasurement {
+  std::size_t steps = 0;
+  double error = 0;        ///< |out - full| / |full|, over all queries
+  double worst_error = 0;  ///< the largest of them
+  double scanned = 0;      ///< keys that the search looked at, per step
+  double retrieved = 0;    ///< keys attended beyond the exact tokens, per query
+  double bytes_read = 0;   ///< of search, attention and tail, per step
+  double search_us = 0, attend_us = 0, other_us = 0, total_us = 0;
+};
+
+/// Steps `cache` through the tokens that it does not have yet, then compares with attention over
+/// all of them. `keys` [n, d] and `values` [n, dv] are of the whole sequence, whose first
+/// cache.tokens() rows are in the cache; `queries` [(n - cache.tokens()) * group, d] f32 of the
+/// others. Throws Error on shapes that do not match, or when no token is left.
+[[nodiscard]] DecodeMeasurement measure_decode(HeadCache& cache, MatrixView<float> queries,
+                                               AnyMatrixView keys, AnyMatrixView values,
+                                               const DecodeMeasureParams& params = {});
 
 }  // namespace keyseek

@@ -6,7 +6,7 @@
 /// appended to the softmax like C more tokens. Recipe: k-means of the keys weighted by the
 /// attention they get, biases that give each cluster its share of mass, values by ridge
 /// regression on the queries' true tail outputs, and a regressed correction of the tail's
-/// total mass. A tail is trained for one k: the keys that are retrieved are not in it.
+/// total mass. A tail is trained for what is retrieved beside it: those keys are not in it.
 ///
 /// `observe` computes once what full attention gives the training queries; tails for several k
 /// and their errors on held-out queries follow from that. Values; functions keep no state.
@@ -70,7 +70,10 @@ struct TailParams {
 class Tail {
  public:
   Tail() = default;  ///< empty: attends to nothing
-  /// For retrieval of the `k` best keys, k <= seen.top_ids.cols().
+  /// For retrieval of the kept[q] best keys of observed query q, each <= seen.top_ids.cols().
+  [[nodiscard]] static Tail fit(const Observations& seen, AnyMatrixView keys, ValuesView values,
+                                std::span<const std::size_t> kept, const TailParams& params = {});
+  /// The same with `k` for all queries.
   [[nodiscard]] static Tail fit(const Observations& seen, AnyMatrixView keys, ValuesView values,
                                 std::size_t k, const TailParams& params = {});
 
@@ -110,7 +113,11 @@ using Retrieve = std::function<void(std::size_t step, Hits& hits)>;
 /// which keys are attended beside the fixed tokens, and `tail` (may be empty) stands for the rest.
 [[nodiscard]] std::vector<float> attention_errors(const Observations& seen, ValuesView values,
                                                   const Tail& tail, const Retrieve& retrieve);
-/// The same for the `k` best keys.
+/// The same when the kept[q] best keys of query q are retrieved.
+[[nodiscard]] std::vector<float> attention_errors(const Observations& seen, ValuesView values,
+                                                  std::span<const std::size_t> kept,
+                                                  const Tail& tail);
+/// The same with `k` for all queries.
 [[nodiscard]] std::vector<float> attention_errors(const Observations& seen, ValuesView values,
                                                   std::size_t k, const Tail& tail);
 

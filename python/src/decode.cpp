@@ -1,14 +1,17 @@
 #include "keyseek/decode.hpp"
 
+#include <nanobind/stl/filesystem.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <string>
 #include <vector>
 
 #include "arrays.hpp"
 #include "bindings.hpp"
+#include "caller_search.hpp"
 #include "errors.hpp"
 #include "names.hpp"
 #include "work.hpp"
@@ -24,9 +27,20 @@ p positions, the group's heads of one position in consecutive rows. max_error: w
 |out - full| / |full|. scale: of the softmax. theta, rotary_dim, layout, frequencies: of the rotary
 embedding, as in rope_shift; shift=False: there is none. sink, window: tokens attended exactly.
 horizon: tokens decoded until what was decoded enters the index. least_indexed: with fewer tokens
-than this to index, all are attended. share: of the prompt's positions whose queries train the
-index. observed, held_out: positions that train the tail, and that the plan is tried on.
-tail_vectors: of the tail, 0: none. least_k, max_k: keys retrieved per query.)";
+than this to index, all are attended. pinned: so many tokens of the prompt, those its last queries
+attend to most, are attended exactly as well. int8_values: values of indexed tokens are kept in
+8 bits. share: of the prompt's positions whose queries train the index. observed, held_out:
+positions that train the tail, and that the plan is tried on. tail_vectors: of the tail, 0: none.
+least_k, max_k: keys retrieved per query. rule: which of the keys found are attended, "top-k",
+"dipr" (logits above the largest - limit) or "mass" (a share `limit` of the mass seen).
+
+The plan keeps max_error. With retriever ("everything", "none", "flat", "projection" or "custom")
+it is given instead: k keys per query, searched with target_recall ("projection"), and `limit` of
+the rule.
+
+index: a search of your own, in the plan or as retriever="custom". Called as index(keys [n, d] float32)
+when keys are indexed; returns a function (queries [G, d] float32, k) -> (ids [G, k], scores [G, k]) with
+inner products, best first, padded with -1.)";
 
 constexpr const char* kStepDoc = R"(Appends a token, then attends over all.
 
@@ -36,16 +50,18 @@ Returns a new array [group, dv] float32.)";
 constexpr const char* kStepHeadsDoc = R"(HeadCache.step of many heads of one shape, in parallel.
 
 queries: [heads * group, d] float32, keys: [heads, d], values: [heads, dv]. Returns
-[heads * group, dv] float32. One thread: in the calling thread.)";
+[heads * group, dv] float32. pool: threads to share the heads; None: the calling one alone.)";
 
 HeadCache prefill(const Array& keys, const Array& values, const Array& queries, std::int64_t group,
                   double max_error, double scale, double theta, std::int64_t rotary_dim,
                   const std::string& layout, const std::optional<Array>& frequencies, bool shift,
                   std::int64_t sink, std::int64_t window, std::int64_t horizon,
-                  std::int64_t least_indexed, double share, std::int64_t observed,
-                  std::int64_t held_out, std::int64_t tail_vectors, std::int64_t least_k,
-                  std::int64_t max_k, std::int64_t seed, int threads,
-                  const ProgressCallback& progress) {
+                  std::int64_t least_indexed, std::int64_t pinned, bool int8_values, double share,
+                  std::int64_t observed, std::int64_t held_out, std::int64_t tail_vectors,
+                  std::int64_t least_k, std::int64_t max_k, const std::string& rule,
+                  const std::optional<std::string>& retriever, std::int64_t k, double target_recall,
+                  std::optional<double> limit, const std::optional<nb::callable>& index,
+                  std::int64_t seed, int threads, const ProgressCallback& progress) {
   const auto key_rows = borrow_vectors(keys, "keys");
   const auto value_rows = borrow_vectors(values, "values");
   const auto query_rows = borrow_floats(queries, "queries");
@@ -58,13 +74,29 @@ HeadCache prefill(const Array& keys, const Array& values, const Array& queries, 
   params.window = count_of(window, "window");
   params.horizon = count_of(horizon, "horizon");
   params.least_indexed = count_of(least_indexed, "least_indexed");
+  params.pinned = count_of(pinned, "pinned");
+  params.int8_values = int8_values;
   params.share = share;
   params.observed = count_of(observed, "observed");
   params.held_out = count_of(held_out, "held_out");
   params.tail_vectors = count_of(tail_vectors, "tail_vectors");
   params.least_k = count_of(least_k, "least_k");
   params.max_k = count_of(max_k, "max_k");
+  params.rule = rule_of(rule, "rule");
   params.seed = count_of(seed, "seed");
+  if (index) params.index = index_keys_of(*index);
+  if (limit && !retriever)
+    refuse("limit is {}, but a plan finds its own: give a retriever", *limit);
+  if (retriever) {
+    params.given = GivenPlan{
+        .retriever = retriever_of(*retriever, "retriever"),
+        .stop = {.rule = params.rule, .k = count_of(k, "k"), .limit = limit.value_or(0.0)},
+        .target_recall = target_recall};
+    if (params.rule != Rule::top_k) {
+      if (!limit) refuse("rule is '{}' with a given retriever: it needs a limit", rule);
+      params.given->stop.least = std::min(params.least_k, params.given->stop.k);
+    }
+  }
   const std::size_t heads = count_of(group, "group");
   return run_long(threads, progress, [&](const Execution& run) {
     return HeadCache::prefill(key_rows.view, value_rows.view, query_rows.view, heads, params, run);
@@ -93,8 +125,8 @@ Table<float> step(HeadCache& self, const Array& queries, const Array& key, const
 }
 
 Table<float> step_all(const std::vector<HeadCache*>& heads, const Array& queries, const Array& keys,
-                      const Array& values, int threads) {
-  thread_local std::vector<DecodeScratch> scratch;
+                      const Array& values, DecodePool* pool) {
+  thread_local DecodePool alone;
   const auto q = borrow_floats(queries, "queries");
   const auto k = borrow_floats(keys, "keys");
   const auto v = borrow_floats(values, "values");
@@ -102,7 +134,7 @@ Table<float> step_all(const std::vector<HeadCache*>& heads, const Array& queries
   Matrix<float> out(heads.size() * heads[0]->group(), heads[0]->value_dim());
   {
     const nb::gil_scoped_release released;
-    step_heads(heads, q.view, k.view, v.view, threads, scratch, out.data());
+    step_heads(heads, q.view, k.view, v.view, pool != nullptr ? *pool : alone, out.data());
   }
   return numpy_of(std::move(out));
 }
@@ -111,11 +143,14 @@ void bind_plan(nb::module_& m) {
   nb::class_<HeadPlan>(m, "HeadPlan",
                        R"(How the indexed tokens of a head are attended, and what to expect.
 
-retriever: "everything" (all, exactly), "none" (by the tail alone), "flat" or "projection" (the
-k best keys and the tail). Bytes are those read for the indexed tokens.)")
+retriever: "everything" (all, exactly), "none" (by the tail alone), "flat", "projection" or "custom"
+(the best keys and the tail). rule, k, limit: which of the best. Bytes are those read for the
+indexed tokens.)")
       .def_prop_ro("retriever",
                    [](const HeadPlan& p) { return std::string(to_string(p.retriever)); })
-      .def_ro("k", &HeadPlan::k)
+      .def_prop_ro("rule", [](const HeadPlan& p) { return std::string(to_string(p.stop.rule)); })
+      .def_prop_ro("k", [](const HeadPlan& p) { return p.stop.k; })
+      .def_prop_ro("limit", [](const HeadPlan& p) { return p.stop.limit; })
       .def_ro("target_recall", &HeadPlan::target_recall)
       .def_ro("tail_vectors", &HeadPlan::tail_vectors)
       .def_ro("expected_error", &HeadPlan::expected_error)
@@ -125,13 +160,16 @@ k best keys and the tail). Bytes are those read for the indexed tokens.)")
       .def("__repr__", [](const HeadPlan& p) {
         return fmt::format(
             "HeadPlan({}, k={}, target_recall={}, tail_vectors={}, expected_error={:.4f})",
-            to_string(p.retriever), p.k, p.target_recall, p.tail_vectors, p.expected_error);
+            to_string(p.retriever), p.stop.k, p.target_recall, p.tail_vectors, p.expected_error);
       });
   nb::class_<StepStats>(m, "StepStats", "What the last step of a head looked at.")
       .def_ro("exact", &StepStats::exact)
       .def_ro("scanned", &StepStats::scanned)
       .def_ro("retrieved", &StepStats::retrieved)
-      .def_ro("bytes_read", &StepStats::bytes_read);
+      .def_ro("bytes_read", &StepStats::bytes_read)
+      .def_ro("search_us", &StepStats::search_us)
+      .def_ro("attend_us", &StepStats::attend_us)
+      .def_ro("total_us", &StepStats::total_us);
 }
 
 }  // namespace
@@ -151,11 +189,15 @@ For one thread at a time; different heads are independent. Made by `prefill`.)")
           nb::arg("layout") = "half-split", nb::arg("frequencies") = nb::none(),
           nb::arg("shift") = defaults.shift, nb::arg("sink") = defaults.sink,
           nb::arg("window") = defaults.window, nb::arg("horizon") = defaults.horizon,
-          nb::arg("least_indexed") = defaults.least_indexed, nb::arg("share") = defaults.share,
+          nb::arg("least_indexed") = defaults.least_indexed, nb::arg("pinned") = defaults.pinned,
+          nb::arg("int8_values") = defaults.int8_values, nb::arg("share") = defaults.share,
           nb::arg("observed") = defaults.observed, nb::arg("held_out") = defaults.held_out,
           nb::arg("tail_vectors") = defaults.tail_vectors, nb::arg("least_k") = defaults.least_k,
-          nb::arg("max_k") = defaults.max_k, nb::arg("seed") = defaults.seed,
-          nb::arg("threads") = 0, nb::arg("progress") = nb::none(), kPrefillDoc)
+          nb::arg("max_k") = defaults.max_k, nb::arg("rule") = "top-k",
+          nb::arg("retriever") = nb::none(), nb::arg("k") = GivenPlan{}.stop.k,
+          nb::arg("target_recall") = GivenPlan{}.target_recall, nb::arg("limit") = nb::none(),
+          nb::arg("index") = nb::none(), nb::arg("seed") = defaults.seed, nb::arg("threads") = 0,
+          nb::arg("progress") = nb::none(), kPrefillDoc)
       .def("step", &step, nb::arg("queries"), nb::arg("key"), nb::arg("value"), kStepDoc)
       .def(
           "retrieve",
@@ -177,9 +219,19 @@ For one thread at a time; different heads are independent. Made by `prefill`.)")
       .def(
           "copy", [](const HeadCache& self) { return HeadCache(self); },
           "Shares what is indexed; the two then go separate ways.")
+      .def("save", &HeadCache::save, nb::arg("path"), nb::call_guard<nb::gil_scoped_release>(),
+           "Everything, so that a prompt is read and planned once. The file appears whole or not "
+           "at all.")
+      .def_static("load", &HeadCache::load, nb::arg("path"),
+                  nb::call_guard<nb::gil_scoped_release>(), "Reads and checks everything.")
+      .def_static("map", &HeadCache::map, nb::arg("path"), nb::call_guard<nb::gil_scoped_release>(),
+                  "Maps the file: what is indexed is shared with others who map it.")
       .def_prop_ro("plan", [](const HeadCache& self) { return self.plan(); })
       .def_prop_ro("stats", [](const HeadCache& self) { return self.stats(); })
       .def_prop_ro("indexed", &HeadCache::indexed)
+      .def_prop_ro(
+          "pinned", [](const HeadCache& self) { return self.pinned(); },
+          "Positions of the pinned tokens.")
       .def_prop_ro("group", &HeadCache::group)
       .def_prop_ro("dim", &HeadCache::dim)
       .def_prop_ro("value_dim", &HeadCache::value_dim)
@@ -189,8 +241,17 @@ For one thread at a time; different heads are independent. Made by `prefill`.)")
         return fmt::format("HeadCache({} tokens, {} indexed, {})", self.tokens(), self.indexed(),
                            to_string(self.plan().retriever));
       });
+  nb::class_<DecodePool>(m, "DecodePool",
+                         R"(Threads for step_heads, and the memory they work in.
+
+threads: 0 for all that this process may use. They start at first use and wait between calls. For
+one caller at a time.)")
+      .def(nb::init<int>(), nb::arg("threads") = 0)
+      .def_prop_ro("threads", &DecodePool::threads)
+      .def("__repr__",
+           [](const DecodePool& self) { return fmt::format("DecodePool({})", self.threads()); });
   m.def("step_heads", &step_all, nb::arg("heads"), nb::arg("queries"), nb::arg("keys"),
-        nb::arg("values"), nb::kw_only(), nb::arg("threads") = 1, kStepHeadsDoc);
+        nb::arg("values"), nb::arg("pool") = nb::none(), kStepHeadsDoc);
 }
 
 }  // namespace keyseek::python

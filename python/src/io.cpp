@@ -117,6 +117,48 @@ void bind_capture(nb::module_& m) {
       .def_ro("capture", &io::CaptureInfo::capture, "How it was made.")
       .def_ro("prefill", &io::CaptureInfo::prefill, "Tokens before decoding starts.")
       .def_ro("heads", &io::CaptureInfo::heads);
+  nb::class_<io::CapturedHead>(m, "CapturedHead", "Keys, values and queries of one KV head.")
+      .def_prop_ro(
+          "keys",
+          [](nb::handle_t<io::CapturedHead> self) {
+            return numpy_view(nb::cast<const io::CapturedHead&>(self).keys.view(), self);
+          },
+          "[n, d], as stored.")
+      .def_prop_ro(
+          "values",
+          [](nb::handle_t<io::CapturedHead> self) {
+            return numpy_view(nb::cast<const io::CapturedHead&>(self).values.view(), self);
+          },
+          "[n, dv], as stored.")
+      .def_prop_ro("group", [](const io::CapturedHead& h) { return h.queries.size(); })
+      .def_ro("prefill", &io::CapturedHead::prefill, "Tokens before decoding starts.")
+      .def_ro("scale", &io::CapturedHead::scale, "Of the softmax.")
+      .def_prop_ro(
+          "rotary",
+          [](const io::CapturedHead& h) {
+            nb::dict rotary;
+            rotary["theta"] = h.rope.theta;
+            rotary["rotary_dim"] = h.rope.rotary_dim;
+            rotary["layout"] =
+                h.rope.layout == RopeLayout::interleaved ? "interleaved" : "half-split";
+            return rotary;
+          },
+          "Of the rotary embedding: keyword arguments for HeadCache.prefill.")
+      .def(
+          "queries",
+          [](const io::CapturedHead& h, std::int64_t first, std::int64_t last) {
+            return numpy_of(io::step_queries(h, count_of(first, "first"), count_of(last, "last")));
+          },
+          nb::arg("first"), nb::arg("last"),
+          "Of positions [first, last): [(last - first) * group, d] float32, the heads of a\n"
+          "position in consecutive rows.");
+  m.def(
+      "read_capture",
+      [](const std::filesystem::path& path, std::int64_t layer, std::int64_t kv_head) {
+        return io::read_capture(path, count_of(layer, "layer"), count_of(kv_head, "kv_head"));
+      },
+      nb::arg("path"), nb::arg("layer"), nb::arg("kv_head") = 0,
+      nb::call_guard<nb::gil_scoped_release>(), "One head of a capture file (*.attn.h5).");
   m.def("capture_info", &io::capture_info, nb::arg("path"),
         nb::call_guard<nb::gil_scoped_release>(), "What a capture file (*.attn.h5) holds.");
 }

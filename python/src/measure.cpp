@@ -46,9 +46,55 @@ Measurement measure(const std::variant<const FlatIndex*, const ReportedIndex*>& 
   }
 }
 
+DecodeMeasurement measure_cache(HeadCache& cache, const Array& queries, const Array& keys,
+                                const Array& values, bool cold_cache) {
+  const auto q = borrow_floats(queries, "queries");
+  const auto k = borrow_vectors(keys, "keys");
+  const auto v = borrow_vectors(values, "values");
+  const ProgressCallback silent;
+  Watch watch(silent);
+  const DecodeMeasureParams params{
+      .cold_cache = cold_cache,
+      .progress = [&](std::string_view stage, std::size_t done, std::size_t total) {
+        watch.look_for_signals();
+        return watch.report(stage, done, total);
+      }};
+  const nb::gil_scoped_release released;
+  try {
+    return measure_decode(cache, q.view, k.view, v.view, params);
+  } catch (const Error&) {
+    watch.rethrow();  // Ctrl-C
+    throw;
+  }
+}
+
+void bind_decode_measurement(nb::module_& m) {
+  nb::class_<DecodeMeasurement>(
+      m, "DecodeMeasurement",
+      "Of decoded steps: medians of times in microseconds, means of the rest.")
+      .def_ro("steps", &DecodeMeasurement::steps)
+      .def_ro("error", &DecodeMeasurement::error, "Mean of |out - full| / |full|.")
+      .def_ro("worst_error", &DecodeMeasurement::worst_error)
+      .def_ro("scanned", &DecodeMeasurement::scanned, "Keys that the search looked at, per step.")
+      .def_ro("retrieved", &DecodeMeasurement::retrieved, "Keys attended, per query.")
+      .def_ro("bytes_read", &DecodeMeasurement::bytes_read, "Per step.")
+      .def_ro("search_us", &DecodeMeasurement::search_us)
+      .def_ro("attend_us", &DecodeMeasurement::attend_us)
+      .def_ro("other_us", &DecodeMeasurement::other_us)
+      .def_ro("total_us", &DecodeMeasurement::total_us);
+  m.def("measure_decode", &measure_cache, nb::arg("cache"), nb::arg("queries"), nb::arg("keys"),
+        nb::arg("values"), nb::kw_only(), nb::arg("cold_cache") = false,
+        R"(Steps a HeadCache through tokens that it does not have, and takes the time of each.
+
+keys [n, d] and values [n, dv]: of the whole sequence, whose first len(cache) tokens are in the
+cache; queries: [(n - len(cache)) * group, d] float32 of the others. cold_cache: the CPU's caches are
+evicted before each step. Outputs are compared with attention over all tokens.)");
+}
+
 }  // namespace
 
 void bind_measure(nb::module_& m) {
+  bind_decode_measurement(m);
   nb::class_<Measurement>(m, "Measurement", "Results and times of a sequence of decode steps.")
       .def_prop_ro(
           "ids", [](const Measurement& self) { return numpy_ids(self.ids); },

@@ -27,6 +27,7 @@ class Accumulator {
               float scale)
       : out_(to.out.row(first)),
         lse_(to.lse.data() + first),
+        best_(to.best.data() + first),
         s_(scratch),
         scale_(scale),
         group_(group),
@@ -54,6 +55,7 @@ class Accumulator {
   void finish() {
     for (std::size_t g = 0; g < group_; ++g) {
       const float sum = s_.sum[g];
+      best_[g] = lse_[g];
       if (sum == 0.0F) continue;
       for (std::size_t c = 0; c < dv_; ++c) out_[g * dv_ + c] /= sum;
       lse_[g] += std::log(sum);
@@ -76,7 +78,8 @@ class Accumulator {
   }
 
   float* out_;
-  float* lse_;
+  float* lse_;  ///< while adding: the largest logit so far
+  float* best_;
   AttendScratch& s_;
   float scale_;
   std::size_t group_;
@@ -116,13 +119,16 @@ void Partial::reset(std::size_t group, std::size_t dv) {
   if (out.rows() != group || out.cols() != dv) out = Matrix<float>(group, dv);
   std::fill_n(out.data(), group * dv, 0.0F);
   lse.assign(group, kNothing);
+  best.assign(group, kNothing);
 }
 
 Partial Partial::slice(std::size_t first, std::size_t count) const {
   Partial part;
   part.reset(count, out.cols());
   std::copy_n(out.row(first), count * out.cols(), part.out.data());
-  std::copy_n(lse.begin() + static_cast<std::ptrdiff_t>(first), count, part.lse.begin());
+  const auto from = static_cast<std::ptrdiff_t>(first);
+  std::copy_n(lse.begin() + from, count, part.lse.begin());
+  std::copy_n(best.begin() + from, count, part.best.begin());
   return part;
 }
 
@@ -174,6 +180,7 @@ void merge(const Partial& part, Partial& into) {
     const float* from = part.out.row(g);
     for (std::size_t c = 0; c < into.out.cols(); ++c) to[c] += share * (from[c] - to[c]);
     into.lse[g] = top + std::log(a + b);
+    into.best[g] = std::max(into.best[g], part.best[g]);
   }
 }
 

@@ -13,9 +13,12 @@ void require_values(const Observations& seen, ValuesView values) {
           values.rows.cols, seen.rest.out.cols());
 }
 
-void require_k(const Observations& seen, std::size_t k) {
-  require(k <= seen.top_ids.cols(), "k is {}, but the {} best keys were observed", k,
-          seen.top_ids.cols());
+void require_kept(const Observations& seen, std::span<const std::size_t> kept) {
+  require(kept.size() == seen.queries.rows(), "kept has {} numbers, {} queries were observed",
+          kept.size(), seen.queries.rows());
+  for (const std::size_t k : kept)
+    require(k <= seen.top_ids.cols(), "k is {}, but the {} best keys were observed", k,
+            seen.top_ids.cols());
 }
 
 std::vector<float> attention_errors(const Observations& seen, ValuesView values, const Tail& tail,
@@ -45,21 +48,24 @@ std::vector<float> attention_errors(const Observations& seen, ValuesView values,
   return errors;
 }
 
-std::vector<float> attention_errors(const Observations& seen, ValuesView values, std::size_t k,
-                                    const Tail& tail) {
-  require_k(seen, k);
-  const std::size_t group = seen.group;
+std::vector<float> attention_errors(const Observations& seen, ValuesView values,
+                                    std::span<const std::size_t> kept, const Tail& tail) {
+  require_kept(seen, kept);
+  const std::size_t group = seen.group, k = seen.top_ids.cols();
   return attention_errors(seen, values, tail, [&](std::size_t step, Hits& hits) {
     hits.group = group;
     hits.k = k;
-    hits.ids.resize(group * k);
-    hits.scores.resize(group * k);
-    hits.count.assign(group, k);
-    for (std::size_t g = 0; g < group; ++g) {
-      std::copy_n(seen.top_ids.row(step * group + g), k, hits.ids.data() + g * k);
-      std::copy_n(seen.top_scores.row(step * group + g), k, hits.scores.data() + g * k);
-    }
+    const std::size_t first = step * group;
+    hits.ids.assign(seen.top_ids.row(first), seen.top_ids.row(first) + group * k);
+    hits.scores.assign(seen.top_scores.row(first), seen.top_scores.row(first) + group * k);
+    const auto counts = kept.subspan(first, group);
+    hits.count.assign(counts.begin(), counts.end());
   });
+}
+
+std::vector<float> attention_errors(const Observations& seen, ValuesView values, std::size_t k,
+                                    const Tail& tail) {
+  return attention_errors(seen, values, std::vector<std::size_t>(seen.queries.rows(), k), tail);
 }
 
 }  // namespace keyseek

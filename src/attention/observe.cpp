@@ -29,6 +29,7 @@ class Observer {
     for (std::size_t q = 0; q < count; ++q) {
       const float lse = seen_.scale * best[q] + std::log(sum[q]);
       seen_.rest.lse[first + q] = lse;
+      seen_.rest.best[first + q] = seen_.scale * best[q];
       share[q] = 1.0F / (sum[q] * (1.0F + std::exp(seen_.fixed.lse[first + q] - lse)));
     }
     add_mass(first, count, share);

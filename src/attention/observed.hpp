@@ -7,7 +7,7 @@ namespace keyseek {
 
 /// Throws Error unless `values` have the shape that `seen` was observed with.
 void require_values(const Observations& seen, ValuesView values);
-/// Throws Error unless the k best keys of `seen` are known.
-void require_k(const Observations& seen, std::size_t k);
+/// Throws Error unless `kept` has a number for each query of `seen`, of best keys that are known.
+void require_kept(const Observations& seen, std::span<const std::size_t> kept);
 
 }  // namespace keyseek

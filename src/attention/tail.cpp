@@ -72,6 +72,7 @@ void attend_tail(MatrixView<float> queries, const Hits& hits, const Partial& ret
     const double shift = std::clamp(mass_shift(f, p.correction.row(g)), double{p.limits.row(g)[0]},
                                     double{p.limits.row(g)[1]});
     out.lse[g] = static_cast<float>(own + shift);
+    out.best[g] = static_cast<float>(double{scratch.best[g]} + shift);
     for (std::size_t c = 0; c < count; ++c) of_head[c] = logits[c * group + g] / scratch.sum[g];
     const AnyMatrixView values = p.values.view().slice(g * count, count);
     kernels().add_rows[static_cast<std::size_t>(Dtype::f16)](values.data, values.stride, nullptr,

@@ -52,13 +52,13 @@ Leftover leftover(const Observations& seen, ValuesView values, std::size_t k, st
   return left;
 }
 
-/// Mass [n, G] of the keys without each query's k best.
-Matrix<float> mass_without(const Observations& seen, std::size_t k) {
+/// Mass [n, G] of the keys without each query's kept best.
+Matrix<float> mass_without(const Observations& seen, std::span<const std::size_t> kept) {
   Matrix<float> mass = seen.mass;
   for (std::size_t q = 0; q < seen.queries.rows(); ++q) {
     const double rest = seen.rest.lse[q], fixed = seen.fixed.lse[q];
     const double total = rest + std::log1p(std::exp(fixed - rest));
-    for (std::size_t r = 0; r < k; ++r) {
+    for (std::size_t r = 0; r < kept[q]; ++r) {
       const double logit = double{seen.scale} * double{seen.top_scores.row(q)[r]};
       float& of_key = mass.row(seen.top_ids.row(q)[r])[q % seen.group];
       of_key -= static_cast<float>(std::exp(logit - total));
@@ -74,12 +74,12 @@ Matrix<float> mass_without(const Observations& seen, std::size_t k) {
 /// Fits one tail; each function is a step of the recipe.
 class Fit {
  public:
-  Fit(const Observations& seen, AnyMatrixView keys, ValuesView values, std::size_t k,
-      const TailParams& params)
+  Fit(const Observations& seen, AnyMatrixView keys, ValuesView values,
+      std::span<const std::size_t> kept, const TailParams& params)
       : seen_(seen),
         keys_(keys),
         values_(values),
-        k_(k),
+        kept_(kept),
         params_(params),
         group_(seen.group),
         dv_(values.rows.cols) {}
@@ -88,7 +88,7 @@ class Fit {
     summarize_clusters();
     if (count_ == 0) return {};
     for (std::size_t q = 0; q < seen_.queries.rows(); ++q)
-      left_.push_back(leftover(seen_, values_, k_, q));
+      left_.push_back(leftover(seen_, values_, kept_[q], q));
     bias_ = Matrix<float>(count_, group_);
     correction_ = Matrix<float>(group_, Tail::kFeatures);
     limits_ = Matrix<float>(group_, 2);
@@ -105,7 +105,7 @@ class Fit {
  private:
   /// Clusters of keys that get attention, with its share per head, mean key and mean values.
   void summarize_clusters() {
-    const Matrix<float> mass = mass_without(seen_, k_);
+    const Matrix<float> mass = mass_without(seen_, kept_);
     std::vector<float> weights(keys_.rows);
     double total = 0;
     for (std::size_t i = 0; i < keys_.rows; ++i) {
@@ -238,8 +238,8 @@ class Fit {
       const Leftover& left = left_[q];
       const double top = biased.row(index(s)).maxCoeff();
       const double own = top + std::log((biased.row(index(s)).array() - top).exp().sum());
-      const float* scores = k_ > 0 ? seen_.top_scores.row(q) : nullptr;
-      features.push_back(mass_features({scores, k_}, seen_.scale, left.retrieved, own));
+      const float* scores = kept_[q] > 0 ? seen_.top_scores.row(q) : nullptr;
+      features.push_back(mass_features({scores, kept_[q]}, seen_.scale, left.retrieved, own));
       const Eigen::Map<const Eigen::Matrix<double, kF, 1>> f(features.back().data());
       // An error of the log mass moves the output by share * (1 - share).
       const double weight = std::pow(left.share * (1.0 - left.share), 2);
@@ -278,7 +278,7 @@ class Fit {
   const Observations& seen_;
   AnyMatrixView keys_;
   ValuesView values_;
-  std::size_t k_;
+  std::span<const std::size_t> kept_;
   const TailParams& params_;
   std::size_t group_;
   std::size_t dv_;
@@ -298,19 +298,24 @@ void TailParams::validate() const {
   require(std::isfinite(ridge) && ridge > 0, "tail.ridge is {}, must be above 0", ridge);
 }
 
-Tail Tail::fit(const Observations& seen, AnyMatrixView keys, ValuesView values, std::size_t k,
-               const TailParams& params) {
+Tail Tail::fit(const Observations& seen, AnyMatrixView keys, ValuesView values,
+               std::span<const std::size_t> kept, const TailParams& params) {
   params.validate();
   require(seen.queries.rows() > 0, "seen is empty");
-  require_k(seen, k);
+  require_kept(seen, kept);
   require(keys.rows == seen.mass.rows(), "keys has {} rows, {} were observed", keys.rows,
           seen.mass.rows());
   require(keys.cols == seen.queries.cols(), "keys have dimension {}, the queries {}", keys.cols,
           seen.queries.cols());
   require_values(seen, values);
   Tail tail;
-  tail.parts_ = Fit(seen, keys, values, k, params).run();
+  tail.parts_ = Fit(seen, keys, values, kept, params).run();
   return tail;
+}
+
+Tail Tail::fit(const Observations& seen, AnyMatrixView keys, ValuesView values, std::size_t k,
+               const TailParams& params) {
+  return fit(seen, keys, values, std::vector<std::size_t>(seen.queries.rows(), k), params);
 }
 
 }  // namespace keyseek

@@ -8,7 +8,7 @@
 #include "base/fail.hpp"
 #include "cli/command.hpp"
 #include "cli/options.hpp"
-#include "keyseek/decode.hpp"
+#include "keyseek/measure.hpp"
 
 namespace keyseek::cli {
 namespace {
@@ -23,91 +23,102 @@ struct Options {
   std::vector<double> max_errors = {0.1, 0.05, 0.02};
   std::size_t steps = 512;
   int threads = 1;
+  bool planned = true;
+  bool cold = false;
+  GivenPlan given;
   DecodeParams params;
 };
 
-using Clock = std::chrono::steady_clock;
+double hundredths(double x) { return std::round(100 * x) / 100; }
 
-double seconds_since(Clock::time_point begin) {
-  return std::chrono::duration<double>(Clock::now() - begin).count();
+/// A head decodes the tokens after its prompt.
+Json decode(const io::CapturedHead& head, const DecodeParams& params, const Options& options,
+            const Execution& run) {
+  const std::size_t prefill = head.prefill, group = head.queries.size();
+  const std::size_t last = std::min(head.keys.rows(), prefill + options.steps);
+  const auto newest = static_cast<std::size_t>(kPromptShare * static_cast<double>(prefill));
+  const auto begin = std::chrono::steady_clock::now();
+  HeadCache cache =
+      HeadCache::prefill(head.keys.view().slice(0, prefill), head.values.view().slice(0, prefill),
+                         io::step_queries(head, prefill - newest, prefill), group, params, run);
+  const double plan_s =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  const HeadPlan plan = cache.plan();
+  const DecodeMeasurement seen = measure_decode(
+      cache, io::step_queries(head, prefill, last), head.keys.view().slice(0, last),
+      head.values.view().slice(0, last), {.cold_cache = options.cold, .progress = run.progress});
+  const auto row_bytes = static_cast<double>(head.keys.cols() * size_of(head.keys.dtype()) +
+                                             head.values.cols() * size_of(head.values.dtype()));
+  const double full = static_cast<double>(cache.indexed()) * row_bytes;
+  Json row = {{"retriever", to_string(plan.retriever)},
+              {"rule", to_string(plan.stop.rule)},
+              {"k", plan.stop.k},
+              {"recall", plan.target_recall},
+              {"tail", plan.tail_vectors},
+              {"expected_error", plan.expected_error},
+              {"error", seen.error},
+              {"attended", std::round(10 * seen.retrieved) / 10},
+              {"scanned", std::lround(seen.scanned)},
+              {"kb_per_step", std::lround(seen.bytes_read / 1e3)},
+              {"full_kb", std::lround(full / 1e3)},
+              {"search_us", std::lround(seen.search_us)},
+              {"attend_us", std::lround(seen.attend_us)},
+              {"us_per_step", std::lround(seen.total_us)},
+              {"plan_s", hundredths(plan_s)},
+              {"memory_ratio", hundredths(static_cast<double>(cache.bytes()) /
+                                          (static_cast<double>(cache.tokens()) * row_bytes))}};
+  if (plan.stop.rule != Rule::top_k) row["limit"] = plan.stop.limit;
+  return row;
 }
 
-/// A captured head, its queries position by position.
-class Head {
- public:
-  explicit Head(const io::CapturedHead& head) : head_(head), group_(head.queries.size()) {}
+/// What was decoded so far of one promise, or of the given plan.
+struct Tally {
+  DecodeParams params;
+  std::size_t heads = 0, kept = 0, within_twice = 0;
+  double error = 0, attended = 0, kb = 0, full_kb = 0;
 
-  [[nodiscard]] Matrix<float> queries(std::size_t first, std::size_t last) const {
-    Matrix<float> rows((last - first) * group_, head_.keys.cols());
-    for (std::size_t i = 0; i < rows.rows(); ++i)
-      std::copy_n(head_.queries[i % group_].row(first + i / group_), rows.cols(), rows.row(i));
-    return rows;
+  void add(const Json& row) {
+    const double e = row.at("error");
+    ++heads;
+    kept += e <= params.max_error ? 1U : 0U;
+    within_twice += e <= 2 * params.max_error ? 1U : 0U;
+    error += e;
+    attended += row.at("attended").get<double>() + row.at("tail").get<double>();
+    kb += row.at("kb_per_step").get<double>();
+    full_kb += row.at("full_kb").get<double>();
   }
-  [[nodiscard]] std::vector<float> row(const AnyMatrix& m, std::size_t i) const {
-    std::vector<float> out(m.cols());
-    m.view().copy_row(i, out.data());
-    return out;
-  }
-  [[nodiscard]] const io::CapturedHead& captured() const { return head_; }
-  [[nodiscard]] std::size_t group() const { return group_; }
 
- private:
-  const io::CapturedHead& head_;
-  std::size_t group_;
+  [[nodiscard]] Json summary() const {
+    const auto n = static_cast<double>(heads);
+    Json row = {{"mean_error", error / n},
+                {"vectors_per_query", std::round(10 * attended / n) / 10},
+                {"kb_per_step", std::lround(kb / n)},
+                {"full_kb", std::lround(full_kb / n)}};
+    if (!params.given) {
+      row["max_error"] = params.max_error;
+      row["kept"] = fmt::format("{} of {} heads", kept, heads);
+      row["within_twice"] = fmt::format("{} of {} heads", within_twice, heads);
+    }
+    return row;
+  }
 };
 
-/// Decodes the tokens after the prompt; the errors are against attention over all tokens.
-Json decode(const Head& head, const DecodeParams& params, const Options& options,
-            const Execution& run) {
-  const io::CapturedHead& h = head.captured();
-  const std::size_t prefill = h.prefill, dv = h.values.cols(), group = head.group();
-  const auto newest = static_cast<std::size_t>(kPromptShare * static_cast<double>(prefill));
-  const auto begin = Clock::now();
-  HeadCache cache =
-      HeadCache::prefill(h.keys.view().slice(0, prefill), h.values.view().slice(0, prefill),
-                         head.queries(prefill - newest, prefill), group, params, run);
-  const double plan_s = seconds_since(begin);
-  const HeadPlan plan = cache.plan();
-
-  DecodeScratch scratch;
-  AttendScratch attend_scratch;
-  Partial full;
-  Matrix<float> out(group, dv);
-  std::vector<double> times;
-  double error = 0, scanned = 0, bytes = 0;
-  const std::size_t last = std::min(h.keys.rows(), prefill + options.steps);
-  for (std::size_t t = prefill; t < last; ++t) {
-    const Matrix<float> queries = head.queries(t, t + 1);
-    const std::vector<float> key = head.row(h.keys, t), value = head.row(h.values, t);
-    const auto step = Clock::now();
-    cache.step(queries, key.data(), value.data(), scratch, out.data());
-    times.push_back(seconds_since(step) * 1e6);
-    attend(queries, h.keys.view().slice(0, t + 1), {h.values.view().slice(0, t + 1)}, params.scale,
-           attend_scratch, full);
-    for (std::size_t g = 0; g < group; ++g)
-      error += relative_error(out.row(g), full.out.row(g), dv);
-    scanned += static_cast<double>(cache.stats().scanned);
-    bytes += static_cast<double>(cache.stats().bytes_read);
+/// One for each promise, or one for the given plan.
+std::vector<Tally> tallies(const Options& options) {
+  Tally tally;
+  tally.params = options.params;
+  if (!options.planned) {
+    tally.params.given = options.given;
+    tally.params.given->stop.rule = options.params.rule;
+    tally.params.given->stop.least = std::min(options.params.least_k, options.given.stop.k);
+    return {tally};
   }
-  const auto steps = static_cast<double>(times.size());
-  std::sort(times.begin(), times.end());
-  const double row_bytes =
-      static_cast<double>(h.keys.cols() * size_of(h.keys.dtype()) + dv * size_of(h.values.dtype()));
-  return {{"max_error", params.max_error},
-          {"retriever", to_string(plan.retriever)},
-          {"k", plan.k},
-          {"recall", plan.target_recall},
-          {"tail", plan.tail_vectors},
-          {"expected_error", plan.expected_error},
-          {"error", error / steps / static_cast<double>(group)},
-          {"scanned", std::lround(scanned / steps)},
-          {"kb_per_step", std::lround(bytes / steps / 1e3)},
-          {"full_kb", std::lround(static_cast<double>(cache.indexed()) * row_bytes / 1e3)},
-          {"us_per_step", std::lround(times[times.size() / 2])},
-          {"plan_s", std::round(plan_s * 100) / 100},
-          {"memory_ratio", std::round(100 * static_cast<double>(cache.bytes()) /
-                                      (static_cast<double>(cache.tokens()) * row_bytes)) /
-                               100}};
+  std::vector<Tally> all;
+  for (const double max_error : options.max_errors) {
+    tally.params.max_error = max_error;
+    all.push_back(tally);
+  }
+  return all;
 }
 
 void run_decode(const Options& options) {
@@ -115,10 +126,8 @@ void run_decode(const Options& options) {
   require(!options.max_errors.empty(), "--max-error is empty");
   const io::CaptureInfo info = io::capture_info(options.capture);
   const Execution run = execution(options.console, options.threads);
+  std::vector<Tally> all = tallies(options);
   Json heads = Json::array();
-  std::vector<double> promises = options.max_errors;
-  std::vector<std::size_t> kept(promises.size());
-  std::size_t count = 0;
   for (const io::CaptureEntry& entry : info.heads) {
     if (!options.layers.empty() && std::find(options.layers.begin(), options.layers.end(),
                                              entry.layer) == options.layers.end()) {
@@ -127,25 +136,42 @@ void run_decode(const Options& options) {
     const io::CapturedHead captured = io::read_capture(options.capture, entry.layer, entry.kv_head);
     require(captured.prefill < captured.keys.rows(), "{}: no token comes after the prompt",
             options.capture);
-    ++count;
-    for (std::size_t i = 0; i < promises.size(); ++i) {
-      DecodeParams params = options.params;
-      params.max_error = promises[i];
-      params.scale = static_cast<float>(captured.scale);
-      params.rope = captured.rope;
+    for (Tally& tally : all) {
+      tally.params.scale = static_cast<float>(captured.scale);
+      tally.params.rope = captured.rope;
       Json row = {{"layer", entry.layer}, {"kv_head", entry.kv_head}};
-      const Json decoded = decode(Head(captured), params, options, run);
-      row.update(decoded);
-      kept[i] += decoded.at("error").get<double>() <= promises[i] ? 1 : 0;
+      if (options.planned) row["max_error"] = tally.params.max_error;
+      row.update(decode(captured, tally.params, options, run));
+      tally.add(row);
       heads.push_back(std::move(row));
     }
   }
-  require(count > 0, "{} has none of the layers asked for", options.capture);
+  require(!heads.empty(), "{} has none of the layers asked for", options.capture);
   Json report = {{"capture", options.capture}, {"steps", options.steps}};
-  for (std::size_t i = 0; i < promises.size(); ++i)
-    report[fmt::format("kept_{}", promises[i])] = fmt::format("{} of {} heads", kept[i], count);
   report["heads"] = std::move(heads);
+  report["summary"] = Json::array();
+  for (const Tally& tally : all) report["summary"].push_back(tally.summary());
   print_report(report, options.console);
+}
+
+void add_given_plan(CLI::App& app, Options& options) {
+  const std::vector<std::pair<std::string, Retriever>> names = {
+      {"everything", Retriever::everything},
+      {"none", Retriever::none},
+      {"flat", Retriever::flat},
+      {"projection", Retriever::projection}};
+  CLI::Option* retriever =
+      add_choice(app, "--retriever", options.given.retriever, names, "Given, instead of planned");
+  retriever->default_str("planned");
+  const auto only_given = [&](CLI::Option* option) { option->needs(retriever); };
+  only_given(add_count(app, "--k", options.given.stop.k, "Keys per query of a given retriever"));
+  only_given(app.add_option("--limit", options.given.stop.limit,
+                            "Of a given retriever's rule: logits (dipr), share (mass)")
+                 ->type_name("X"));
+  only_given(app.add_option("--recall", options.given.target_recall,
+                            "Of a given projection index's search")
+                 ->type_name("R")
+                 ->capture_default_str());
 }
 
 }  // namespace
@@ -171,6 +197,14 @@ Command add_decode(CLI::App& tool) {
   add_count(*app, "--tail-vectors", options->params.tail_vectors, "Vectors of the tail; 0: none");
   add_count(*app, "--least-k", options->params.least_k, "Keys retrieved per query, at least");
   add_count(*app, "--max-k", options->params.max_k, "Keys retrieved per query, at most");
+  add_choice<Rule>(*app, "--rule", options->params.rule,
+                   {{"top-k", Rule::top_k}, {"dipr", Rule::dipr}, {"mass", Rule::mass}},
+                   "Which of the keys found are attended");
+  add_count(*app, "--pinned", options->params.pinned,
+            "Tokens that the prompt's end attends to most, attended exactly");
+  app->add_flag("--int8-values", options->params.int8_values, "Keep indexed values in 8 bits");
+  add_given_plan(*app, *options);
+  app->add_flag("--cold", options->cold, "Empty the caches between steps, as other layers do");
   add_threads(*app, options->threads);
   add_options(*app, options->console);
   app->footer(
@@ -178,7 +212,10 @@ Command add_decode(CLI::App& tool) {
       "|out - full| / |full|; kb_per_step is what was read of the indexed tokens, full_kb what\n"
       "full attention reads of them.\n"
       "Example:\n  keyseek decode --data gemma.attn.h5 --layers 11 --max-error 0.05");
-  return {app, [options] { run_decode(*options); }};
+  return {app, [options, app] {
+            options->planned = app->count("--retriever") == 0;
+            run_decode(*options);
+          }};
 }
 
 }  // namespace keyseek::cli

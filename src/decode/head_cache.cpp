@@ -1,12 +1,15 @@
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <numeric>
 
 #include "base/fail.hpp"
-#include "base/parallel.hpp"
+#include "decode/head_index.hpp"
 #include "decode/plan.hpp"
+#include "decode/stop.hpp"
 #include "keyseek/decode.hpp"
+#include "keyseek/tail.hpp"
 #include "score/kernels.hpp"
 
 namespace keyseek {
@@ -14,46 +17,8 @@ namespace {
 
 // Decoded queries kept for the next refresh, at most; the rest would add memory, not recall.
 constexpr std::size_t kRemembered = 256;
-
-/// A row of f32 as another element type, behind `rows`.
-void append_row(const float* row, std::size_t cols, Dtype dtype, std::vector<std::byte>& rows) {
-  const std::size_t at = rows.size();
-  rows.resize(at + cols * size_of(dtype));
-  std::byte* to = rows.data() + at;
-  for (std::size_t j = 0; j < cols; ++j) {
-    switch (dtype) {
-      case Dtype::f32:
-        std::memcpy(to + 4 * j, row + j, 4);
-        break;
-      case Dtype::f16: {
-        const Half half = to_half(row[j]);
-        std::memcpy(to + 2 * j, &half, 2);
-        break;
-      }
-      case Dtype::bf16: {
-        const BFloat16 brain = to_bfloat16(row[j]);
-        std::memcpy(to + 2 * j, &brain, 2);
-        break;
-      }
-      case Dtype::i8:
-        break;  // refused at prefill
-    }
-  }
-}
-
-/// Finite, also as it will be stored.
-void require_row(const float* row, std::size_t cols, Dtype dtype, const char* name) {
-  for (std::size_t j = 0; j < cols; ++j) {
-    if (!std::isfinite(row[j]))
-      fail(ErrorCode::not_finite, "{} holds {} in element {}", name, row[j], j);
-    const float stored = dtype == Dtype::f16    ? to_float(to_half(row[j]))
-                         : dtype == Dtype::bf16 ? to_float(to_bfloat16(row[j]))
-                                                : row[j];
-    if (!std::isfinite(stored))
-      fail(ErrorCode::not_finite, "{} holds {} in element {}, too large for {}", name, row[j], j,
-           to_string(dtype));
-  }
-}
+// Positions that choose the pinned tokens: SnapKV's observation window.
+constexpr std::size_t kPinningQueries = 64;
 
 /// Rows of `first`, then `count` rows of `more`.
 AnyMatrix joined(const AnyMatrix& first, AnyMatrixView more) {
@@ -65,9 +30,37 @@ AnyMatrix joined(const AnyMatrix& first, AnyMatrixView more) {
           more.cols};
 }
 
-AnyMatrixView view_of(const std::vector<std::byte>& rows, Dtype dtype, std::size_t count,
-                      std::size_t cols) {
-  return {rows.data(), dtype, count, cols, cols};
+/// Rows of f32, f16 or bf16 in 8 bits, each over its largest element; appends the scales.
+AnyMatrix in_8_bits(AnyMatrixView rows, std::vector<float>& scales) {
+  AlignedVector<std::byte> codes(rows.rows * rows.cols);
+  std::vector<float> row(rows.cols);
+  for (std::size_t i = 0; i < rows.rows; ++i) {
+    rows.copy_row(i, row.data());
+    float largest = 0;
+    for (const float x : row) largest = std::max(largest, std::abs(x));
+    const float scale = largest > 0 ? largest / 127.0F : 1.0F;
+    for (std::size_t j = 0; j < rows.cols; ++j) {
+      const auto code = static_cast<std::int8_t>(std::lround(row[j] / scale));
+      codes[i * rows.cols + j] = static_cast<std::byte>(code);
+    }
+    scales.push_back(scale);
+  }
+  return {SharedArray<std::byte>(std::move(codes)), Dtype::i8, rows.rows, rows.cols};
+}
+
+/// Rows `ids` of m, in that order.
+AnyMatrix gathered(AnyMatrixView m, const std::vector<std::size_t>& ids) {
+  const std::size_t row = m.cols * size_of(m.dtype);
+  AlignedVector<std::byte> bytes(ids.size() * row);
+  for (std::size_t i = 0; i < ids.size(); ++i)
+    std::memcpy(bytes.data() + i * row, m.row(ids[i]), row);
+  return {SharedArray<std::byte>(std::move(bytes)), m.dtype, ids.size(), m.cols};
+}
+
+using Clock = std::chrono::steady_clock;
+
+double microseconds_since(Clock::time_point begin) {
+  return std::chrono::duration<double, std::micro>(Clock::now() - begin).count();
 }
 
 }  // namespace
@@ -80,10 +73,24 @@ std::string_view to_string(Retriever retriever) noexcept {
       return "flat";
     case Retriever::projection:
       return "projection";
+    case Retriever::custom:
+      return "custom";
     case Retriever::everything:
       break;
   }
   return "everything";
+}
+
+std::string_view to_string(Rule rule) noexcept {
+  switch (rule) {
+    case Rule::dipr:
+      return "dipr";
+    case Rule::mass:
+      return "mass";
+    case Rule::top_k:
+      break;
+  }
+  return "top-k";
 }
 
 void DecodeParams::validate() const {
@@ -97,6 +104,16 @@ void DecodeParams::validate() const {
   require(observed >= 1 && held_out >= 1, "observed is {} and held_out {}, must be at least 1",
           observed, held_out);
   require(tail_vectors <= 65536, "tail_vectors is {}, at most 65536", tail_vectors);
+  if (!given) return;
+  const StopRule& stop = given->stop;
+  require(stop.rule != Rule::dipr || (std::isfinite(stop.limit) && stop.limit >= 0),
+          "given.stop.limit is {}, must be at least 0 for DIPR", stop.limit);
+  require(stop.rule != Rule::mass || (stop.limit > 0 && stop.limit <= 1),
+          "given.stop.limit is {}, must be in (0, 1] for a share of mass", stop.limit);
+  require(given->target_recall > 0 && given->target_recall < 1,
+          "given.target_recall is {}, must be in (0, 1)", given->target_recall);
+  require(given->retriever != Retriever::custom || index,
+          "given.retriever is custom, but there is no index to make one");
 }
 
 HeadCache HeadCache::prefill(AnyMatrixView keys, AnyMatrixView values, MatrixView<float> queries,
@@ -128,24 +145,58 @@ HeadCache HeadCache::prefill(AnyMatrixView keys, AnyMatrixView values, MatrixVie
   cache.group_ = group;
   cache.dim_ = keys.cols;
   cache.value_dim_ = values.cols;
-  cache.key_dtype_ = keys.dtype;
-  cache.value_dtype_ = values.dtype;
   const std::size_t sink = std::min(params.sink, n);
-  cache.sink_keys_ = AnyMatrix::copy_of(keys.slice(0, sink));
-  cache.sink_values_ = AnyMatrix::copy_of(values.slice(0, sink));
-  const AnyMatrix rest_keys = AnyMatrix::copy_of(keys.slice(sink, n - sink)),
-                  rest_values = AnyMatrix::copy_of(values.slice(sink, n - sink));
-  const auto bytes = [](const AnyMatrix& m) { return m.shared_bytes().span(); };
-  cache.recent_keys_.assign(bytes(rest_keys).begin(), bytes(rest_keys).end());
-  cache.recent_values_.assign(bytes(rest_values).begin(), bytes(rest_values).end());
-  cache.recent_ = n - sink;
+  cache.pin(keys, values, queries);
+  std::vector<std::size_t> first(sink), rest;
+  std::iota(first.begin(), first.end(), std::size_t{0});
+  first.insert(first.end(), cache.pinned_.begin(), cache.pinned_.end());
+  for (std::size_t i = sink, next = 0; i < n; ++i) {
+    if (next < cache.pinned_.size() && cache.pinned_[next] == i) {
+      ++next;
+    } else {
+      rest.push_back(i);
+    }
+  }
+  cache.sink_keys_ = gathered(keys, first);
+  cache.sink_values_ = gathered(values, first);
+  cache.recent_keys_ = StoredRows(gathered(keys, rest).view());
+  cache.recent_values_ = StoredRows(gathered(values, rest).view());
   cache.indexed_keys_ = AnyMatrix::copy_of(keys.slice(0, 0));
-  cache.indexed_values_ = AnyMatrix::copy_of(values.slice(0, 0));
+  cache.indexed_values_ = params.int8_values ? in_8_bits(values.slice(0, 0), cache.value_scales_)
+                                             : AnyMatrix::copy_of(values.slice(0, 0));
   const std::size_t positions = queries.rows / group;
   std::vector<std::size_t> at(positions);
   std::iota(at.begin(), at.end(), n - positions);
   cache.refresh_with(queries, at, run);
   return cache;
+}
+
+/// Chooses the tokens to pin: those between sink and window that the window's queries, at most
+/// kPinningQueries of them, give the most attention.
+void HeadCache::pin(AnyMatrixView keys, AnyMatrixView values, MatrixView<float> queries) {
+  const std::size_t n = keys.rows, between = n - std::min(n, params_.sink);
+  if (params_.pinned == 0 || queries.empty() || between <= params_.window) return;
+  const std::size_t count = between - params_.window;
+  const std::size_t asked =
+      std::min({kPinningQueries, params_.window, queries.rows / group_}) * group_;
+  const MatrixView<float> newest = queries.slice(queries.rows - asked, asked);
+  Partial none;
+  none.reset(asked, values.cols);
+  const Observations seen =
+      observe(newest, group_, none, keys.slice(params_.sink, count),
+              {values.slice(params_.sink, count)}, params_.scale, {.top = 0}, {.threads = 1});
+  std::vector<double> mass(count);
+  for (std::size_t i = 0; i < count; ++i)
+    mass[i] = std::accumulate(seen.mass.row(i), seen.mass.row(i) + group_, 0.0);
+  std::vector<std::size_t> order(count);
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  const auto end = order.begin() + static_cast<std::ptrdiff_t>(std::min(params_.pinned, count));
+  std::partial_sort(order.begin(), end, order.end(), [&](std::size_t a, std::size_t b) {
+    return mass[a] != mass[b] ? mass[a] > mass[b] : a < b;
+  });
+  pinned_.assign(order.begin(), end);
+  std::sort(pinned_.begin(), pinned_.end());
+  for (std::size_t& position : pinned_) position += params_.sink;
 }
 
 void HeadCache::refresh(const Execution& run) {
@@ -162,25 +213,30 @@ bool HeadCache::can_refresh() const noexcept {
 
 void HeadCache::refresh_with(MatrixView<float> queries, std::span<const std::size_t> positions,
                              const Execution& run) {
-  const std::size_t moved = recent_ > params_.window ? recent_ - params_.window : 0;
-  const auto moved_keys = view_of(recent_keys_, key_dtype_, moved, dim_);
-  const auto moved_values = view_of(recent_values_, value_dtype_, moved, value_dim_);
+  const std::size_t recent = recent_keys_.rows();
+  const std::size_t moved = recent > params_.window ? recent - params_.window : 0;
+  const std::size_t left = recent - moved;
+  const AnyMatrixView moved_keys = recent_keys_.view().slice(0, moved);
+  const AnyMatrixView moved_values = recent_values_.view().slice(0, moved);
   // Everything new is made aside: a failure leaves the cache as it was.
   AnyMatrix indexed_keys = joined(indexed_keys_, moved_keys);
-  AnyMatrix indexed_values = joined(indexed_values_, moved_values);
+  std::vector<float> scales = value_scales_;
+  AnyMatrix indexed_values = joined(
+      indexed_values_, params_.int8_values ? in_8_bits(moved_values, scales).view() : moved_values);
   PlanInput input;
   input.group = group_;
   input.queries = queries;
   input.positions = positions;
-  input.tokens.sink = {sink_keys_.view(), sink_values_.view()};
-  input.tokens.indexed = {indexed_keys.view(), indexed_values.view()};
-  const std::size_t left = recent_ - moved;
-  input.tokens.recent = {
-      view_of(recent_keys_, key_dtype_, recent_, dim_).slice(moved, left),
-      view_of(recent_values_, value_dtype_, recent_, value_dim_).slice(moved, left)};
-  Planned planned;
-  if (projection_ && moved > 0) {
-    planned.projection = *projection_;
+  input.indexed_keys = indexed_keys;
+  input.tokens.sink = {sink_keys_.view(), {sink_values_.view()}};
+  input.tokens.indexed = {indexed_keys.view(),
+                          {indexed_values.view(), scales.empty() ? nullptr : scales.data()}};
+  input.tokens.recent = {recent_keys_.view().slice(moved, left),
+                         {recent_values_.view().slice(moved, left)}};
+  input.tokens.pinned = pinned_;
+  HeadIndex before;
+  if (index_.projection && moved > 0) {
+    before.projection = *index_.projection;
     Matrix<float> training(queries.rows, dim_);
     for (std::size_t i = 0; i < queries.rows; ++i)
       std::copy_n(queries.row(i), dim_, training.row(i));
@@ -193,103 +249,126 @@ void HeadCache::refresh_with(MatrixView<float> queries, std::span<const std::siz
                                           .tuning_runs = 0})
                      .train;
     }
-    planned.projection->append(moved_keys, training, run);
+    before.projection->append(moved_keys, training, run);
   }
-  planned = make_plan(input, params_, std::move(planned), run);
+  Planned planned = make_plan(input, params_, std::move(before), run);
 
   plan_ = planned.plan;
-  flat_ = std::move(planned.flat);
-  projection_ = std::move(planned.projection);
+  index_ = std::move(planned.index);
   tail_ = std::move(planned.tail);
   // The index has a copy of the keys: kept once.
-  if (flat_) indexed_keys = flat_->keys();
-  if (projection_) indexed_keys = projection_->keys();
+  if (index_.flat) indexed_keys = index_.flat->keys();
+  if (index_.projection) indexed_keys = index_.projection->keys();
   indexed_keys_ = std::move(indexed_keys);
   indexed_values_ = std::move(indexed_values);
-  const auto drop = [](std::vector<std::byte>& rows, std::size_t bytes) {
-    rows = std::vector<std::byte>(rows.begin() + static_cast<std::ptrdiff_t>(bytes), rows.end());
-  };
-  drop(recent_keys_, moved * dim_ * size_of(key_dtype_));
-  drop(recent_values_, moved * value_dim_ * size_of(value_dtype_));
-  recent_ = left;
+  value_scales_ = std::move(scales);
+  recent_keys_.drop_front(moved);
+  recent_values_.drop_front(moved);
   remembered_.clear();
   remembered_at_.clear();
   hits_ = {};
 }
 
-std::size_t HeadCache::tokens() const noexcept { return sink_keys_.rows() + indexed() + recent_; }
+std::size_t HeadCache::tokens() const noexcept {
+  return sink_keys_.rows() + indexed() + recent_keys_.rows();
+}
+
+ValuesView HeadCache::indexed_values() const {
+  return {indexed_values_.view(), value_scales_.empty() ? nullptr : value_scales_.data()};
+}
 
 void HeadCache::step(MatrixView<float> queries, const float* key, const float* value,
                      DecodeScratch& scratch, float* out) {
+  const auto begin = Clock::now();
   require(group_ > 0, "the HeadCache is empty: prefill one first");
   require(queries.rows == group_ && queries.cols == dim_, "queries are {} x {}, must be {} x {}",
           queries.rows, queries.cols, group_, dim_);
   require_finite(AnyMatrixView::of(queries), "queries");
-  require_row(key, dim_, key_dtype_, "key");
-  require_row(value, value_dim_, value_dtype_, "value");
+  recent_keys_.check(key, "key");
+  recent_values_.check(value, "value");
   // Not a sum: a window of any size means that nothing is indexed.
-  if (recent_ >= params_.window && recent_ - params_.window >= params_.horizon)
+  const std::size_t recent = recent_keys_.rows();
+  if (recent >= params_.window && recent - params_.window >= params_.horizon)
     refresh({.threads = 1});
-  append_row(key, dim_, key_dtype_, recent_keys_);
-  append_row(value, value_dim_, value_dtype_, recent_values_);
-  ++recent_;
+  recent_keys_.append(key);
+  recent_values_.append(value);
   remember(queries);
 
   stats_ = {};
   Partial& all = scratch.all;
   all.reset(group_, value_dim_);
   Tokens tokens;
-  tokens.sink = {sink_keys_.view(), sink_values_.view()};
-  tokens.indexed = {indexed_keys_.view(), indexed_values_.view()};
-  tokens.recent = {view_of(recent_keys_, key_dtype_, recent_, dim_),
-                   view_of(recent_values_, value_dtype_, recent_, value_dim_)};
+  tokens.sink = {sink_keys_.view(), {sink_values_.view()}};
+  tokens.indexed = {indexed_keys_.view(), indexed_values()};
+  tokens.recent = {recent_keys_.view(), {recent_values_.view()}};
   const bool everything = plan_.retriever == Retriever::everything;
   const std::size_t sink = sink_keys_.rows(), first_recent = sink + indexed();
+  const auto attending = Clock::now();
   tokens.attend(queries, 0, everything ? first_recent : sink, params_.scale, scratch.attend,
                 scratch.part, all);
   tokens.attend(queries, first_recent, tokens.size(), params_.scale, scratch.attend, scratch.part,
                 all);
-  stats_.exact = sink + recent_ + (everything ? indexed() : 0);
+  stats_.exact = sink + recent_keys_.rows() + (everything ? indexed() : 0);
   if (everything) {
     stats_.bytes_read = indexed_keys_.bytes() + indexed_values_.bytes();
   } else {
     attend_indexed(queries, scratch, all);
   }
+  stats_.attend_us = microseconds_since(attending) - stats_.search_us;
   std::copy_n(all.out.data(), group_ * value_dim_, out);
+  stats_.total_us = microseconds_since(begin);
 }
 
+/// `into` is the attention over the exact tokens, and becomes that over all.
 void HeadCache::attend_indexed(MatrixView<float> queries, DecodeScratch& scratch, Partial& into) {
-  if (plan_.retriever == Retriever::none) {
-    hits_.group = group_;
-    hits_.k = 0;
-    hits_.count.assign(group_, 0);
-  } else {
-    retrieve_planned(plan_, flat_, projection_, queries, hits_.group == 0 ? nullptr : &hits_,
-                     scratch.search, hits_);
-    stats_.scanned = hits_.stats.scanned;
-    stats_.bytes_read = hits_.stats.bytes_read;
-    stats_.retrieved = std::accumulate(hits_.count.begin(), hits_.count.end(), std::size_t{0});
-  }
-  attend_hits(hits_, {indexed_values_.view()}, params_.scale, scratch.attend, scratch.part);
+  const auto begin = Clock::now();
+  retrieve_for(queries, scratch);
+  stats_.search_us = microseconds_since(begin);
+  // The next search starts from all that was found; attended is what the stop rule keeps.
+  scratch.kept.resize(group_);
+  for (std::size_t g = 0; g < group_; ++g)
+    scratch.kept[g] =
+        kept_by(plan_.stop, hits_.row_scores(g), params_.scale, into.best[g], into.lse[g]);
+  stats_.retrieved = std::accumulate(scratch.kept.begin(), scratch.kept.end(), std::size_t{0});
+  std::swap(hits_.count, scratch.kept);
+  attend_hits(hits_, indexed_values(), params_.scale, scratch.attend, scratch.part);
   if (!tail_.empty()) {
     attend_tail(queries, hits_, scratch.part, tail_, scratch.attend, scratch.summary);
     merge(scratch.summary, into);
   }
+  std::swap(hits_.count, scratch.kept);
   merge(scratch.part, into);
-  stats_.bytes_read += stats_.retrieved * value_dim_ * size_of(value_dtype_) + tail_.bytes();
+  const std::size_t row =
+      value_dim_ * size_of(indexed_values_.dtype()) + (value_scales_.empty() ? 0 : sizeof(float));
+  stats_.bytes_read += stats_.retrieved * row + tail_.bytes();
+}
+
+/// Leaves in hits_ what the plan's search finds.
+void HeadCache::retrieve_for(MatrixView<float> queries, DecodeScratch& scratch) {
+  if (plan_.retriever == Retriever::none) {
+    hits_.group = group_;
+    hits_.k = 0;
+    hits_.count.assign(group_, 0);
+    return;
+  }
+  search_index(index_, plan_, queries, hits_.group == 0 ? nullptr : &hits_, scratch.search, hits_);
+  stats_.scanned = hits_.stats.scanned;
+  stats_.bytes_read = hits_.stats.bytes_read;
 }
 
 void HeadCache::retrieve(MatrixView<float> queries, std::size_t k, DecodeScratch& scratch,
                          Hits& hits) const {
   require(group_ > 0, "the HeadCache is empty: prefill one first");
-  require(flat_ || projection_, "this head has no index: its plan is '{}'",
-          to_string(plan_.retriever));
+  require(!index_.empty(), "this head has no index: its plan is '{}'", to_string(plan_.retriever));
   HeadPlan plan = plan_;
-  plan.k = std::min(k, indexed());
-  retrieve_planned(plan, flat_, projection_, queries, nullptr, scratch.search, hits);
+  plan.stop.k = std::min(k, indexed());
+  search_index(index_, plan, queries, nullptr, scratch.search, hits);
+  const std::size_t sink = sink_keys_.rows() - pinned_.size();
   for (std::size_t g = 0; g < hits.group; ++g)
-    for (std::size_t r = 0; r < hits.count[g]; ++r)
-      hits.ids[g * hits.k + r] += static_cast<Id>(sink_keys_.rows());
+    for (std::size_t r = 0; r < hits.count[g]; ++r) {
+      Id& id = hits.ids[g * hits.k + r];
+      id = static_cast<Id>(position_of(id, sink, pinned_));
+    }
 }
 
 /// Every so many positions, so that a horizon leaves kRemembered of them.
@@ -304,43 +383,12 @@ void HeadCache::remember(MatrixView<float> queries) {
 
 std::size_t HeadCache::bytes() const {
   std::size_t index = indexed_keys_.bytes();
-  if (flat_) index = flat_->bytes();
-  if (projection_) index = projection_->bytes();
-  return index + indexed_values_.bytes() + sink_keys_.bytes() + sink_values_.bytes() +
-         recent_keys_.size() + recent_values_.size() + tail_.bytes() +
+  if (index_.flat) index = index_.flat->bytes();
+  if (index_.projection) index = index_.projection->bytes();
+  return index + indexed_values_.bytes() + value_scales_.size() * sizeof(float) +
+         sink_keys_.bytes() + sink_values_.bytes() + pinned_.size() * sizeof(std::size_t) +
+         recent_keys_.bytes() + recent_values_.bytes() + tail_.bytes() +
          remembered_.size() * sizeof(float) + remembered_at_.size() * sizeof(std::size_t);
-}
-
-void step_heads(std::span<HeadCache* const> heads, MatrixView<float> queries,
-                MatrixView<float> keys, MatrixView<float> values, int threads,
-                std::vector<DecodeScratch>& scratch, float* out) {
-  const Execution run = {.threads = threads};
-  run.validate();
-  if (heads.empty()) return;
-  for (const HeadCache* head : heads) {
-    require(head != nullptr && head->group() > 0, "a HeadCache is empty: prefill it first");
-    require(head->group() == heads[0]->group() && head->dim() == heads[0]->dim() &&
-                head->value_dim() == heads[0]->value_dim(),
-            "heads differ in shape");
-  }
-  const std::size_t group = heads[0]->group(), dv = heads[0]->value_dim();
-  require(queries.rows == heads.size() * group, "queries has {} rows, must have {}", queries.rows,
-          heads.size() * group);
-  require(queries.cols == heads[0]->dim() && keys.cols == heads[0]->dim(),
-          "queries and keys have dimension {} and {}, the heads {}", queries.cols, keys.cols,
-          heads[0]->dim());
-  require(keys.rows == heads.size() && values.rows == heads.size(),
-          "keys has {} rows and values {}, there are {} heads", keys.rows, values.rows,
-          heads.size());
-  require(values.cols == dv, "values have dimension {}, the heads {}", values.cols, dv);
-  const auto workers = static_cast<std::size_t>(run.thread_count());
-  if (scratch.size() < workers) scratch.resize(workers);
-  parallel_for(heads.size(), 1, run, "", [&](std::size_t begin, std::size_t end, int worker) {
-    for (std::size_t i = begin; i < end; ++i) {
-      heads[i]->step(queries.slice(i * group, group), keys.row(i), values.row(i),
-                     scratch[static_cast<std::size_t>(worker)], out + i * group * dv);
-    }
-  });
 }
 
 }  // namespace keyseek

@@ -5,9 +5,11 @@
 #include <cmath>
 #include <numeric>
 #include <optional>
+#include <utility>
 
-#include "base/fail.hpp"
+#include "decode/head_index.hpp"
 #include "decode/probes.hpp"
+#include "decode/stop.hpp"
 
 namespace keyseek {
 namespace {
@@ -17,9 +19,12 @@ constexpr std::size_t kLeastGraph = 6000;
 // Consecutive positions of a held-out run: enough for warm starts to count.
 constexpr std::size_t kRun = 8;
 constexpr std::array<std::size_t, 11> kSizes = {0, 16, 32, 48, 64, 100, 150, 200, 300, 400, 512};
+constexpr std::array<double, 9> kBetas = {1, 2, 3, 4, 5, 6, 7, 8, 10};
+constexpr std::array<double, 9> kShares = {0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999};
 constexpr std::array<double, 3> kRecalls = {0.95, 0.98, 0.995};
 
-double mean(const std::vector<float>& values) {
+template <class T>
+double mean(const std::vector<T>& values) {
   return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
 }
 
@@ -37,36 +42,38 @@ std::vector<std::size_t> spread(std::size_t first, std::size_t last, std::size_t
 
 class Planner {
  public:
-  Planner(const PlanInput& input, const DecodeParams& params, Planned before, const Execution& run)
+  Planner(const PlanInput& input, const DecodeParams& params, HeadIndex before,
+          const Execution& run)
       : input_(input),
         params_(params),
         run_(run),
-        result_(std::move(before)),
         keys_(input.tokens.indexed.keys),
-        values_{input.tokens.indexed.values},
-        goal_(params.safety * params.max_error) {}
+        values_(input.tokens.indexed.values),
+        goal_(params.safety * params.max_error) {
+    result_.index = std::move(before);
+  }
 
   Planned make() {
-    result_.plan = {};
-    result_.tail = {};
     if (!worth_planning()) return everything();
     look();
+    if (params_.given) return as_given(*params_.given);
+    ladder_ = ladder();
     const auto choice = choose();
     if (!choice) return everything();
-    return apply(*choice);
+    return search_for(*choice);
   }
 
  private:
-  /// k keys per query and a tail of C vectors, or none.
+  /// A rung of the ladder of stop rules and a tail of C vectors, or none.
   struct Choice {
-    std::size_t k = 0;
+    std::size_t rung = 0;
     std::size_t tail = 0;
   };
 
   [[nodiscard]] bool worth_planning() const {
-    const std::size_t positions = input_.positions.size();
+    if (params_.given && params_.given->retriever == Retriever::everything) return false;
     return keys_.rows >= std::max<std::size_t>(1, params_.least_indexed) &&
-           positions >= kLeastPositions;
+           input_.positions.size() >= kLeastPositions;
   }
 
   Planned everything() {
@@ -85,22 +92,48 @@ class Planner {
     first_training_ = held;
     held_ = make_probes(input_, held_rows, kRun, params_, params_.seed + 1);
     const Probes train = make_probes(input_, train_rows, 1, params_, params_.seed);
-    const ObserveParams top = {.top = std::min(params_.max_k, keys_.rows)};
+    const std::size_t k = params_.given ? params_.given->stop.k : params_.max_k;
+    const ObserveParams top = {.top = std::min(k, keys_.rows)};
     train_seen_ =
         observe(train.queries, input_.group, train.exact, keys_, values_, params_.scale, top, run_);
     held_seen_ =
         observe(held_.queries, input_.group, held_.exact, keys_, values_, params_.scale, top, run_);
   }
 
+  /// Stop rules to choose from, by rising cost.
+  [[nodiscard]] std::vector<StopRule> ladder() const {
+    const std::size_t most = held_seen_.top_ids.cols();
+    const std::size_t least = std::min(params_.least_k, most);
+    std::vector<StopRule> rungs;
+    if (params_.rule == Rule::top_k) {
+      for (const std::size_t k : kSizes)
+        if (k >= least && k <= most) rungs.push_back({.k = k});
+      return rungs;
+    }
+    for (const double limit : params_.rule == Rule::dipr ? kBetas : kShares)
+      rungs.push_back({.rule = params_.rule, .k = most, .limit = limit, .least = least});
+    return rungs;
+  }
+
+  /// How many of the best keys of each observed query a rule keeps.
+  [[nodiscard]] std::vector<std::size_t> kept(const Observations& seen,
+                                              const StopRule& stop) const {
+    std::vector<std::size_t> counts;
+    for (std::size_t q = 0; q < seen.queries.rows(); ++q)
+      counts.push_back(kept_by(stop, {seen.top_scores.row(q), seen.top_scores.cols()}, seen.scale,
+                               seen.fixed.best[q], seen.fixed.lse[q]));
+    return counts;
+  }
+
   /// The cheapest that keeps the goal with exact keys; nothing when none does, or reading
   /// everything is cheaper.
-  [[nodiscard]] std::optional<Choice> choose() {
+  [[nodiscard]] std::optional<Choice> choose() const {
     std::optional<Choice> best;
     for (const std::size_t tail : {std::size_t{0}, params_.tail_vectors}) {
       if (tail == 0 && best) continue;
-      const auto k = least_k(tail);
-      if (!k) continue;
-      const Choice choice = {*k, tail};
+      const auto rung = lowest_rung(tail);
+      if (!rung) continue;
+      const Choice choice = {*rung, tail};
       if (!best || bytes(choice) < bytes(*best)) best = choice;
     }
     if (best && bytes(*best) >= full_bytes()) best.reset();
@@ -108,95 +141,117 @@ class Planner {
   }
 
   /// By bisection: more keys, less error.
-  [[nodiscard]] std::optional<std::size_t> least_k(std::size_t tail) const {
-    std::size_t count = 0;
-    while (count < kSizes.size() && kSizes[count] <= held_seen_.top_ids.cols()) ++count;
-    std::size_t low = 0, high = count;
-    while (low < count && kSizes[low] < params_.least_k)
-      ++low;  // kSizes[high] is enough, or high == count
+  [[nodiscard]] std::optional<std::size_t> lowest_rung(std::size_t tail) const {
+    std::size_t low = 0, high = ladder_.size();
     while (low < high) {
       const std::size_t middle = (low + high) / 2;
-      if (exact_error({kSizes[middle], tail}) <= goal_) {
+      if (exact_error(ladder_[middle], fit(ladder_[middle], tail)) <= goal_) {
         high = middle;
       } else {
         low = middle + 1;
       }
     }
-    if (high == count) return std::nullopt;
-    return kSizes[high];
+    if (high == ladder_.size()) return std::nullopt;
+    return high;
   }
 
-  [[nodiscard]] Tail fit(const Choice& choice) const {
-    if (choice.tail == 0) return {};
-    return Tail::fit(train_seen_, keys_, values_, choice.k,
-                     {.vectors = choice.tail, .seed = params_.seed});
+  [[nodiscard]] Tail fit(const StopRule& stop, std::size_t vectors) const {
+    if (vectors == 0) return {};
+    return Tail::fit(train_seen_, keys_, values_, kept(train_seen_, stop),
+                     {.vectors = vectors, .seed = params_.seed});
   }
 
-  [[nodiscard]] double exact_error(const Choice& choice) const {
-    return mean(attention_errors(held_seen_, values_, choice.k, fit(choice)));
+  [[nodiscard]] double exact_error(const StopRule& stop, const Tail& tail) const {
+    return mean(attention_errors(held_seen_, values_, kept(held_seen_, stop), tail));
   }
 
+  [[nodiscard]] double value_bytes() const {
+    const std::size_t scale = values_.scales == nullptr ? 0 : sizeof(float);
+    return static_cast<double>(values_.rows.cols * size_of(values_.rows.dtype) + scale);
+  }
   [[nodiscard]] double row_bytes() const {
-    return static_cast<double>(keys_.cols * size_of(keys_.dtype) +
-                               values_.rows.cols * size_of(values_.rows.dtype));
+    return static_cast<double>(keys_.cols * size_of(keys_.dtype)) + value_bytes();
   }
   [[nodiscard]] double full_bytes() const { return static_cast<double>(keys_.rows) * row_bytes(); }
 
   /// Estimate, to compare choices: what a search reads is not known before there is one.
   [[nodiscard]] double bytes(const Choice& choice) const {
+    const StopRule& stop = ladder_[choice.rung];
     const auto group = static_cast<double>(input_.group), n = static_cast<double>(keys_.rows);
-    const double searched = choice.k == 0 ? 0.0
+    const double searched = stop.k == 0 ? 0.0
                             : keys_.rows < kLeastGraph
                                 ? n
-                                : n * 0.03 + 4.0 * static_cast<double>(choice.k);
+                                : n * 0.03 + 4.0 * static_cast<double>(stop.k);
+    const double tail = 2.0 * static_cast<double>(choice.tail) *
+                        static_cast<double>(keys_.cols + input_.group * values_.rows.cols);
     return searched * static_cast<double>(keys_.cols + sizeof(float)) +
-           group * static_cast<double>(choice.k) * row_bytes() + tail_bytes(choice.tail);
-  }
-  [[nodiscard]] double tail_bytes(std::size_t vectors) const {
-    return 2.0 * static_cast<double>(vectors) *
-           static_cast<double>(keys_.cols + input_.group * values_.rows.cols);
+           group * mean(kept(held_seen_, stop)) * row_bytes() + tail;
   }
 
-  /// Finds the cheapest search that keeps the goal; more keys when none does.
-  Planned apply(Choice choice) {
-    if (choice.k == 0) {
-      Tail tail = fit(choice);
-      return finish({.retriever = Retriever::none}, choice, std::move(tail));
+  /// Finds the cheapest search that keeps the goal; a higher rung when none does.
+  Planned search_for(const Choice& choice) {
+    if (ladder_[choice.rung].k == 0)
+      return finish({.retriever = Retriever::none, .stop = {.k = 0}}, fit({.k = 0}, choice.tail));
+    if (params_.index) {
+      result_.index.custom = params_.index(input_.indexed_keys);
+      auto planned = climb(choice, Retriever::custom, {1.0});
+      if (planned) return std::move(*planned);
+      return everything();
     }
-    build(choice.k);
     // An index that misses some keys may make up for it with a few more of them; only then
     // is a whole scan the better way.
-    if (result_.projection) {
-      for (std::size_t k = choice.k; k > 0; k = next_size(k)) {
-        Tail tail = fit({k, choice.tail});
-        for (const double recall : kRecalls) {
-          if (flat_is_better(recall)) break;
-          const HeadPlan plan = {
-              .retriever = Retriever::projection, .k = k, .target_recall = recall};
-          if (searched_error(plan, tail) <= goal_)
-            return finish(plan, {k, choice.tail}, std::move(tail));
-        }
-      }
+    if (keys_.rows >= kLeastGraph)
+      build_projection(ladder_[choice.rung].k, {kRecalls.begin(), kRecalls.end()});
+    if (result_.index.projection) {
+      auto planned = climb(choice, Retriever::projection, {kRecalls.begin(), kRecalls.end()});
+      if (planned) return std::move(*planned);
     }
-    if (!result_.flat) result_.flat = FlatIndex::build(keys_, run_);
-    for (std::size_t k = choice.k; k > 0; k = next_size(k)) {
-      Tail tail = fit({k, choice.tail});
-      const HeadPlan plan = {.retriever = Retriever::flat, .k = k, .target_recall = 1.0};
-      if (searched_error(plan, tail) <= goal_)
-        return finish(plan, {k, choice.tail}, std::move(tail));
-    }
+    build_flat();
+    auto planned = climb(choice, Retriever::flat, {1.0});
+    if (planned) return std::move(*planned);
     return everything();
   }
 
-  /// The next larger number of keys to try; 0: none.
-  [[nodiscard]] std::size_t next_size(std::size_t k) const {
-    for (const std::size_t size : kSizes)
-      if (size > k && size <= train_seen_.top_ids.cols()) return size;
-    return 0;
+  /// The first rung and recall that keep the goal; nothing when none does.
+  std::optional<Planned> climb(const Choice& choice, Retriever retriever,
+                               const std::vector<double>& recalls) {
+    for (std::size_t rung = choice.rung; rung < ladder_.size(); ++rung) {
+      Tail tail = fit(ladder_[rung], choice.tail);
+      for (const double recall : recalls) {
+        if (retriever == Retriever::projection && flat_is_better(recall)) break;
+        const HeadPlan plan = {
+            .retriever = retriever, .stop = ladder_[rung], .target_recall = recall};
+        if (searched_error(plan, tail) <= goal_) return finish(plan, std::move(tail));
+      }
+    }
+    return std::nullopt;
   }
 
-  void build(std::size_t k) {
-    if (result_.projection || keys_.rows < kLeastGraph) return;
+  Planned as_given(const GivenPlan& given) {
+    HeadPlan plan = {.retriever = given.retriever, .stop = given.stop, .target_recall = 1.0};
+    plan.stop.k = std::min(plan.stop.k, keys_.rows);
+    if (plan.retriever == Retriever::none || plan.stop.k == 0) {
+      plan = {.retriever = Retriever::none, .stop = {.k = 0}};
+      return finish(plan, fit(plan.stop, params_.tail_vectors));
+    }
+    if (plan.retriever == Retriever::projection) {
+      plan.target_recall = given.target_recall;
+      build_projection(plan.stop.k, {given.target_recall});
+    }
+    if (plan.retriever == Retriever::flat) build_flat();
+    if (plan.retriever == Retriever::custom)
+      result_.index.custom = params_.index(input_.indexed_keys);
+    Tail tail = fit(plan.stop, params_.tail_vectors);
+    searched_error(plan, tail);
+    return finish(plan, std::move(tail));
+  }
+
+  void build_flat() {
+    if (!result_.index.flat) result_.index.flat = FlatIndex::build(keys_, run_);
+  }
+
+  void build_projection(std::size_t k, std::vector<double> recalls) {
+    if (result_.index.projection) return;
     const std::size_t positions = input_.positions.size();
     const auto wanted = static_cast<std::size_t>(
         std::ceil(params_.share * static_cast<double>(input_.tokens.size())));
@@ -214,49 +269,59 @@ class Planner {
     training.tuning = held_.queries;
     training.tuning_steps = kRun;
     ProjectionParams projection;
-    projection.target_recalls.assign(kRecalls.begin(), kRecalls.end());
+    projection.target_recalls = std::move(recalls);
     projection.tuning_k = k;
-    result_.projection = ProjectionIndex::build(keys_, training, projection, run_);
+    result_.index.projection = ProjectionIndex::build(keys_, training, projection, run_);
   }
 
   [[nodiscard]] bool flat_is_better(double recall) const {
-    for (const OperatingPoint& point : result_.projection->dials())
+    for (const OperatingPoint& point : result_.index.projection->dials())
       if (point.target_recall >= recall) return point.flat_is_better;
     return false;
   }
 
-  /// Mean error on the held-out steps by the search as it is; notes what it reads.
+  /// Mean error on the held-out steps by the search as it is; notes what it reads and keeps.
   double searched_error(const HeadPlan& plan, const Tail& tail) {
     SearchScratch search;
-    read_ = 0;
+    Hits found;
+    double read = 0, attended = 0;
     const auto retrieve = [&](std::size_t step, Hits& hits) {
-      retrieve_planned(plan, result_.flat, result_.projection,
-                       held_.queries.view().slice(step * input_.group, input_.group),
-                       step % held_.run == 0 ? nullptr : &hits, search, hits);
-      read_ += static_cast<double>(hits.stats.bytes_read);
+      const std::size_t first = step * input_.group;
+      search_index(result_.index, plan, held_.queries.view().slice(first, input_.group),
+                   step % held_.run == 0 ? nullptr : &found, search, found);
+      read += static_cast<double>(found.stats.bytes_read);
+      hits = found;
+      for (std::size_t g = 0; g < input_.group; ++g) {
+        hits.count[g] = kept_by(plan.stop, found.row_scores(g), params_.scale,
+                                held_seen_.fixed.best[first + g], held_seen_.fixed.lse[first + g]);
+        attended += static_cast<double>(hits.count[g]);
+      }
     };
-    last_error_ = mean(attention_errors(held_seen_, values_, tail, retrieve));
-    read_ /= static_cast<double>(held_seen_.steps());
-    return last_error_;
+    last_.error = mean(attention_errors(held_seen_, values_, tail, retrieve));
+    last_.bytes = read / static_cast<double>(held_seen_.steps());
+    last_.keys = attended / static_cast<double>(held_seen_.queries.rows());
+    return last_.error;
   }
 
-  Planned finish(HeadPlan plan, const Choice& choice, Tail tail) {
+  Planned finish(HeadPlan plan, Tail tail) {
+    if (plan.retriever == Retriever::none) last_ = {.error = exact_error(plan.stop, tail)};
     plan.tail_vectors = tail.vectors();
-    plan.keys_per_query = static_cast<double>(choice.k + tail.vectors());
-    plan.error_without_tail = mean(attention_errors(held_seen_, values_, choice.k, {}));
-    plan.expected_error = plan.retriever == Retriever::none
-                              ? mean(attention_errors(held_seen_, values_, 0, tail))
-                              : last_error_;
-    plan.bytes_per_step = (plan.retriever == Retriever::none ? 0.0 : read_) +
-                          tail_bytes(tail.vectors()) +
-                          static_cast<double>(input_.group * choice.k * values_.rows.cols *
-                                              size_of(values_.rows.dtype));
+    plan.keys_per_query = last_.keys + static_cast<double>(tail.vectors());
+    plan.error_without_tail = exact_error(plan.stop, {});
+    plan.expected_error = last_.error;
+    plan.bytes_per_step = last_.bytes + static_cast<double>(tail.bytes()) +
+                          static_cast<double>(input_.group) * last_.keys * value_bytes();
     result_.plan = plan;
     result_.tail = std::move(tail);
-    if (plan.retriever != Retriever::flat) result_.flat.reset();
-    if (plan.retriever != Retriever::projection) result_.projection.reset();
+    if (plan.retriever != Retriever::flat) result_.index.flat.reset();
+    if (plan.retriever != Retriever::projection) result_.index.projection.reset();
     return std::move(result_);
   }
+
+  /// Of the search that was tried last: mean error, bytes read per step, keys kept per query.
+  struct Trial {
+    double error = 0, bytes = 0, keys = 0;
+  };
 
   const PlanInput& input_;
   const DecodeParams& params_;
@@ -268,26 +333,15 @@ class Planner {
   std::size_t first_training_ = 0;  ///< of input_.positions
   Probes held_;
   Observations train_seen_, held_seen_;
-  double read_ = 0, last_error_ = 0;  ///< of the last search that was tried
+  std::vector<StopRule> ladder_;
+  Trial last_;
 };
 
 }  // namespace
 
-Planned make_plan(const PlanInput& input, const DecodeParams& params, Planned before,
+Planned make_plan(const PlanInput& input, const DecodeParams& params, HeadIndex before,
                   const Execution& run) {
   return Planner(input, params, std::move(before), run).make();
-}
-
-void retrieve_planned(const HeadPlan& plan, const std::optional<FlatIndex>& flat,
-                      const std::optional<ProjectionIndex>& projection, MatrixView<float> queries,
-                      const Hits* previous, SearchScratch& scratch, Hits& hits) {
-  SearchParams params = {.k = plan.k, .previous = previous};
-  if (plan.retriever == Retriever::flat) {
-    flat->search(queries, params, scratch, hits);
-    return;
-  }
-  params.target_recall = plan.target_recall;
-  projection->search(queries, params, scratch, hits);
 }
 
 }  // namespace keyseek

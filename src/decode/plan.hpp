@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstddef>
-#include <optional>
 #include <span>
 
 #include "decode/tokens.hpp"
@@ -16,6 +15,7 @@ inline constexpr std::size_t kLeastPositions = 64;
 /// What a plan is made from.
 struct PlanInput {
   Tokens tokens;
+  AnyMatrix indexed_keys;                  ///< what tokens.indexed.keys looks at
   MatrixView<float> queries;               ///< [positions * group, d] as they were asked
   std::span<const std::size_t> positions;  ///< of them, increasing
   std::size_t group = 1;
@@ -24,18 +24,12 @@ struct PlanInput {
 /// A plan and what it uses; indexes that it does not use are not there.
 struct Planned {
   HeadPlan plan;
-  std::optional<FlatIndex> flat;
-  std::optional<ProjectionIndex> projection;
+  HeadIndex index;
   Tail tail;
 };
 
 /// `before` holds indexes over input.tokens.indexed that are there already, or nothing.
-[[nodiscard]] Planned make_plan(const PlanInput& input, const DecodeParams& params, Planned before,
-                                const Execution& run);
-
-/// The keys that a plan retrieves; the plan's retriever must be flat or projection.
-void retrieve_planned(const HeadPlan& plan, const std::optional<FlatIndex>& flat,
-                      const std::optional<ProjectionIndex>& projection, MatrixView<float> queries,
-                      const Hits* previous, SearchScratch& scratch, Hits& hits);
+[[nodiscard]] Planned make_plan(const PlanInput& input, const DecodeParams& params,
+                                HeadIndex before, const Execution& run);
 
 }  // namespace keyseek

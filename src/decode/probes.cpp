@@ -9,7 +9,7 @@ namespace keyseek {
 Probes make_probes(const PlanInput& input, const std::vector<std::size_t>& rows, std::size_t run,
                    const DecodeParams& params, std::uint64_t seed) {
   const std::size_t group = input.group, d = input.queries.cols;
-  const std::size_t now = input.tokens.size(), dv = input.tokens.indexed.values.cols;
+  const std::size_t now = input.tokens.size(), dv = input.tokens.indexed.values.rows.cols;
   const std::size_t window = now - input.tokens.recent.keys.rows;
   Random random(seed);
   Probes probes;
@@ -40,11 +40,13 @@ Probes make_probes(const PlanInput& input, const std::vector<std::size_t>& rows,
     exact.reset(group, dv);
     input.tokens.attend(moved, 0, input.tokens.sink.keys.rows, params.scale, scratch, part, exact);
     input.tokens.attend(moved, window, now, params.scale, scratch, part, exact);
-    input.tokens.attend(asked, at - std::min(at, decoded[i] + 1), at, params.scale, scratch, part,
-                        exact);
+    input.tokens.attend(asked, input.tokens.row_of(at - std::min(at, decoded[i] + 1)),
+                        input.tokens.row_of(at), params.scale, scratch, part, exact);
     std::copy_n(exact.out.data(), group * dv, probes.exact.out.row(i * group));
     std::copy_n(exact.lse.begin(), group,
                 probes.exact.lse.begin() + static_cast<std::ptrdiff_t>(i * group));
+    std::copy_n(exact.best.begin(), group,
+                probes.exact.best.begin() + static_cast<std::ptrdiff_t>(i * group));
   }
   return probes;
 }

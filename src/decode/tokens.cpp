@@ -4,6 +4,11 @@
 
 namespace keyseek {
 
+std::size_t Tokens::row_of(std::size_t position) const {
+  const auto before = std::lower_bound(pinned.begin(), pinned.end(), position) - pinned.begin();
+  return position + pinned.size() - static_cast<std::size_t>(before);
+}
+
 void Tokens::attend(MatrixView<float> queries, std::size_t first, std::size_t last, float scale,
                     AttendScratch& scratch, Partial& part, Partial& into) const {
   std::size_t begin = 0;
@@ -12,11 +17,17 @@ void Tokens::attend(MatrixView<float> queries, std::size_t first, std::size_t la
     const std::size_t from = std::max(first, begin), to = std::min(last, end);
     if (from < to) {
       keyseek::attend(queries, piece->keys.slice(from - begin, to - from),
-                      {piece->values.slice(from - begin, to - from)}, scale, scratch, part);
+                      piece->values.slice(from - begin, to - from), scale, scratch, part);
       merge(part, into);
     }
     begin = end;
   }
+}
+
+std::size_t position_of(std::size_t row, std::size_t sink, std::span<const std::size_t> pinned) {
+  std::size_t position = sink + row;
+  for (const std::size_t other : pinned) position += other <= position ? 1 : 0;
+  return position;
 }
 
 }  // namespace keyseek

@@ -1,27 +1,36 @@
-/// The tokens of one head, wherever they are kept, as one sequence.
+/// The tokens of one head, wherever they are kept, as one sequence of rows.
 #pragma once
 
-#include <array>
 #include <cstddef>
+#include <span>
 
 #include "keyseek/attention.hpp"
 
 namespace keyseek {
 
-/// Sink, indexed and recent tokens in order of position; looks at memory of others.
+/// Sink and pinned tokens, then the indexed ones, then the recent ones; each in order of
+/// position. Looks at memory of others.
 struct Tokens {
   struct Piece {
     AnyMatrixView keys;
-    AnyMatrixView values;
+    ValuesView values;
   };
   Piece sink, indexed, recent;
+  std::span<const std::size_t> pinned = {};  ///< positions, increasing
 
   [[nodiscard]] std::size_t size() const {
     return sink.keys.rows + indexed.keys.rows + recent.keys.rows;
   }
-  /// Attention over positions [first, last), merged into `into`.
+  /// The first row behind the sink that is of this position or a later one.
+  [[nodiscard]] std::size_t row_of(std::size_t position) const;
+  /// Attention over rows [first, last), merged into `into`.
   void attend(MatrixView<float> queries, std::size_t first, std::size_t last, float scale,
               AttendScratch& scratch, Partial& part, Partial& into) const;
 };
+
+/// Position of indexed token `row` when the first `sink` tokens and the pinned ones are not
+/// among the indexed.
+[[nodiscard]] std::size_t position_of(std::size_t row, std::size_t sink,
+                                      std::span<const std::size_t> pinned);
 
 }  // namespace keyseek

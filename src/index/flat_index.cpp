@@ -121,32 +121,38 @@ void FlatIndex::append(AnyMatrixView keys) {
   state_.set(std::make_shared<State>(std::move(store)));
 }
 
+void FlatIndex::write(IndexFileWriter& file) const { file.add(state()->store); }
+
 void FlatIndex::save(const std::filesystem::path& path) const {
-  const auto state = this->state();
   IndexFileWriter file(kKind);
-  file.add(state->store);
+  const FlatIndex kept = *this;  // the file looks at its arrays
+  kept.write(file);
   file.save(path);
+}
+
+FlatIndex FlatIndex::read(const ContainerReader& file) {
+  KeyStore store = read_store(file);
+  if (store.layout() != CodeLayout::blocks) {
+    fail(ErrorCode::corrupt, "{}: the codes of a flat index are not in blocks",
+         file.path().string());
+  }
+  return FlatIndex(std::make_shared<State>(std::move(store)));
 }
 
 namespace {
 
-KeyStore read_blocks(const ContainerReader& reader) {
-  require_kind(reader, kKind);
-  KeyStore store = read_store(reader);
-  if (store.layout() != CodeLayout::blocks) {
-    fail(ErrorCode::corrupt, "{}: the codes of a flat index are not in blocks",
-         reader.path().string());
-  }
-  return store;
+const ContainerReader& of_kind(const ContainerReader& file) {
+  require_kind(file, kKind);
+  return file;
 }
 
 }  // namespace
 
 FlatIndex FlatIndex::load(const std::filesystem::path& path) {
-  return FlatIndex(std::make_shared<State>(read_blocks(ContainerReader::load(path))));
+  return read(of_kind(ContainerReader::load(path)));
 }
 FlatIndex FlatIndex::map(const std::filesystem::path& path) {
-  return FlatIndex(std::make_shared<State>(read_blocks(ContainerReader::map(path))));
+  return read(of_kind(ContainerReader::map(path)));
 }
 
 }  // namespace keyseek

@@ -10,41 +10,6 @@ namespace {
 
 constexpr double kLargest = 9007199254740992.0;  // 2^53: doubles hold integers up to here
 
-/// Numbers of one section, taken one after the other.
-class Numbers {
- public:
-  Numbers(const ContainerReader& reader, std::string_view name)
-      : path_(reader.path()), name_(name), numbers_(reader.array<double>(name)) {}
-
-  [[nodiscard]] bool done() const { return next_ == numbers_.size(); }
-  double real() {
-    check(next_ < numbers_.size(), "ends too early");
-    const double x = numbers_[next_++];
-    check(std::isfinite(x), "holds a number that is not finite");
-    return x;
-  }
-  std::size_t whole() {
-    const double x = real();
-    check(x >= 0 && x <= kLargest && x == std::floor(x), "holds a number that is not a count");
-    return static_cast<std::size_t>(x);
-  }
-  std::uint32_t dial() {
-    const std::size_t x = whole();
-    check(x <= 0xffffffffU, "holds a dial that is too large");
-    return static_cast<std::uint32_t>(x);
-  }
-  void check(bool ok, const char* what) const {
-    if (!ok) fail(ErrorCode::corrupt, "{}: section {} {}", path_.string(), name_, what);
-  }
-  void finish() const { check(done(), "is longer than it should be"); }
-
- private:
-  std::filesystem::path path_;
-  std::string name_;
-  SharedArray<double> numbers_;
-  std::size_t next_ = 0;
-};
-
 AnyMatrix read_matrix(const ContainerReader& reader, std::string_view name,
                       std::string_view shape_name) {
   Numbers shape(reader, shape_name);
@@ -66,6 +31,32 @@ AnyMatrix read_matrix(const ContainerReader& reader, std::string_view name,
 }
 
 }  // namespace
+
+Numbers::Numbers(const ContainerReader& reader, std::string_view name)
+    : path_(reader.path()), name_(name), numbers_(reader.array<double>(name)) {}
+
+double Numbers::real() {
+  check(next_ < numbers_.size(), "ends too early");
+  const double x = numbers_[next_++];
+  check(std::isfinite(x), "holds a number that is not finite");
+  return x;
+}
+
+std::size_t Numbers::whole() {
+  const double x = real();
+  check(x >= 0 && x <= kLargest && x == std::floor(x), "holds a number that is not a count");
+  return static_cast<std::size_t>(x);
+}
+
+std::size_t Numbers::whole_up_to(std::size_t largest) {
+  const std::size_t x = whole();
+  check(x <= largest, "holds a number that is too large");
+  return x;
+}
+
+void Numbers::check(bool ok, const char* what) const {
+  if (!ok) fail(ErrorCode::corrupt, "{}: section {} {}", path_.string(), name_, what);
+}
 
 template <class T>
 void IndexFileWriter::add_array(std::string_view name, const SharedArray<T>& array) {
@@ -188,7 +179,8 @@ std::vector<OperatingPoint> read_points(const ContainerReader& reader) {
     p.recall = numbers.real();
     p.scanned_fraction = numbers.real();
     p.flat_is_better = numbers.whole() != 0;
-    p.dials = {numbers.dial(), numbers.dial(), numbers.dial(), numbers.dial()};
+    const auto dial = [&] { return static_cast<std::uint32_t>(numbers.whole_up_to(0xffffffffU)); };
+    p.dials = {dial(), dial(), dial(), dial()};
     numbers.check(p.dials.expand > 0 || (p.dials.lists > 0 && p.dials.probes > 0),
                   "holds dials that find nothing");
     points.push_back(p);

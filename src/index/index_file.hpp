@@ -1,9 +1,13 @@
 /// Sections of an index file: docs/index-format.md.
 #pragma once
 
+#include <cstddef>
 #include <deque>
+#include <filesystem>
+#include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "file/container.hpp"
@@ -22,15 +26,39 @@ class IndexFileWriter {
   void add(const Router& router);
   void add(const std::vector<OperatingPoint>& points);
   void add(const ProjectionParams& params);
+  void add_numbers(std::string name, std::vector<double> numbers);
+  /// Looked at, not copied.
+  void add_bytes(std::string name, std::span<const std::byte> bytes) {
+    writer_.add(std::move(name), bytes);
+  }
   void save(const std::filesystem::path& path) const { writer_.save(path); }
 
  private:
   template <class T>
   void add_array(std::string_view name, const SharedArray<T>& array);
-  void add_numbers(std::string name, std::vector<double> numbers);
 
   ContainerWriter writer_;
   std::deque<std::vector<double>> numbers_;
+};
+
+/// Numbers of one section, taken one after the other; every fault is an Error(corrupt).
+class Numbers {
+ public:
+  Numbers(const ContainerReader& reader, std::string_view name);
+
+  [[nodiscard]] bool done() const { return next_ == numbers_.size(); }
+  double real();
+  std::size_t whole();
+  /// A whole number that is at most `largest`.
+  std::size_t whole_up_to(std::size_t largest);
+  void check(bool ok, const char* what) const;
+  void finish() const { check(done(), "is longer than it should be"); }
+
+ private:
+  std::filesystem::path path_;
+  std::string name_;
+  SharedArray<double> numbers_;
+  std::size_t next_ = 0;
 };
 
 /// Reads them back; every fault is an Error(corrupt).

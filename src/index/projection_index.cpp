@@ -190,42 +190,50 @@ void ProjectionIndex::append(AnyMatrixView keys, MatrixView<float> training, con
   state_.set(std::move(state));
 }
 
-void ProjectionIndex::save(const std::filesystem::path& path) const {
+void ProjectionIndex::write(IndexFileWriter& file) const {
   const auto state = this->state();
-  IndexFileWriter file(kKind);
   file.add(state->store);
   file.add(state->graph);
   file.add(state->router);
   file.add(state->points);
   file.add(state->params);
+}
+
+void ProjectionIndex::save(const std::filesystem::path& path) const {
+  IndexFileWriter file(kKind);
+  const ProjectionIndex kept = *this;  // the file looks at its arrays
+  kept.write(file);
   file.save(path);
+}
+
+ProjectionIndex ProjectionIndex::read(const ContainerReader& file) {
+  auto state = std::make_shared<State>();
+  state->store = read_store(file);
+  if (state->store.layout() != CodeLayout::rows) {
+    fail(ErrorCode::corrupt, "{}: the codes of a projection index are not in rows",
+         file.path().string());
+  }
+  state->graph = read_graph(file, state->store.size());
+  state->router = read_router(file, state->store);
+  state->points = read_points(file);
+  state->params = read_params(file);
+  return ProjectionIndex(std::move(state));
 }
 
 namespace {
 
-template <class State>
-std::shared_ptr<State> read_state(const ContainerReader& reader) {
-  require_kind(reader, kKind);
-  auto state = std::make_shared<State>();
-  state->store = read_store(reader);
-  if (state->store.layout() != CodeLayout::rows) {
-    fail(ErrorCode::corrupt, "{}: the codes of a projection index are not in rows",
-         reader.path().string());
-  }
-  state->graph = read_graph(reader, state->store.size());
-  state->router = read_router(reader, state->store);
-  state->points = read_points(reader);
-  state->params = read_params(reader);
-  return state;
+const ContainerReader& of_kind(const ContainerReader& file) {
+  require_kind(file, kKind);
+  return file;
 }
 
 }  // namespace
 
 ProjectionIndex ProjectionIndex::load(const std::filesystem::path& path) {
-  return ProjectionIndex(read_state<State>(ContainerReader::load(path)));
+  return read(of_kind(ContainerReader::load(path)));
 }
 ProjectionIndex ProjectionIndex::map(const std::filesystem::path& path) {
-  return ProjectionIndex(read_state<State>(ContainerReader::map(path)));
+  return read(of_kind(ContainerReader::map(path)));
 }
 
 }  // namespace keyseek

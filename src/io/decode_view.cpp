@@ -32,17 +32,18 @@ void check_params(const CapturedHead& head, const DecodeViewParams& params) {
           keys);
 }
 
-/// Queries at [begin, end), the heads of one position in consecutive rows.
-Matrix<float> interleave(const CapturedHead& head, std::size_t begin, std::size_t end) {
+}  // namespace
+
+Matrix<float> step_queries(const CapturedHead& head, std::size_t first, std::size_t last) {
+  check_head(head);
+  require(first <= last && last <= head.keys.rows(), "positions [{}, {}) of {} tokens", first, last,
+          head.keys.rows());
   const std::size_t group = head.queries.size();
-  Matrix<float> out((end - begin) * group, head.keys.cols());
-  for (std::size_t i = 0; i < out.rows(); ++i) {
-    std::copy_n(head.queries[i % group].row(begin + i / group), out.cols(), out.row(i));
-  }
+  Matrix<float> out((last - first) * group, head.keys.cols());
+  for (std::size_t i = 0; i < out.rows(); ++i)
+    std::copy_n(head.queries[i % group].row(first + i / group), out.cols(), out.row(i));
   return out;
 }
-
-}  // namespace
 
 Benchmark decode_view(const CapturedHead& head, const DecodeViewParams& params,
                       const Execution& run) {
@@ -50,7 +51,7 @@ Benchmark decode_view(const CapturedHead& head, const DecodeViewParams& params,
   check_params(head, params);
   std::vector<std::size_t> positions(head.prefill - params.sink);
   std::iota(positions.begin(), positions.end(), params.sink);
-  TrainingQueries training = sample_training_queries(interleave(head, params.sink, head.prefill),
+  TrainingQueries training = sample_training_queries(step_queries(head, params.sink, head.prefill),
                                                      positions, head.queries.size(), head.rope,
                                                      {.now = head.prefill,
                                                       .horizon = params.horizon,
@@ -61,7 +62,7 @@ Benchmark decode_view(const CapturedHead& head, const DecodeViewParams& params,
   Benchmark b;
   b.keys = AnyMatrix::copy_of(
       head.keys.view().slice(params.sink, head.prefill - params.window - params.sink));
-  b.queries = interleave(head, head.prefill, head.keys.rows());
+  b.queries = step_queries(head, head.prefill, head.keys.rows());
   b.learn = std::move(training.train);
   b.tuning = std::move(training.tuning);
   b.group = head.queries.size();

@@ -12,7 +12,10 @@ TEST_F(Decode, ReportsEveryHeadAndWhetherThePromiseIsKept) {
   const auto done =
       report("decode " + kData + " --layers 15 --max-error 0.2,0.05 --steps 40 --threads 1");
   EXPECT_EQ(done.at("steps"), 40);
-  EXPECT_TRUE(done.contains("kept_0.2"));
+  ASSERT_EQ(done.at("summary").size(), 2U);
+  EXPECT_EQ(done.at("summary")[1].at("max_error"), 0.05);
+  const std::string all = std::to_string(done.at("heads").size() / 2);
+  EXPECT_EQ(done.at("summary")[1].at("kept"), all + " of " + all + " heads");
   const auto& heads = done.at("heads");
   ASSERT_GE(heads.size(), 2U);
   EXPECT_EQ(heads.size() % 2, 0U);
@@ -25,7 +28,30 @@ TEST_F(Decode, ReportsEveryHeadAndWhetherThePromiseIsKept) {
   }
 }
 
+TEST_F(Decode, APlanCanBeGiven) {
+  const auto head = [&](const std::string& options) {
+    const auto done = report("decode " + kData + " --layers 2 --steps 20 --threads 1 " + options);
+    EXPECT_EQ(done.at("heads").size(), done.at("summary").size());
+    EXPECT_FALSE(done.at("summary")[0].contains("kept"));
+    return done.at("heads")[0];
+  };
+  const auto flat = head("--retriever flat --k 40 --tail-vectors 16 --int8-values --pinned 32");
+  EXPECT_EQ(flat.at("retriever"), "flat");
+  EXPECT_EQ(flat.at("k"), 40);
+  EXPECT_EQ(flat.at("tail"), 16);
+  EXPECT_EQ(flat.at("attended"), 40.0);
+  const auto projection = head("--retriever projection --k 40 --recall 0.9 --cold");
+  EXPECT_LT(projection.at("scanned").get<double>(), flat.at("scanned").get<double>());
+  const auto dipr = head("--retriever flat --k 100 --rule dipr --limit 3 --least-k 4");
+  EXPECT_EQ(dipr.at("rule"), "dipr");
+  EXPECT_EQ(dipr.at("limit"), 3.0);
+  EXPECT_LT(dipr.at("attended").get<double>(), 100.0);
+  EXPECT_LT(head("--retriever everything").at("error").get<double>(), 1e-5);
+}
+
 TEST_F(Decode, BadInputIsNamed) {
+  expect_failure("decode " + kData + " --k 5", 2, {"--k", "--retriever"});
+  expect_failure("decode " + kData + " --retriever flat --rule mass --limit 2", 2, {"limit is 2"});
   expect_failure("decode " + kData + " --layers 99", 2, {"none of the layers"});
   expect_failure("decode " + kData + " --max-error 2", 2, {"max_error is 2"});
   expect_failure("decode " + kData + " --steps 0", 2, {"--steps is 0"});

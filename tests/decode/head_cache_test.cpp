@@ -139,11 +139,11 @@ TEST(HeadCache, RefreshMovesTokensIntoTheIndex) {
     const std::size_t recent = 512 + s % flat.kHorizon + 1;
     EXPECT_EQ(cache.stats().exact, 128 + recent);
     EXPECT_EQ(cache.tokens(), 128 + indexed + recent);
-    EXPECT_EQ(cache.stats().retrieved, cache.plan().k * 3);
+    EXPECT_EQ(cache.stats().retrieved, cache.plan().stop.k * 3);
     if (cache.plan().retriever != Retriever::flat) continue;
     ++retrieving;
     EXPECT_EQ(cache.stats().scanned, indexed);
-    EXPECT_GE(cache.stats().bytes_read, indexed * 64 + cache.plan().k * 3 * 64 * 2);
+    EXPECT_GE(cache.stats().bytes_read, indexed * 64 + cache.plan().stop.k * 3 * 64 * 2);
   }
   EXPECT_EQ(refreshes, 3U);
   EXPECT_GE(retrieving, flat.kHorizon);
@@ -161,7 +161,7 @@ TEST(HeadCache, AStepIsTheMergeOfItsParts) {
     const auto queries = flat.head.at(position);
     const float scale = flat.params.scale;
     Hits hits;
-    cache.retrieve(queries, cache.plan().k, scratch, hits);
+    cache.retrieve(queries, cache.plan().stop.k, scratch, hits);
     AttendScratch attending;
     Partial all, part, summary;
     attend(queries, keys.slice(0, 128), {values.slice(0, 128)}, scale, attending, all);

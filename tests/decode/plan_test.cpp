@@ -33,10 +33,10 @@ void expect_consistent(const HeadCache& cache, const DecodeParams& params) {
   const HeadPlan& plan = cache.plan();
   EXPECT_EQ(plan.tail_vectors, cache.tail().vectors());
   EXPECT_LE(plan.tail_vectors, params.tail_vectors);
-  EXPECT_LE(plan.k, params.max_k);
+  EXPECT_LE(plan.stop.k, params.max_k);
   const double row = static_cast<double>(cache.dim() + cache.value_dim()) * 2;
   if (plan.retriever == Retriever::everything) {
-    EXPECT_EQ(plan.k, 0U);
+    EXPECT_EQ(plan.stop.k, 0U);
     EXPECT_EQ(plan.tail_vectors, 0U);
     EXPECT_EQ(plan.expected_error, 0.0);
     EXPECT_EQ(plan.keys_per_query, static_cast<double>(cache.indexed()));
@@ -44,12 +44,12 @@ void expect_consistent(const HeadCache& cache, const DecodeParams& params) {
     return;
   }
   EXPECT_LE(plan.expected_error, params.safety * params.max_error);
-  EXPECT_EQ(plan.keys_per_query, static_cast<double>(plan.k + plan.tail_vectors));
-  EXPECT_EQ(plan.k == 0, plan.retriever == Retriever::none);
+  EXPECT_EQ(plan.keys_per_query, static_cast<double>(plan.stop.k + plan.tail_vectors));
+  EXPECT_EQ(plan.stop.k == 0, plan.retriever == Retriever::none);
   EXPECT_LT(plan.bytes_per_step, static_cast<double>(cache.indexed()) * row);
   const double values = static_cast<double>(cache.value_dim()) * 2;
   EXPECT_GE(plan.bytes_per_step,
-            static_cast<double>(cache.group() * (plan.k + plan.tail_vectors)) * values);
+            static_cast<double>(cache.group() * (plan.stop.k + plan.tail_vectors)) * values);
   EXPECT_EQ(plan.target_recall == 1.0, plan.retriever == Retriever::flat);
   EXPECT_EQ(plan.target_recall == 0.0, plan.retriever == Retriever::none);
   if (plan.tail_vectors > 0) {
@@ -135,7 +135,7 @@ TEST(Plan, IsTheSameAtAnyNumberOfThreads) {
     }
     const HeadPlan &a = one.plan(), &b = two.plan();
     EXPECT_EQ(a.retriever, b.retriever);
-    EXPECT_EQ(a.k, b.k);
+    EXPECT_EQ(a.stop.k, b.stop.k);
     EXPECT_EQ(a.target_recall, b.target_recall);
     EXPECT_EQ(a.tail_vectors, b.tail_vectors);
     EXPECT_EQ(a.expected_error, b.expected_error);
@@ -159,7 +159,7 @@ TEST(Plan, TheLimitsAreKept) {
   EXPECT_EQ(usual.tail_vectors, 64U);
   const HeadPlan bare = plan(0.02, [](DecodeParams& p) { p.tail_vectors = 0; });
   EXPECT_EQ(bare.tail_vectors, 0U);
-  EXPECT_GT(bare.k, usual.k);
+  EXPECT_GT(bare.stop.k, usual.stop.k);
   EXPECT_NEAR(bare.expected_error, bare.error_without_tail, 1e-4);  // a flat search is exact
   const HeadPlan odd = plan(0.03, [](DecodeParams& p) { p.tail_vectors = 17; });
   EXPECT_TRUE(odd.tail_vectors == 0 || odd.tail_vectors == 17);
@@ -168,8 +168,8 @@ TEST(Plan, TheLimitsAreKept) {
   EXPECT_EQ(plan(0.004, no_keys).retriever, Retriever::everything);
   EXPECT_EQ(plan(0.1, no_keys).retriever, Retriever::none);
   EXPECT_EQ(plan(0.1, [](DecodeParams& p) { p.least_k = 0; }).retriever, Retriever::none);
-  EXPECT_EQ(plan(0.1, [](DecodeParams&) {}).k, 16U);
-  EXPECT_EQ(plan(0.1, [](DecodeParams& p) { p.least_k = 101; }).k, 150U);
+  EXPECT_EQ(plan(0.1, [](DecodeParams&) {}).stop.k, 16U);
+  EXPECT_EQ(plan(0.1, [](DecodeParams& p) { p.least_k = 101; }).stop.k, 150U);
   EXPECT_EQ(plan(1e-6, [](DecodeParams&) {}).retriever, Retriever::everything);
   const auto many = [](DecodeParams& p) { p.least_indexed = 2500 - 640 + 1; };
   EXPECT_EQ(plan(0.1, many).retriever, Retriever::everything);
@@ -215,9 +215,9 @@ TEST(Plan, ProbesAttendWhatTheyWouldSee) {
     std::copy_n(head.at(positions[i]).data, 64, queries.row(i * 2));
   const AnyMatrixView keys = head.keys.view(), values = head.values.view();
   PlanInput input;
-  input.tokens.sink = {keys.slice(0, 10), values.slice(0, 10)};
-  input.tokens.indexed = {keys.slice(10, 150), values.slice(10, 150)};
-  input.tokens.recent = {keys.slice(160, 40), values.slice(160, 40)};
+  input.tokens.sink = {keys.slice(0, 10), {values.slice(0, 10)}};
+  input.tokens.indexed = {keys.slice(10, 150), {values.slice(10, 150)}};
+  input.tokens.recent = {keys.slice(160, 40), {values.slice(160, 40)}};
   input.queries = queries;
   input.positions = positions;
   input.group = 2;
@@ -245,6 +245,7 @@ TEST(Plan, ProbesAttendWhatTheyWouldSee) {
       for (std::size_t c = 0; c < 24; ++c)
         out[c] = far.out[c] * std::exp(far.lse - lse) + near.out[c] * std::exp(near.lse - lse);
       EXPECT_NEAR(probes.exact.lse[i * 2 + g], lse, 1e-5);
+      EXPECT_NEAR(probes.exact.best[i * 2 + g], std::max(far.best, near.best), 1e-5);
       EXPECT_LT(test::relative_error(probes.exact.out.row(i * 2 + g), out), 1e-5);
     }
   }
@@ -253,9 +254,9 @@ TEST(Plan, ProbesAttendWhatTheyWouldSee) {
 TEST(Plan, TokensAreOneSequence) {
   const DecodeHead head = test::normal_head(30, 2);
   const AnyMatrixView keys = head.keys.view(), values = head.values.view();
-  const Tokens tokens = {{keys.slice(0, 5), values.slice(0, 5)},
-                         {keys.slice(5, 0), values.slice(5, 0)},
-                         {keys.slice(5, 25), values.slice(5, 25)}};
+  const Tokens tokens = {{keys.slice(0, 5), {values.slice(0, 5)}},
+                         {keys.slice(5, 0), {values.slice(5, 0)}},
+                         {keys.slice(5, 25), {values.slice(5, 25)}}};
   EXPECT_EQ(tokens.size(), 30U);
   AttendScratch scratch;
   Partial part, all;
@@ -278,6 +279,10 @@ TEST(Plan, RetrieversHaveNames) {
   EXPECT_EQ(to_string(Retriever::none), "none");
   EXPECT_EQ(to_string(Retriever::flat), "flat");
   EXPECT_EQ(to_string(Retriever::projection), "projection");
+  EXPECT_EQ(to_string(Retriever::custom), "custom");
+  EXPECT_EQ(to_string(Rule::top_k), "top-k");
+  EXPECT_EQ(to_string(Rule::dipr), "dipr");
+  EXPECT_EQ(to_string(Rule::mass), "mass");
 }
 
 }  // namespace

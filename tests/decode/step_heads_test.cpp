@@ -1,5 +1,10 @@
 // Many heads of a layer stepped at once.
 #include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <stdexcept>
 
 #include "file/temporary_directory.hpp"
 #include "keyseek/decode.hpp"
@@ -37,9 +42,9 @@ TEST(StepHeads, EqualsStepsOfEachAtAnyNumberOfThreads) {
     std::vector<HeadCache*> pointers;
     for (std::size_t i = 0; i < kHeads; ++i) heads.push_back(head(10 + 30 * i, i));
     for (HeadCache& each : heads) pointers.push_back(&each);
-    std::vector<DecodeScratch> scratch;
+    DecodePool pool(threads);
     Matrix<float> out(kHeads * kGroup, kDim);
-    step_heads(pointers, queries, keys, values, threads, scratch, out.data());
+    step_heads(pointers, queries, keys, values, pool, out.data());
     EXPECT_EQ(test::elements(out), test::elements(expected));
     for (std::size_t i = 0; i < kHeads; ++i) EXPECT_EQ(heads[i].tokens(), 11 + 30 * i);
   }
@@ -47,14 +52,12 @@ TEST(StepHeads, EqualsStepsOfEachAtAnyNumberOfThreads) {
 
 TEST(StepHeads, BadInputIsNamed) {
   HeadCache a = head(10, 1), b = head(10, 2), empty;
-  std::vector<DecodeScratch> scratch;
+  DecodePool pool(2);
   const Matrix<float> four = normal_matrix(4, kDim, 1), two = normal_matrix(2, kDim, 2);
   Matrix<float> out(4, kDim);
   const auto refused = [&](const std::string& fault, std::vector<HeadCache*> heads,
-                           MatrixView<float> q, MatrixView<float> k, MatrixView<float> v,
-                           int threads = 1) {
-    test::expect_error(kInvalid, {fault},
-                       [&] { step_heads(heads, q, k, v, threads, scratch, out.data()); });
+                           MatrixView<float> q, MatrixView<float> k, MatrixView<float> v) {
+    test::expect_error(kInvalid, {fault}, [&] { step_heads(heads, q, k, v, pool, out.data()); });
     EXPECT_EQ(a.tokens(), 10U);
   };
   refused("empty", {&a, &empty}, four, two, two);
@@ -63,8 +66,47 @@ TEST(StepHeads, BadInputIsNamed) {
   refused("keys has 4 rows", {&a, &b}, four, four, two);
   refused("dimension 3", {&a, &b}, four, two, normal_matrix(2, 3, 1));
   refused("dimension 3", {&a, &b}, normal_matrix(4, 3, 1), two, two);
-  refused("threads is -1", {&a, &b}, four, two, two, -1);
-  EXPECT_NO_THROW(step_heads({}, {}, {}, {}, 1, scratch, nullptr));
+  EXPECT_NO_THROW(step_heads({}, {}, {}, {}, pool, nullptr));
+  test::expect_error(kInvalid, {"threads is -1"}, [] { DecodePool none(-1); });
+}
+
+TEST(DecodePool, TheSameThreadsServeManyCalls) {
+  DecodePool pool(3);
+  EXPECT_EQ(pool.threads(), 3);
+  for (std::size_t call = 0; call < 200; ++call) {
+    std::vector<std::atomic<int>> done(call % 7);
+    pool.run(done.size(), [&](std::size_t i, DecodeScratch&) { ++done[i]; });
+    for (const auto& each : done) EXPECT_EQ(each.load(), 1);
+  }
+}
+
+TEST(DecodePool, TheFirstErrorIsRethrownAndTheNextCallWorks) {
+  DecodePool pool(2);
+  EXPECT_THROW(pool.run(8,
+                        [](std::size_t i, DecodeScratch&) {
+                          if (i == 3) throw std::runtime_error("three");
+                        }),
+               std::runtime_error);
+  std::atomic<int> count = 0;
+  pool.run(8, [&](std::size_t, DecodeScratch&) { ++count; });
+  EXPECT_EQ(count.load(), 8);
+}
+
+TEST(DecodePool, AForkedChildHasThreadsOfItsOwn) {
+  DecodePool pool(2);
+  const auto sum_to_ten = [&] {
+    std::atomic<std::size_t> sum = 0;
+    pool.run(5, [&](std::size_t i, DecodeScratch&) { sum += i; });
+    return sum.load();
+  };
+  EXPECT_EQ(sum_to_ten(), 10U);
+  const pid_t child = ::fork();
+  if (child == 0) ::_exit(sum_to_ten() == 10 ? 0 : 1);
+  int status = -1;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_TRUE(WIFEXITED(status));
+  EXPECT_EQ(WEXITSTATUS(status), 0);
+  EXPECT_EQ(sum_to_ten(), 10U);
 }
 
 }  // namespace

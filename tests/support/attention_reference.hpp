@@ -19,6 +19,7 @@ inline constexpr double kInfinity = std::numeric_limits<double>::infinity();
 struct Reference {
   std::vector<double> out;
   double lse = -kInfinity;
+  double best = -kInfinity;  ///< largest logit
 };
 
 /// Query over the tokens `ids`.
@@ -44,6 +45,7 @@ inline Reference reference(const float* query, AnyMatrixView keys, ValuesView va
   }
   for (double& x : r.out) x /= sum;
   r.lse = top + std::log(sum);
+  r.best = top;
   return r;
 }
 
@@ -66,6 +68,7 @@ inline void expect_close(const Partial& part, std::size_t g, const Reference& tr
                          double bound = 1e-5) {
   EXPECT_LT(relative_error(part.out.row(g), truth.out), bound) << "query " << g;
   EXPECT_NEAR(part.lse[g], truth.lse, 1e-5 * std::max(1.0, std::fabs(truth.lse))) << "query " << g;
+  EXPECT_NEAR(part.best[g], truth.best, 1e-5 * std::max(1.0, std::fabs(truth.best)));
 }
 
 /// first, first + 1, ..., last - 1.

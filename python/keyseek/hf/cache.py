@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from .._core import DecodePool
 from ..errors import InvalidArgument
 from .attention import ATTENTION_NAME
 from .layer import LayerOptions, RetrievalLayer
@@ -21,7 +22,8 @@ class RetrievalCache(DynamicCache):
     |out - full| / |full| of a layer's attention output, head by head. dtype: keys and values are
     stored as this (None: as the model gives them). threads: for planning and for steps; 0: as
     PyTorch. Further options go to keyseek.HeadCache.prefill: sink, window, horizon,
-    least_indexed, tail_vectors, least_k, max_k, share, observed, held_out, seed.
+    least_indexed, pinned, int8_values, tail_vectors, least_k, max_k, rule, share, observed,
+    held_out, seed; or a given plan by retriever, k, target_recall, limit, index.
 
     A prompt is read with full attention, in one piece or several; the plan is made before the
     first single token after it. Prompts that are too short to gain anything, and tokens until
@@ -48,7 +50,7 @@ class RetrievalCache(DynamicCache):
             prefill={"max_error": max_error, **options},
             static=sink + window + options.get("least_indexed", 1024),
             dtype=dtype,
-            threads=threads or torch.get_num_threads(),
+            pool=DecodePool(threads or torch.get_num_threads()),
         )
         self._config = text
         kinds = getattr(text, "layer_types", None) or ["full_attention"] * len(self.layers)

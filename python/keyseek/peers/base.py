@@ -41,8 +41,11 @@ class Peer(ABC):
         """Builds with so many threads."""
 
     @abstractmethod
-    def search(self, queries: NDArray[np.float32], k: int, point: Knobs) -> NDArray[Any]:
-        """Ids [queries, k], padded with -1, in one call to the library on one thread."""
+    def search(
+        self, queries: NDArray[np.float32], k: int, point: Knobs
+    ) -> tuple[NDArray[Any], NDArray[np.float32]]:
+        """Ids [queries, k], padded with -1, and their inner products, as the library gives them;
+        in one call to it on one thread."""
 
     @abstractmethod
     def nbytes(self) -> int:

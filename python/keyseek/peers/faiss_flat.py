@@ -33,8 +33,10 @@ class FaissFlat(Peer):
     def search(self, queries, k, point):
         self._queries = len(queries)
         if point["queries_per_call"] == "all":
-            return self._index.search(queries, k)[1]
-        return np.concatenate([self._index.search(query[None], k)[1] for query in queries])
+            scores, ids = self._index.search(queries, k)
+            return ids, scores
+        each = [self._index.search(query[None], k) for query in queries]
+        return np.concatenate([ids for _, ids in each]), np.concatenate([s for s, _ in each])
 
     def nbytes(self):
         return 4 * self._index.ntotal * self._index.d

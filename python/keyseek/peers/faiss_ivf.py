@@ -37,7 +37,8 @@ class FaissIvf(Peer):
     def search(self, queries, k, point):
         self._index.nprobe = point["nprobe"]
         self._stats.reset()
-        return self._index.search(queries, k)[1]
+        scores, ids = self._index.search(queries, k)
+        return ids, scores
 
     def nbytes(self):
         return len(self._serialize(self._index))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from .base import Knobs, Peer, efforts
 
 
@@ -31,7 +33,8 @@ class Hnswlib(Peer):
 
     def search(self, queries, k, point):
         self._index.set_ef(point["ef"])
-        return self._index.knn_query(queries, k, num_threads=1)[0]
+        ids, distances = self._index.knn_query(queries, k, num_threads=1)
+        return ids.astype(np.int64), 1.0 - distances
 
     def nbytes(self):
         return self._index.index_file_size()

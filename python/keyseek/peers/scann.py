@@ -57,7 +57,7 @@ class Scann(Peer):
             queries, final_num_neighbors=k, pre_reorder_num_neighbors=point["reorder"], **given
         )
         # Where the leaves held fewer than k keys, the rest is no answer.
-        return np.where(np.isfinite(scores), ids.astype(np.int64), -1)
+        return np.where(np.isfinite(scores), ids.astype(np.int64), -1), scores
 
     def nbytes(self):
         with tempfile.TemporaryDirectory() as folder:

@@ -31,7 +31,7 @@ class Usearch(Peer):
         self._scanned = matches.computed_distances
         ids = matches.keys.astype(np.int64)
         ids[np.arange(k) >= np.asarray(matches.counts)[:, None]] = -1
-        return ids
+        return ids, 1.0 - matches.distances
 
     def nbytes(self):
         return self._index.serialized_length

@@ -38,7 +38,7 @@ def say(out: TextIO, answer: dict[str, Any]) -> None:
 def run_task(peer: Peer, queries: NDArray[np.float32], task: dict[str, Any]) -> dict[str, Any]:
     peer.search(queries[:WARM_UP_QUERIES], task["k"], task["point"])
     begin = time.perf_counter()
-    ids = peer.search(queries, task["k"], task["point"])
+    ids, _ = peer.search(queries, task["k"], task["point"])
     seconds = time.perf_counter() - begin
     np.save(task["ids"], np.ascontiguousarray(ids).astype(np.int64))
     return {"seconds": seconds, "scanned": peer.scanned()}

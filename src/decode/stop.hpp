@@ -1,0 +1,16 @@
+/// How many of the keys that were found are attended.
+#pragma once
+
+#include <cstddef>
+#include <span>
+
+#include "keyseek/decode.hpp"
+
+namespace keyseek {
+
+/// Of one query's `scores`, inner products, best first; `best` and `lse` are the largest logit
+/// and the log-sum-exp of the tokens that are attended exactly.
+[[nodiscard]] std::size_t kept_by(const StopRule& stop, std::span<const float> scores, float scale,
+                                  float best, float lse);
+
+}  // namespace keyseek

@@ -1,0 +1,66 @@
+#include <cmath>
+#include <cstring>
+
+#include "base/fail.hpp"
+#include "keyseek/decode.hpp"
+
+namespace keyseek {
+namespace {
+
+float as_stored(float x, Dtype dtype) {
+  switch (dtype) {
+    case Dtype::f16:
+      return to_float(to_half(x));
+    case Dtype::bf16:
+      return to_float(to_bfloat16(x));
+    default:
+      return x;
+  }
+}
+
+template <class T>
+void store(const float* row, std::size_t cols, T (*convert)(float), std::byte* to) {
+  for (std::size_t j = 0; j < cols; ++j) {
+    const T stored = convert(row[j]);
+    std::memcpy(to + j * sizeof(T), &stored, sizeof(T));
+  }
+}
+
+}  // namespace
+
+StoredRows::StoredRows(AnyMatrixView rows)
+    : dtype_(rows.dtype), rows_(rows.rows), cols_(rows.cols) {
+  const AnyMatrix copy = AnyMatrix::copy_of(rows);
+  const auto bytes = copy.shared_bytes().span();
+  data_.assign(bytes.begin(), bytes.end());
+}
+
+void StoredRows::check(const float* row, const char* name) const {
+  for (std::size_t j = 0; j < cols_; ++j) {
+    if (!std::isfinite(row[j]))
+      fail(ErrorCode::not_finite, "{} holds {} in element {}", name, row[j], j);
+    if (!std::isfinite(as_stored(row[j], dtype_)))
+      fail(ErrorCode::not_finite, "{} holds {} in element {}, too large for {}", name, row[j], j,
+           to_string(dtype_));
+  }
+}
+
+void StoredRows::append(const float* row) {
+  const std::size_t at = data_.size();
+  data_.resize(at + cols_ * size_of(dtype_));
+  std::byte* to = data_.data() + at;
+  if (dtype_ == Dtype::f16) store<Half>(row, cols_, to_half, to);
+  if (dtype_ == Dtype::bf16) store<BFloat16>(row, cols_, to_bfloat16, to);
+  if (dtype_ == Dtype::f32) std::memcpy(to, row, cols_ * sizeof(float));
+  ++rows_;
+}
+
+void StoredRows::drop_front(std::size_t count) {
+  const auto kept = data_.begin() + static_cast<std::ptrdiff_t>(count * cols_ * size_of(dtype_));
+  data_ = std::vector<std::byte>(kept, data_.end());
+  rows_ -= count;
+}
+
+AnyMatrixView StoredRows::view() const { return {data_.data(), dtype_, rows_, cols_, cols_}; }
+
+}  // namespace keyseek

@@ -1,0 +1,193 @@
+// A head's cache on disk. (What a container checks has tests of its own.)
+#include <gtest/gtest.h>
+
+#include <map>
+
+#include "file/container.hpp"
+#include "file/temporary_directory.hpp"
+#include "support/decode_head.hpp"
+
+namespace keyseek {
+namespace {
+
+using test::DecodeHead;
+using test::elements;
+using test::expect_error;
+using test::TemporaryDirectory;
+
+const DecodeHead& sample() {
+  static const DecodeHead head = test::sample_head(2);
+  return head;
+}
+
+DecodeParams given(Retriever retriever) {
+  return test::with(sample().params, [&](DecodeParams& p) {
+    p.horizon = 64;
+    p.given = GivenPlan{.retriever = retriever, .stop = {.k = 40}};
+  });
+}
+
+void expect_same(const HeadCache& a, const HeadCache& b) {
+  EXPECT_EQ(a.tokens(), b.tokens());
+  EXPECT_EQ(a.indexed(), b.indexed());
+  EXPECT_EQ(a.pinned(), b.pinned());
+  EXPECT_EQ(a.plan().retriever, b.plan().retriever);
+  EXPECT_EQ(a.plan().stop.k, b.plan().stop.k);
+  EXPECT_EQ(a.plan().expected_error, b.plan().expected_error);
+  EXPECT_EQ(a.plan().bytes_per_step, b.plan().bytes_per_step);
+  EXPECT_EQ(a.bytes(), b.bytes());
+}
+
+TEST(HeadFile, DecodingGoesOnAsIfNothingHadHappened) {
+  const TemporaryDirectory directory;
+  const auto path = directory / "head.ks", again = directory / "again.ks";
+  std::vector<DecodeParams> all;
+  for (const Retriever r :
+       {Retriever::everything, Retriever::none, Retriever::flat, Retriever::projection})
+    all.push_back(given(r));
+  all.push_back(test::with(given(Retriever::flat), [](DecodeParams& p) {
+    p.int8_values = true;
+    p.pinned = 24;
+    p.window = SIZE_MAX / 2;  // nothing is indexed
+  }));
+  all.push_back(test::with(given(Retriever::flat), [](DecodeParams& p) {
+    p.int8_values = true;
+    p.pinned = 24;
+    p.rope.frequencies = rope_frequencies(p.rope, 64);
+    p.given->stop = {.rule = Rule::dipr, .k = 60, .limit = 4, .least = 5};
+  }));
+  for (const DecodeParams& params : all) {
+    HeadCache saved = sample().prefill(2500, params);
+    (void)sample().decode(saved, 20, 20);  // so that there are queries to remember
+    saved.save(path);
+    HeadCache loaded = HeadCache::load(path), mapped = HeadCache::map(path);
+    expect_same(saved, loaded);
+    expect_same(saved, mapped);
+    loaded.save(again);
+    EXPECT_EQ(test::read_bytes(again), test::read_bytes(path));
+    DecodeScratch a, b, c;
+    saved = HeadCache::load(path);          // without the hits of its last step, as the others
+    for (std::size_t s = 0; s < 70; ++s) {  // past a refresh
+      const auto expected = elements(sample().step(saved, a));
+      ASSERT_EQ(elements(sample().step(loaded, b)), expected) << "step " << s;
+      ASSERT_EQ(elements(sample().step(mapped, c)), expected) << "step " << s;
+    }
+    expect_same(saved, mapped);
+  }
+}
+
+TEST(HeadFile, TheOldFileStaysWhereItCannotBeWritten) {
+  const TemporaryDirectory directory;
+  const HeadCache cache = sample().prefill(300, given(Retriever::everything));
+  expect_error(ErrorCode::io, {"missing"}, [&] { cache.save(directory / "missing/head.ks"); });
+  expect_error(ErrorCode::io, {"nothing.ks"},
+               [&] { (void)HeadCache::load(directory / "nothing.ks"); });
+  expect_error(ErrorCode::invalid_argument, {"empty"},
+               [&] { HeadCache().save(directory / "empty.ks"); });
+  const HeadCache custom =
+      sample().prefill(300, test::with(given(Retriever::everything), [](DecodeParams& p) {
+                         p.index = [](const AnyMatrix&) { return SearchKeys(); };
+                       }));
+  expect_error(ErrorCode::unsupported, {"no file"}, [&] { custom.save(directory / "custom.ks"); });
+  EXPECT_TRUE(directory.names().empty());
+}
+
+/// A head's file whose sections can be changed; checksums are made anew.
+class Spoiled {
+ public:
+  Spoiled(const std::filesystem::path& path, const std::vector<std::string>& names) : path_(path) {
+    const auto reader = ContainerReader::load(path);
+    for (const std::string& name : names) {
+      if (!reader.has(name)) continue;
+      const auto bytes = reader.array<std::byte>(name).span();
+      sections_[name].assign(bytes.begin(), bytes.end());
+    }
+  }
+
+  void expect_corrupt(const std::string& section, const std::string& fault, const auto& change) {
+    auto sections = sections_;
+    change(sections[section]);
+    ContainerWriter writer("head");
+    for (const auto& [name, bytes] : sections) writer.add(name, bytes);
+    writer.save(path_);
+    expect_error(ErrorCode::corrupt, {path_.string(), fault},
+                 [&] { (void)HeadCache::load(path_); });
+  }
+  void expect_corrupt_number(const std::string& section, std::size_t i, double x,
+                             const std::string& fault) {
+    expect_corrupt(section, fault, [&](std::vector<std::byte>& bytes) {
+      ASSERT_LT(i * 8, bytes.size());
+      std::memcpy(bytes.data() + i * 8, &x, 8);
+    });
+  }
+
+ private:
+  std::filesystem::path path_;
+  std::map<std::string, std::vector<std::byte>> sections_;
+};
+
+const std::vector<std::string> kSections = {
+    "head",          "head.params", "head.frequencies", "head.plan",      "pinned",
+    "sink.keys",     "sink.values", "indexed.values",   "indexed.scales", "recent.keys",
+    "recent.values", "asked",       "asked.at",         "tail",           "tail.keys",
+    "tail.values",   "tail.bias",   "tail.correction",  "tail.limits",    "keys.shape",
+    "keys",          "codes",       "codes.scales",     "codes.mean",     "codes.channel",
+    "codes.layout"};
+
+TEST(HeadFile, ContradictionsAreCorrupt) {
+  const TemporaryDirectory directory;
+  const auto path = directory / "head.ks";
+  HeadCache cache = sample().prefill(2500, test::with(given(Retriever::flat), [](DecodeParams& p) {
+                                       p.int8_values = true;
+                                       p.pinned = 24;
+                                     }));
+  (void)sample().decode(cache, 20, 20);
+  cache.save(path);
+  Spoiled file(path, kSections);
+  const auto number = [&](const std::string& section, std::size_t i, double x,
+                          const std::string& fault) {
+    file.expect_corrupt_number(section, i, x, fault);
+  };
+  number("head", 0, 0, "no size");
+  number("head", 0, 65, "too large");
+  number("head", 1, 32, "sink.keys has 19456 bytes");
+  number("head", 3, 3, "too large");
+  number("head", 5, 151, "must have");
+  number("head", 6, 10, "must have");
+  number("head", 7, 2.5, "not a count");
+  number("head.params", 0, 1.5, "max_error is 1.5");
+  number("head.params", 2, 0, "scale is 0");
+  number("head.params", 4, 1000, "rotary_dim");
+  number("head.params", 12, 2, "too large");
+  number("head.plan", 0, 4, "too large");  // a search of one's own
+  number("head.plan", 0, 1, "indexed.keys");
+  number("head.plan", 2, 10, "not the plan's");
+  number("head.plan", 8, 5000, "more keys than there are");
+  number("head.plan", 8, 0, "contradict");
+  number("pinned", 0, 1, "is one of the sink");
+  number("pinned", 1, 0, "increasing");
+  number("pinned", 23, 1e6, "not there");
+  number("asked.at", 19, 1e6, "not there");
+  number("tail", 0, 60, "must have");
+  number("tail", 1, 0, "scale is wrong");
+  file.expect_corrupt("tail.limits", "must have 6",
+                      [](std::vector<std::byte>& bytes) { bytes.resize(20); });
+  file.expect_corrupt("asked", "not finite", [](std::vector<std::byte>& bytes) {
+    const float nan = std::nanf("");
+    std::memcpy(bytes.data(), &nan, 4);
+  });
+  file.expect_corrupt("indexed.scales", "not positive",
+                      [](std::vector<std::byte>& bytes) { std::memset(bytes.data(), 0, 4); });
+  file.expect_corrupt("recent.keys", "keys row 0", [](std::vector<std::byte>& bytes) {
+    std::memset(bytes.data(), 0xff, 2);  // NaN in f16
+  });
+  file.expect_corrupt("codes", "", [](std::vector<std::byte>& bytes) { bytes.resize(64); });
+
+  FlatIndex::build(sample().keys.view().slice(0, 10)).save(path);
+  expect_error(ErrorCode::corrupt, {"not a head"}, [&] { (void)HeadCache::map(path); });
+  cache.save(path);
+  expect_error(ErrorCode::corrupt, {"head", "flat"}, [&] { (void)FlatIndex::load(path); });
+}
+
+}  // namespace
+}  // namespace keyseek

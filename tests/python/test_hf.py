@@ -295,3 +295,54 @@ def test_scaled_embeddings_have_their_own_frequencies():
     frequencies = cache_of(scaled).layers[0]._rotary["frequencies"]
     expected = scaled.model.rotary_emb.inv_freq.double().numpy()
     assert frequencies == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("make", [llama, gemma])
+def test_a_prompt_is_saved_and_shared(make, tmp_path):
+    net = make()
+    ids = prompt(300)
+    cache = cache_of(net)
+    logits(net, ids, cache, [280])
+    cache.save(tmp_path / "prefix")
+    assert cache.retrieving
+    expected = logits(net, ids[:, 280:], cache.copy(), [1] * 20)
+    for again in (cache.copy(), RetrievalCache.load(net.config, tmp_path / "prefix", threads=1)):
+        assert again.retrieving and again.get_seq_length() == 280
+        torch.testing.assert_close(logits(net, ids[:, 280:], again, [1] * 20), expected)
+    assert cache.get_seq_length() == 280  # what its copies decoded is theirs
+    with pytest.raises(keyseek.Error, match="exists already"):
+        cache.save(tmp_path / "prefix")
+
+
+def test_a_short_prompt_is_saved_as_it_is(model, tmp_path):
+    ids = prompt(300)
+    cache = cache_of(model)
+    logits(model, ids, cache, [40])
+    cache.save(tmp_path / "short")
+    again = RetrievalCache.load(model.config, tmp_path / "short", threads=1)
+    assert not again.retrieving
+    seen = logits(model, ids[:, 40:], again, [240, *[1] * 10])
+    assert again.retrieving
+    torch.testing.assert_close(seen, logits(model, ids[:, 40:], cache, [240, *[1] * 10]))
+
+
+def test_what_cannot_be_loaded_is_named(model, tmp_path):
+    cache = cache_of(model)
+    logits(model, prompt(300), cache, [280])
+    cache.save(tmp_path / "prefix")
+    with pytest.raises(keyseek.Error, match="model of 2 layers, this one has 3"):
+        RetrievalCache.load(gemma().config, tmp_path / "prefix")
+    with pytest.raises(keyseek.Error, match="cannot read .*nothing"):
+        RetrievalCache.load(model.config, tmp_path / "nothing")
+    with pytest.raises(keyseek.Error, match="cannot write .*missing"):
+        cache.save(tmp_path / "missing" / "prefix")
+    head = next((tmp_path / "prefix").glob("*.ks"))
+    head.write_bytes(head.read_bytes()[:-1])
+    with pytest.raises(keyseek.Error, match=head.name):
+        RetrievalCache.load(model.config, tmp_path / "prefix")
+    (tmp_path / "prefix" / "state.pt").write_bytes(b"no archive")
+    with pytest.raises(keyseek.Error, match="state.pt is damaged"):
+        RetrievalCache.load(model.config, tmp_path / "prefix")
+    own = cache_of(model, retriever="custom", index=lambda keys: None)
+    with pytest.raises(keyseek.InvalidArgument, match="cannot be saved"):
+        own.save(tmp_path / "own")

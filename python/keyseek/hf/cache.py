@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import os
 from typing import Any
 
 import torch
@@ -12,6 +14,7 @@ from .._core import DecodePool
 from ..errors import InvalidArgument
 from .attention import ATTENTION_NAME
 from .layer import LayerOptions, RetrievalLayer
+from .prefix import copy_layer, read_state, restore, save_cache
 from .rotary import rotary_options
 
 
@@ -53,6 +56,7 @@ class RetrievalCache(DynamicCache):
             pool=DecodePool(threads or torch.get_num_threads()),
         )
         self._config = text
+        self._max_error, self._dtype, self._given = max_error, dtype, options
         kinds = getattr(text, "layer_types", None) or ["full_attention"] * len(self.layers)
         for i, kind in enumerate(kinds[: len(self.layers)]):
             if kind == "full_attention" and not self.layers[i].is_sliding:
@@ -75,6 +79,35 @@ class RetrievalCache(DynamicCache):
                 f"{len(self.layers)} layers"
             )
         return super().update(key_states, value_states, layer_idx, *args, **kwargs)
+
+    def plan(self) -> None:
+        """Makes the plan now, which the first single token after the prompt does otherwise."""
+        for _, layer in self._retrieval_layers():
+            layer.plan()
+
+    def copy(self) -> RetrievalCache:
+        """A cache that continues the same text another way; what is indexed is shared."""
+        other = copy.copy(self)
+        other.layers = [copy_layer(layer) for layer in self.layers]
+        return other
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Plans, then writes all of it to a new folder, for a prompt that many requests share."""
+        if "index" in self._given:
+            raise InvalidArgument("index is a search of your own, which cannot be saved")
+        self.plan()
+        save_cache(self, path)
+
+    @classmethod
+    def load(
+        cls, config: Any, path: str | os.PathLike[str], *, threads: int = 0
+    ) -> RetrievalCache:
+        """What `save` wrote, for the same model. Indexed keys are mapped: processes share them."""
+        state = read_state(path)
+        dtype = None if state["dtype"] is None else getattr(torch, state["dtype"])
+        cache = cls(config, state["max_error"], dtype=dtype, threads=threads, **state["options"])
+        restore(cache, state, path)
+        return cache
 
     @property
     def retrieving(self) -> bool:

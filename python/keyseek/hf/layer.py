@@ -72,8 +72,8 @@ class RetrievalLayer(DynamicLayer):
             raise InvalidArgument(
                 f"keys are of {key_states.shape[0]} requests, the cache of {self._batch}"
             )
-        if not self.retrieving and key_states.shape[-2] == 1 and self._is_long_enough():
-            self._plan()
+        if key_states.shape[-2] == 1:
+            self.plan()
         if self.retrieving:
             keys, values = key_states, value_states
         else:
@@ -194,8 +194,10 @@ class RetrievalLayer(DynamicLayer):
         shortest = self._tokens - max(self._starts)
         return shortest >= self._options.static
 
-    def _plan(self) -> None:
-        """Turns the prompt into HeadCaches."""
+    def plan(self) -> None:
+        """Turns the prompt into HeadCaches, if it is long enough and they are not there yet."""
+        if self.retrieving or not self._is_long_enough():
+            return
         queries = torch.cat(self._queries, dim=2)
         batch, kv_heads = self.keys.shape[:2]
         group = queries.shape[1] // kv_heads

@@ -89,7 +89,7 @@ struct DecodeParams {
   /// Wanted mean of |out - full| / |full| over decode queries, in (0, 1). The plan aims at
   /// `safety` times this on held-out queries of the prompt.
   double max_error = 0.05;
-  double safety = 0.7;
+  double safety = 0.8;
   float scale = 0.0F;  ///< of the softmax; must be given, above 0
   RopeParams rope = {};
   bool shift = true;           ///< false: queries are not re-rotated (no rotary embedding)
@@ -106,12 +106,14 @@ struct DecodeParams {
   bool int8_values = false;
   double share = 0.10;            ///< of the prompt's positions whose queries train the index
   std::size_t observed = 256;     ///< positions that train the tail
-  std::size_t held_out = 64;      ///< positions that the plan is tried on
+  std::size_t held_out = 48;      ///< positions that the plan is tried on, of each of two kinds
   std::size_t tail_vectors = 64;  ///< C; 0: no tail
   /// Keys retrieved per query at least. What the prompt's queries did not need may be what an
   /// answer needs (a number hidden in a long text): no summary can give it, a search can.
   std::size_t least_k = 16;
-  std::size_t max_k = 512;              ///< keys retrieved per query at most
+  std::size_t max_k = 512;  ///< keys retrieved per query at most
+  /// Most memory, in units of keys and values as stored: how much a projection index may take.
+  double max_memory = 1.6;
   Rule rule = Rule::top_k;              ///< whose limit (top_k: whose k) is planned
   std::optional<GivenPlan> given = {};  ///< instead of what keeps max_error
   IndexKeys index = {};                 ///< instead of our indexes, in the plan or as given

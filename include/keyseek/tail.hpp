@@ -67,12 +67,21 @@ struct TailParams {
   void validate() const;  ///< throws Error(invalid_argument)
 };
 
+/// Of each key, the cluster that it is in.
+using KeyClusters = std::vector<std::uint32_t>;
+
 class Tail {
  public:
   Tail() = default;  ///< empty: attends to nothing
   /// For retrieval of the kept[q] best keys of observed query q, each <= seen.top_ids.cols().
+  /// `clusters` of the keys may be there already; null: they are made.
   [[nodiscard]] static Tail fit(const Observations& seen, AnyMatrixView keys, ValuesView values,
-                                std::span<const std::size_t> kept, const TailParams& params = {});
+                                std::span<const std::size_t> kept, const TailParams& params = {},
+                                const KeyClusters* clusters = nullptr);
+  /// The costliest step of a fit. Clusters made for one number of kept keys serve others.
+  [[nodiscard]] static KeyClusters cluster(const Observations& seen, AnyMatrixView keys,
+                                           std::span<const std::size_t> kept,
+                                           const TailParams& params = {});
   /// The same with `k` for all queries.
   [[nodiscard]] static Tail fit(const Observations& seen, AnyMatrixView keys, ValuesView values,
                                 std::size_t k, const TailParams& params = {});

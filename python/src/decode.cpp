@@ -31,7 +31,8 @@ than this to index, all are attended. pinned: so many tokens of the prompt, thos
 attend to most, are attended exactly as well. int8_values: values of indexed tokens are kept in
 8 bits. share: of the prompt's positions whose queries train the index. observed, held_out:
 positions that train the tail, and that the plan is tried on. tail_vectors: of the tail, 0: none.
-least_k, max_k: keys retrieved per query. rule: which of the keys found are attended, "top-k",
+least_k, max_k: keys retrieved per query. max_memory: in units of keys and values as stored, what a
+projection index is cut to. rule: which of the keys found are attended, "top-k",
 "dipr" (logits above the largest - limit) or "mass" (a share `limit` of the mass seen).
 
 The plan keeps max_error. With retriever ("everything", "none", "flat", "projection" or "custom")
@@ -58,10 +59,11 @@ HeadCache prefill(const Array& keys, const Array& values, const Array& queries, 
                   std::int64_t sink, std::int64_t window, std::int64_t horizon,
                   std::int64_t least_indexed, std::int64_t pinned, bool int8_values, double share,
                   std::int64_t observed, std::int64_t held_out, std::int64_t tail_vectors,
-                  std::int64_t least_k, std::int64_t max_k, const std::string& rule,
-                  const std::optional<std::string>& retriever, std::int64_t k, double target_recall,
-                  std::optional<double> limit, const std::optional<nb::callable>& index,
-                  std::int64_t seed, int threads, const ProgressCallback& progress) {
+                  std::int64_t least_k, std::int64_t max_k, double max_memory,
+                  const std::string& rule, const std::optional<std::string>& retriever,
+                  std::int64_t k, double target_recall, std::optional<double> limit,
+                  const std::optional<nb::callable>& index, std::int64_t seed, int threads,
+                  const ProgressCallback& progress) {
   const auto key_rows = borrow_vectors(keys, "keys");
   const auto value_rows = borrow_vectors(values, "values");
   const auto query_rows = borrow_floats(queries, "queries");
@@ -82,6 +84,7 @@ HeadCache prefill(const Array& keys, const Array& values, const Array& queries, 
   params.tail_vectors = count_of(tail_vectors, "tail_vectors");
   params.least_k = count_of(least_k, "least_k");
   params.max_k = count_of(max_k, "max_k");
+  params.max_memory = max_memory;
   params.rule = rule_of(rule, "rule");
   params.seed = count_of(seed, "seed");
   if (index) params.index = index_keys_of(*index);
@@ -193,11 +196,12 @@ For one thread at a time; different heads are independent. Made by `prefill`.)")
           nb::arg("int8_values") = defaults.int8_values, nb::arg("share") = defaults.share,
           nb::arg("observed") = defaults.observed, nb::arg("held_out") = defaults.held_out,
           nb::arg("tail_vectors") = defaults.tail_vectors, nb::arg("least_k") = defaults.least_k,
-          nb::arg("max_k") = defaults.max_k, nb::arg("rule") = "top-k",
-          nb::arg("retriever") = nb::none(), nb::arg("k") = GivenPlan{}.stop.k,
-          nb::arg("target_recall") = GivenPlan{}.target_recall, nb::arg("limit") = nb::none(),
-          nb::arg("index") = nb::none(), nb::arg("seed") = defaults.seed, nb::arg("threads") = 0,
-          nb::arg("progress") = nb::none(), kPrefillDoc)
+          nb::arg("max_k") = defaults.max_k, nb::arg("max_memory") = defaults.max_memory,
+          nb::arg("rule") = "top-k", nb::arg("retriever") = nb::none(),
+          nb::arg("k") = GivenPlan{}.stop.k, nb::arg("target_recall") = GivenPlan{}.target_recall,
+          nb::arg("limit") = nb::none(), nb::arg("index") = nb::none(),
+          nb::arg("seed") = defaults.seed, nb::arg("threads") = 0, nb::arg("progress") = nb::none(),
+          kPrefillDoc)
       .def("step", &step, nb::arg("queries"), nb::arg("key"), nb::arg("value"), kStepDoc)
       .def(
           "retrieve",

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 
 #include "attention/key_clusters.hpp"
 #include "attention/observed.hpp"
@@ -71,15 +72,26 @@ Matrix<float> mass_without(const Observations& seen, std::span<const std::size_t
   return mass;
 }
 
+/// [n] the root of the mass of all heads: what a key weighs in the clustering.
+std::vector<float> root_weights(const Matrix<float>& mass) {
+  std::vector<float> weights(mass.rows());
+  for (std::size_t i = 0; i < mass.rows(); ++i) {
+    const float* row = mass.row(i);
+    weights[i] = static_cast<float>(std::sqrt(std::accumulate(row, row + mass.cols(), 0.0)));
+  }
+  return weights;
+}
+
 /// Fits one tail; each function is a step of the recipe.
 class Fit {
  public:
   Fit(const Observations& seen, AnyMatrixView keys, ValuesView values,
-      std::span<const std::size_t> kept, const TailParams& params)
+      std::span<const std::size_t> kept, const KeyClusters& clusters, const TailParams& params)
       : seen_(seen),
         keys_(keys),
         values_(values),
         kept_(kept),
+        clusters_(clusters),
         params_(params),
         group_(seen.group),
         dv_(values.rows.cols) {}
@@ -106,18 +118,8 @@ class Fit {
   /// Clusters of keys that get attention, with its share per head, mean key and mean values.
   void summarize_clusters() {
     const Matrix<float> mass = mass_without(seen_, kept_);
-    std::vector<float> weights(keys_.rows);
-    double total = 0;
-    for (std::size_t i = 0; i < keys_.rows; ++i) {
-      double sum = 0;
-      for (std::size_t g = 0; g < group_; ++g) sum += double{mass.row(i)[g]};
-      weights[i] = static_cast<float>(std::sqrt(sum));
-      total += sum;
-    }
-    if (total <= 0) return;
+    const std::vector<float> weights = root_weights(mass);
     const std::size_t clusters = std::min(params_.vectors, keys_.rows);
-    const auto cluster = cluster_keys(keys_, weights, clusters, params_.iterations, params_.seed);
-
     const std::size_t d = keys_.cols;
     Dense key_sums = Dense::Zero(index(clusters), index(d));
     Dense shares = Dense::Zero(index(clusters), index(group_));
@@ -126,7 +128,7 @@ class Fit {
     for (std::size_t i = 0; i < keys_.rows; ++i) {
       const double weight = double{weights[i]} * double{weights[i]};
       if (weight <= 0) continue;
-      const Eigen::Index c = cluster[i];
+      const Eigen::Index c = clusters_[i];
       keys_.copy_row(i, key.data());
       key_sums.row(c) +=
           weight * Eigen::Map<const Eigen::RowVectorXf>(key.data(), index(d)).cast<double>();
@@ -279,6 +281,7 @@ class Fit {
   AnyMatrixView keys_;
   ValuesView values_;
   std::span<const std::size_t> kept_;
+  const KeyClusters& clusters_;
   const TailParams& params_;
   std::size_t group_;
   std::size_t dv_;
@@ -298,18 +301,48 @@ void TailParams::validate() const {
   require(std::isfinite(ridge) && ridge > 0, "tail.ridge is {}, must be above 0", ridge);
 }
 
-Tail Tail::fit(const Observations& seen, AnyMatrixView keys, ValuesView values,
-               std::span<const std::size_t> kept, const TailParams& params) {
-  params.validate();
+namespace {
+
+void require_observed(const Observations& seen, AnyMatrixView keys,
+                      std::span<const std::size_t> kept) {
   require(seen.queries.rows() > 0, "seen is empty");
   require_kept(seen, kept);
   require(keys.rows == seen.mass.rows(), "keys has {} rows, {} were observed", keys.rows,
           seen.mass.rows());
   require(keys.cols == seen.queries.cols(), "keys have dimension {}, the queries {}", keys.cols,
           seen.queries.cols());
+}
+
+}  // namespace
+
+KeyClusters Tail::cluster(const Observations& seen, AnyMatrixView keys,
+                          std::span<const std::size_t> kept, const TailParams& params) {
+  params.validate();
+  require_observed(seen, keys, kept);
+  const std::vector<float> weights = root_weights(mass_without(seen, kept));
+  if (std::all_of(weights.begin(), weights.end(), [](float w) { return w <= 0; }))
+    return KeyClusters(keys.rows, 0);
+  return cluster_keys(keys, weights, std::min(params.vectors, keys.rows), params.iterations,
+                      params.seed);
+}
+
+Tail Tail::fit(const Observations& seen, AnyMatrixView keys, ValuesView values,
+               std::span<const std::size_t> kept, const TailParams& params,
+               const KeyClusters* clusters) {
+  params.validate();
+  require_observed(seen, keys, kept);
   require_values(seen, values);
+  KeyClusters own;
+  if (clusters == nullptr) {
+    own = cluster(seen, keys, kept, params);
+    clusters = &own;
+  }
+  require(clusters->size() == keys.rows, "clusters are of {} keys, there are {}", clusters->size(),
+          keys.rows);
+  for (const std::uint32_t c : *clusters)
+    require(c < params.vectors, "clusters name cluster {} of {}", c, params.vectors);
   Tail tail;
-  tail.parts_ = Fit(seen, keys, values, kept, params).run();
+  tail.parts_ = Fit(seen, keys, values, kept, *clusters, params).run();
   return tail;
 }
 

@@ -197,6 +197,10 @@ Command add_decode(CLI::App& tool) {
   add_count(*app, "--tail-vectors", options->params.tail_vectors, "Vectors of the tail; 0: none");
   add_count(*app, "--least-k", options->params.least_k, "Keys retrieved per query, at least");
   add_count(*app, "--max-k", options->params.max_k, "Keys retrieved per query, at most");
+  app->add_option("--max-memory", options->params.max_memory,
+                  "Most memory, in units of keys and values")
+      ->type_name("X")
+      ->capture_default_str();
   add_choice<Rule>(*app, "--rule", options->params.rule,
                    {{"top-k", Rule::top_k}, {"dipr", Rule::dipr}, {"mass", Rule::mass}},
                    "Which of the keys found are attended");

@@ -103,6 +103,8 @@ void DecodeParams::validate() const {
   require(share > 0.0 && share <= 1.0, "share is {}, must be in (0, 1]", share);
   require(observed >= 1 && held_out >= 1, "observed is {} and held_out {}, must be at least 1",
           observed, held_out);
+  require(max_memory > 1.0, "max_memory is {}, must be above 1: keys and values alone are that",
+          max_memory);
   require(tail_vectors <= 65536, "tail_vectors is {}, at most 65536", tail_vectors);
   if (!given) return;
   const StopRule& stop = given->stop;

@@ -59,6 +59,7 @@ std::vector<double> numbers_of(const DecodeParams& p) {
                              number(p.tail_vectors),
                              number(p.least_k),
                              number(p.max_k),
+                             p.max_memory,
                              word(p.rule),
                              static_cast<double>(p.seed >> 32U),
                              static_cast<double>(p.seed & 0xffffffffU),
@@ -108,6 +109,7 @@ DecodeParams read_params_of_head(const ContainerReader& file) {
   p.share = n.real();
   for (std::size_t* count : {&p.observed, &p.held_out, &p.tail_vectors, &p.least_k, &p.max_k})
     *count = n.whole();
+  p.max_memory = n.real();
   p.rule = static_cast<Rule>(n.whole_up_to(static_cast<std::size_t>(Rule::mass)));
   p.seed = (std::uint64_t{n.whole_up_to(0xffffffffU)} << 32U);
   p.seed |= n.whole_up_to(0xffffffffU);

@@ -22,6 +22,14 @@ constexpr std::array<std::size_t, 11> kSizes = {0, 16, 32, 48, 64, 100, 150, 200
 constexpr std::array<double, 9> kBetas = {1, 2, 3, 4, 5, 6, 7, 8, 10};
 constexpr std::array<double, 9> kShares = {0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999};
 constexpr std::array<double, 3> kRecalls = {0.95, 0.98, 0.995};
+// A sparser graph than an index alone has: the same recall for the same keys scanned here, where
+// router and warm start do most of the work, in less memory.
+constexpr std::size_t kDegree = 16, kMaxDegree = 24;
+// Bytes per key of such a graph, and per training query in the router (its list of 100 in gaps,
+// its projected codes); memory for tail and remembered queries, in units of keys and values.
+constexpr double kLinkBytes = 55, kRouterBytes = 280, kReserve = 0.08;
+// Rungs beyond the first one that keeps the goal: more keys at a lower recall may cost less.
+constexpr std::size_t kFurther = 2;
 
 template <class T>
 double mean(const std::vector<T>& values) {
@@ -64,6 +72,18 @@ class Planner {
   }
 
  private:
+  /// Of a search that was tried: mean error, bytes it read per step, keys kept per query.
+  struct Trial {
+    double error = 0, bytes = 0, keys = 0;
+  };
+
+  struct Found {
+    HeadPlan plan;
+    Tail tail;
+    Trial trial;
+    double read = 0;
+  };
+
   /// A rung of the ladder of stop rules and a tail of C vectors, or none.
   struct Choice {
     std::size_t rung = 0;
@@ -83,14 +103,24 @@ class Planner {
     return std::move(result_);
   }
 
-  /// Held-out runs lie before the positions that train, as far from them as decoding will be.
+  /// Two kinds of queries are held out. Old ones, from before the positions that train and as far
+  /// from them as decoding will be, are moved to where it will be: they say what later tokens
+  /// will find. The newest ones stay where they were asked: what the text was about last is near
+  /// for them, as it will be for the first tokens. The plan holds for both.
   void look() {
     const std::size_t positions = input_.positions.size();
-    const std::size_t held = std::max<std::size_t>(2 * kRun, positions / 4);
-    const auto held_rows = spread(0, held, params_.held_out, kRun);
-    const auto train_rows = spread(held, positions, params_.observed, 1);
-    first_training_ = held;
-    held_ = make_probes(input_, held_rows, kRun, params_, params_.seed + 1);
+    const std::size_t old = std::max<std::size_t>(2 * kRun, positions / 4);
+    const std::size_t newest = newest_positions();
+    first_training_ = old;
+    last_training_ = positions - newest;
+    const auto old_rows = spread(0, old, params_.held_out, kRun);
+    const auto train_rows = spread(first_training_, last_training_, params_.observed, 1);
+    held_ = make_probes(input_, old_rows, kRun, params_, params_.seed + 1);
+    old_queries_ = held_.queries.rows();
+    if (newest >= kRun) {
+      const auto new_rows = spread(last_training_, positions, params_.held_out, kRun);
+      held_ = joined(held_, window_probes(input_, new_rows, kRun, params_));
+    }
     const Probes train = make_probes(input_, train_rows, 1, params_, params_.seed);
     const std::size_t k = params_.given ? params_.given->stop.k : params_.max_k;
     const ObserveParams top = {.top = std::min(k, keys_.rows)};
@@ -98,6 +128,23 @@ class Planner {
         observe(train.queries, input_.group, train.exact, keys_, values_, params_.scale, top, run_);
     held_seen_ =
         observe(held_.queries, input_.group, held_.exact, keys_, values_, params_.scale, top, run_);
+  }
+
+  /// Those of the last quarter of the window, an eighth of all at most.
+  [[nodiscard]] std::size_t newest_positions() const {
+    const std::size_t now = input_.tokens.size();
+    const std::size_t first = now - std::min(now, input_.tokens.recent.keys.rows / 4);
+    const auto begin = std::lower_bound(input_.positions.begin(), input_.positions.end(), first);
+    return std::min(static_cast<std::size_t>(input_.positions.end() - begin),
+                    input_.positions.size() / 8);
+  }
+
+  /// Mean of the errors of old or of newest queries, whichever is larger.
+  [[nodiscard]] double worse_mean(const std::vector<float>& errors) const {
+    const auto border = errors.begin() + static_cast<std::ptrdiff_t>(old_queries_);
+    const double old = mean(std::vector<float>(errors.begin(), border));
+    if (border == errors.end()) return old;
+    return std::max(old, mean(std::vector<float>(border, errors.end())));
   }
 
   /// Stop rules to choose from, by rising cost.
@@ -127,7 +174,7 @@ class Planner {
 
   /// The cheapest that keeps the goal with exact keys; nothing when none does, or reading
   /// everything is cheaper.
-  [[nodiscard]] std::optional<Choice> choose() const {
+  [[nodiscard]] std::optional<Choice> choose() {
     std::optional<Choice> best;
     for (const std::size_t tail : {std::size_t{0}, params_.tail_vectors}) {
       if (tail == 0 && best) continue;
@@ -141,7 +188,7 @@ class Planner {
   }
 
   /// By bisection: more keys, less error.
-  [[nodiscard]] std::optional<std::size_t> lowest_rung(std::size_t tail) const {
+  [[nodiscard]] std::optional<std::size_t> lowest_rung(std::size_t tail) {
     std::size_t low = 0, high = ladder_.size();
     while (low < high) {
       const std::size_t middle = (low + high) / 2;
@@ -155,14 +202,16 @@ class Planner {
     return high;
   }
 
-  [[nodiscard]] Tail fit(const StopRule& stop, std::size_t vectors) const {
+  [[nodiscard]] Tail fit(const StopRule& stop, std::size_t vectors) {
     if (vectors == 0) return {};
-    return Tail::fit(train_seen_, keys_, values_, kept(train_seen_, stop),
-                     {.vectors = vectors, .seed = params_.seed});
+    const TailParams tail = {.vectors = vectors, .seed = params_.seed};
+    const std::vector<std::size_t> counts = kept(train_seen_, stop);
+    if (clusters_.empty()) clusters_ = Tail::cluster(train_seen_, keys_, counts, tail);
+    return Tail::fit(train_seen_, keys_, values_, counts, tail, &clusters_);
   }
 
   [[nodiscard]] double exact_error(const StopRule& stop, const Tail& tail) const {
-    return mean(attention_errors(held_seen_, values_, kept(held_seen_, stop), tail));
+    return worse_mean(attention_errors(held_seen_, values_, kept(held_seen_, stop), tail));
   }
 
   [[nodiscard]] double value_bytes() const {
@@ -212,19 +261,28 @@ class Planner {
     return everything();
   }
 
-  /// The first rung and recall that keep the goal; nothing when none does.
+  /// The first rung that keeps the goal, at its lowest recall that does; or one of the next two,
+  /// where a lower recall still keeps it and reads less. Nothing when none does.
   std::optional<Planned> climb(const Choice& choice, Retriever retriever,
                                const std::vector<double>& recalls) {
-    for (std::size_t rung = choice.rung; rung < ladder_.size(); ++rung) {
+    std::optional<Found> best;
+    std::size_t tried = recalls.size(), last = ladder_.size();
+    for (std::size_t rung = choice.rung; rung < last && tried > 0; ++rung) {
       Tail tail = fit(ladder_[rung], choice.tail);
-      for (const double recall : recalls) {
-        if (retriever == Retriever::projection && flat_is_better(recall)) break;
+      for (std::size_t r = 0; r < tried; ++r) {
+        if (retriever == Retriever::projection && flat_is_better(recalls[r])) break;
         const HeadPlan plan = {
-            .retriever = retriever, .stop = ladder_[rung], .target_recall = recall};
-        if (searched_error(plan, tail) <= goal_) return finish(plan, std::move(tail));
+            .retriever = retriever, .stop = ladder_[rung], .target_recall = recalls[r]};
+        if (searched_error(plan, tail) > goal_) continue;
+        if (!best) last = std::min(last, rung + 1 + kFurther);
+        if (!best || read() < best->read) best = Found{plan, std::move(tail), last_, read()};
+        tried = r;
+        break;
       }
     }
-    return std::nullopt;
+    if (!best) return std::nullopt;
+    last_ = best->trial;
+    return finish(best->plan, std::move(best->tail));
   }
 
   Planned as_given(const GivenPlan& given) {
@@ -250,16 +308,22 @@ class Planner {
     if (!result_.index.flat) result_.index.flat = FlatIndex::build(keys_, run_);
   }
 
+  /// What max_memory leaves for the router when codes and links have theirs.
+  [[nodiscard]] double queries_per_key() const {
+    const double left = (params_.max_memory - kReserve - 1.0) * row_bytes() -
+                        static_cast<double>(keys_.cols + sizeof(float)) - kLinkBytes;
+    return std::clamp(left / kRouterBytes, 0.02, RouterParams().queries_per_key);
+  }
+
   void build_projection(std::size_t k, std::vector<double> recalls) {
     if (result_.index.projection) return;
-    const std::size_t positions = input_.positions.size();
     const auto wanted = static_cast<std::size_t>(
         std::ceil(params_.share * static_cast<double>(input_.tokens.size())));
-    const std::size_t count = std::clamp<std::size_t>(wanted, 1, positions - first_training_);
-    const std::size_t first = positions - count;
+    const std::size_t count = std::clamp<std::size_t>(wanted, 1, last_training_ - first_training_);
+    const std::size_t first = last_training_ - count;
     TrainingQueries training =
         sample_training_queries(input_.queries.slice(first * input_.group, count * input_.group),
-                                input_.positions.subspan(first), input_.group, params_.rope,
+                                input_.positions.subspan(first, count), input_.group, params_.rope,
                                 {.now = input_.tokens.size(),
                                  .horizon = params_.horizon,
                                  .share = 1.0,
@@ -269,6 +333,9 @@ class Planner {
     training.tuning = held_.queries;
     training.tuning_steps = kRun;
     ProjectionParams projection;
+    projection.graph.degree = kDegree;
+    projection.graph.max_degree = kMaxDegree;
+    projection.router.queries_per_key = queries_per_key();
     projection.target_recalls = std::move(recalls);
     projection.tuning_k = k;
     result_.index.projection = ProjectionIndex::build(keys_, training, projection, run_);
@@ -297,7 +364,7 @@ class Planner {
         attended += static_cast<double>(hits.count[g]);
       }
     };
-    last_.error = mean(attention_errors(held_seen_, values_, tail, retrieve));
+    last_.error = worse_mean(attention_errors(held_seen_, values_, tail, retrieve));
     last_.bytes = read / static_cast<double>(held_seen_.steps());
     last_.keys = attended / static_cast<double>(held_seen_.queries.rows());
     return last_.error;
@@ -309,8 +376,7 @@ class Planner {
     plan.keys_per_query = last_.keys + static_cast<double>(tail.vectors());
     plan.error_without_tail = exact_error(plan.stop, {});
     plan.expected_error = last_.error;
-    plan.bytes_per_step = last_.bytes + static_cast<double>(tail.bytes()) +
-                          static_cast<double>(input_.group) * last_.keys * value_bytes();
+    plan.bytes_per_step = read() + static_cast<double>(tail.bytes());
     result_.plan = plan;
     result_.tail = std::move(tail);
     if (plan.retriever != Retriever::flat) result_.index.flat.reset();
@@ -318,10 +384,10 @@ class Planner {
     return std::move(result_);
   }
 
-  /// Of the search that was tried last: mean error, bytes read per step, keys kept per query.
-  struct Trial {
-    double error = 0, bytes = 0, keys = 0;
-  };
+  /// Bytes that the last trial read per step, values included.
+  [[nodiscard]] double read() const {
+    return last_.bytes + static_cast<double>(input_.group) * last_.keys * value_bytes();
+  }
 
   const PlanInput& input_;
   const DecodeParams& params_;
@@ -330,9 +396,11 @@ class Planner {
   AnyMatrixView keys_;
   ValuesView values_;
   double goal_;
-  std::size_t first_training_ = 0;  ///< of input_.positions
+  std::size_t first_training_ = 0, last_training_ = 0;  ///< of input_.positions
+  std::size_t old_queries_ = 0;                         ///< of held_, before the newest
   Probes held_;
   Observations train_seen_, held_seen_;
+  KeyClusters clusters_;  ///< of the first tail that was fitted; they serve all
   std::vector<StopRule> ladder_;
   Trial last_;
 };

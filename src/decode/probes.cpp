@@ -5,6 +5,17 @@
 #include "base/random.hpp"
 
 namespace keyseek {
+namespace {
+
+/// Writes `part` over queries [first, ...) of `all`.
+void put(const Partial& part, std::size_t first, Partial& all) {
+  const auto at = static_cast<std::ptrdiff_t>(first);
+  std::copy_n(part.out.data(), part.out.rows() * part.out.cols(), all.out.row(first));
+  std::copy(part.lse.begin(), part.lse.end(), all.lse.begin() + at);
+  std::copy(part.best.begin(), part.best.end(), all.best.begin() + at);
+}
+
+}  // namespace
 
 Probes make_probes(const PlanInput& input, const std::vector<std::size_t>& rows, std::size_t run,
                    const DecodeParams& params, std::uint64_t seed) {
@@ -42,13 +53,45 @@ Probes make_probes(const PlanInput& input, const std::vector<std::size_t>& rows,
     input.tokens.attend(moved, window, now, params.scale, scratch, part, exact);
     input.tokens.attend(asked, input.tokens.row_of(at - std::min(at, decoded[i] + 1)),
                         input.tokens.row_of(at), params.scale, scratch, part, exact);
-    std::copy_n(exact.out.data(), group * dv, probes.exact.out.row(i * group));
-    std::copy_n(exact.lse.begin(), group,
-                probes.exact.lse.begin() + static_cast<std::ptrdiff_t>(i * group));
-    std::copy_n(exact.best.begin(), group,
-                probes.exact.best.begin() + static_cast<std::ptrdiff_t>(i * group));
+    put(exact, i * group, probes.exact);
   }
   return probes;
+}
+
+Probes window_probes(const PlanInput& input, const std::vector<std::size_t>& rows, std::size_t run,
+                     const DecodeParams& params) {
+  const std::size_t group = input.group, d = input.queries.cols;
+  const std::size_t now = input.tokens.size(), dv = input.tokens.indexed.values.rows.cols;
+  const std::size_t window = now - input.tokens.recent.keys.rows;
+  Probes probes;
+  probes.run = run;
+  probes.queries = Matrix<float>(rows.size() * group, d);
+  probes.exact.reset(rows.size() * group, dv);
+  AttendScratch scratch;
+  Partial part, exact;
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    const auto asked = input.queries.slice(rows[i] * group, group);
+    std::copy_n(asked.data, group * d, probes.queries.row(i * group));
+    exact.reset(group, dv);
+    input.tokens.attend(asked, 0, input.tokens.sink.keys.rows, params.scale, scratch, part, exact);
+    input.tokens.attend(asked, window, input.positions[rows[i]] + 1, params.scale, scratch, part,
+                        exact);
+    put(exact, i * group, probes.exact);
+  }
+  return probes;
+}
+
+Probes joined(const Probes& first, const Probes& second) {
+  const std::size_t a = first.queries.rows(), b = second.queries.rows();
+  Probes all;
+  all.run = first.run;
+  all.queries = Matrix<float>(a + b, first.queries.cols());
+  std::copy_n(first.queries.data(), a * first.queries.cols(), all.queries.data());
+  std::copy_n(second.queries.data(), b * first.queries.cols(), all.queries.row(a));
+  all.exact.reset(a + b, first.exact.out.cols());
+  put(first.exact, 0, all.exact);
+  put(second.exact, a, all.exact);
+  return all;
 }
 
 }  // namespace keyseek

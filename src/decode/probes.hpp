@@ -21,4 +21,13 @@ struct Probes {
 [[nodiscard]] Probes make_probes(const PlanInput& input, const std::vector<std::size_t>& rows,
                                  std::size_t run, const DecodeParams& params, std::uint64_t seed);
 
+/// Queries of the window's own positions, as they were asked: they attend exactly to the sink and
+/// to what the window holds up to them. Nearest to what decoding will ask about, and a little
+/// harder, since less of the past is exact.
+[[nodiscard]] Probes window_probes(const PlanInput& input, const std::vector<std::size_t>& rows,
+                                   std::size_t run, const DecodeParams& params);
+
+/// One after the other; both of the same `run`.
+[[nodiscard]] Probes joined(const Probes& first, const Probes& second);
+
 }  // namespace keyseek

@@ -120,7 +120,7 @@ TEST(GivenPlan, ASearchOfOnesOwnTakesTheIndexsPlace) {
                                          p.index = exact_search;
                                        }));
   EXPECT_EQ(planned.plan().retriever, Retriever::custom);
-  EXPECT_LE(planned.plan().expected_error, 0.7 * 0.05);
+  EXPECT_LE(planned.plan().expected_error, 0.8 * 0.05);
 }
 
 TEST(GivenPlan, FaultsOfASearchOfOnesOwnAreNamed) {
@@ -173,7 +173,7 @@ TEST(GivenPlan, RulesArePlannedToo) {
     EXPECT_EQ(cache.plan().retriever, Retriever::flat);
     EXPECT_EQ(cache.plan().stop.rule, rule);
     EXPECT_GT(cache.plan().stop.limit, 0.0);
-    EXPECT_LE(cache.plan().expected_error, 0.7 * 0.05);
+    EXPECT_LE(cache.plan().expected_error, 0.8 * 0.05);
     EXPECT_LE(sample().decode(cache, 100, 4), 0.05);
   }
 }

@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "decode/probes.hpp"
+#include "file/temporary_directory.hpp"
 #include "keyseek/score.hpp"
 #include "support/decode_head.hpp"
 #include "support/tail_problem.hpp"
@@ -79,7 +80,8 @@ TEST(Plan, DecodingTheSampleKeepsTheError) {
       bytes = plan.bytes_per_step;
       EXPECT_LT(bytes, 0.25 * static_cast<double>(cache.indexed()) * 256);
       EXPECT_LT(static_cast<double>(cache.stats().bytes_read), 1.5 * bytes + 4096);
-      EXPECT_EQ(plan.retriever, layer == 2 ? Retriever::projection : Retriever::none);
+      EXPECT_EQ(plan.retriever,
+                layer == 2 || max_error < 0.05 ? Retriever::projection : Retriever::none);
       EXPECT_EQ(plan.tail_vectors, layer == 2 && max_error < 0.05 ? 64U : 0U);
     }
   }
@@ -249,6 +251,53 @@ TEST(Plan, ProbesAttendWhatTheyWouldSee) {
       EXPECT_LT(test::relative_error(probes.exact.out.row(i * 2 + g), out), 1e-5);
     }
   }
+}
+
+TEST(Plan, WindowProbesAttendWhatTheyDid) {
+  const DecodeHead head = test::normal_head(200, 2);
+  const std::vector<std::size_t> positions = {170, 171, 185, 199};
+  Matrix<float> queries(positions.size() * 2, 32);
+  for (std::size_t i = 0; i < positions.size(); ++i)
+    std::copy_n(head.at(positions[i]).data, 64, queries.row(i * 2));
+  const AnyMatrixView keys = head.keys.view(), values = head.values.view();
+  PlanInput input;
+  input.tokens.sink = {keys.slice(0, 10), {values.slice(0, 10)}};
+  input.tokens.indexed = {keys.slice(10, 150), {values.slice(10, 150)}};
+  input.tokens.recent = {keys.slice(160, 40), {values.slice(160, 40)}};
+  input.queries = queries;
+  input.positions = positions;
+  input.group = 2;
+  const Probes probes = window_probes(input, {0, 1, 3}, 1, head.params);
+  const Probes all = joined(probes, window_probes(input, {2}, 1, head.params));
+  ASSERT_EQ(all.queries.rows(), 8U);
+  const std::vector<std::size_t> rows = {0, 1, 3, 2};
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    const std::size_t at = positions[rows[i]];
+    std::vector<Id> ids = test::range(0, 10);
+    for (const Id id : test::range(160, at + 1)) ids.push_back(id);
+    for (std::size_t g = 0; g < 2; ++g) {
+      const float* query = all.queries.row(i * 2 + g);
+      EXPECT_TRUE(std::equal(query, query + 32, head.at(at).row(g)));
+      const auto truth = test::reference(query, keys, {values}, ids, 0.25);
+      EXPECT_LT(test::relative_error(all.exact.out.row(i * 2 + g), truth.out), 1e-5);
+      EXPECT_NEAR(all.exact.lse[i * 2 + g], truth.lse, 1e-5);
+      EXPECT_NEAR(all.exact.best[i * 2 + g], truth.best, 1e-5);
+    }
+  }
+}
+
+TEST(Plan, MemoryIsBounded) {
+  const DecodeHead& head = sample(2);
+  const auto memory = [&](double most) {
+    const HeadCache cache = head.prefill(
+        kPrompt, test::with(with_error(head, 0.05), [&](auto& p) { p.max_memory = most; }));
+    EXPECT_EQ(cache.plan().retriever, Retriever::projection);
+    return static_cast<double>(cache.bytes()) / (kPrompt * 256.0);
+  };
+  const double usual = memory(1.6), wide = memory(2.5);
+  EXPECT_LE(usual, 1.6);
+  EXPECT_GT(wide, usual + 0.1);
+  test::expect_error(ErrorCode::invalid_argument, {"max_memory is 1,"}, [&] { (void)memory(1.0); });
 }
 
 TEST(Plan, TokensAreOneSequence) {

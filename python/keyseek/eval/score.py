@@ -1,0 +1,128 @@
+"""Decodes known tokens with a policy, and compares the predictions with full attention's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import InvalidArgument
+from .block import Attended, Block, Static
+from .policies import LayerPolicy, Policy
+from .prompt import LayerPrompt, Prompt
+
+BLOCK = 256  # tokens that are decoded as one block
+
+
+@dataclass
+class Meter:
+    """What the layers reported, summed over queries: error and mass by layer, [Hkv, G]."""
+
+    errors: dict[int, Tensor] = field(default_factory=dict)
+    masses: dict[int, Tensor] = field(default_factory=dict)
+    vectors: float = 0.0
+    bytes: float = 0.0
+    steps: int = 0  # of all layers
+
+    def add(self, layer: int, block: Block, attended: Attended) -> None:
+        count = block.queries.shape[2]
+        error = (attended.out - block.full).norm(dim=-1) / block.full.norm(dim=-1)
+        self.errors[layer] = self.errors.get(layer, 0) + error.sum(-1)
+        if attended.mass is not None:
+            self.masses[layer] = self.masses.get(layer, 0) + attended.mass.sum(-1)
+        self.vectors += attended.vectors * count
+        self.bytes += attended.bytes * count
+        self.steps += count
+
+    def means(self, sums: dict[int, Tensor]) -> dict[int, list[list[float]]]:
+        """Of errors or masses, per query."""
+        per_layer = self.steps / max(1, len(self.errors))
+        return {layer: (total / per_layer).tolist() for layer, total in sums.items()}
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Log probabilities [m, vocabulary] before each of m gold tokens, and what the layers read."""
+
+    seen: Tensor
+    meter: Meter
+
+
+class PreparedPolicy:
+    """A policy after a prompt, ready to decode from it any number of times."""
+
+    def __init__(self, policy: Policy, prompt: Prompt, static: Static) -> None:
+        self.policy = policy
+        self._prompt = prompt
+        self._layers: dict[int, LayerPolicy] = {
+            i: policy.prepare(layer, static) for i, layer in prompt.layers.items()
+        }
+
+    def decode(self, network: Any, question: list[int], answer: list[int]) -> Decoded:
+        """Decodes a question and then its gold answer, token by token as far as the policy can
+        tell. What is measured is of the answer's part alone, from the question's last token on.
+        """
+        if not question or not answer:
+            raise InvalidArgument(
+                f"question has {len(question)} tokens and answer {len(answer)}, both need one"
+            )
+        meter = Meter()
+        observer = _Observer(self._layers, meter)
+        cache = self._prompt.fork(observer.layer)
+        seen = []
+        with torch.inference_mode():
+            for piece in _pieces(question[:-1]):
+                _forward(network, cache, piece)
+            observer.measuring = True
+            for piece in _pieces(question[-1:] + answer[:-1]):
+                seen.append(_forward(network, cache, piece))
+        return Decoded(torch.cat(seen), meter)
+
+
+class _Observer:
+    """Hands out forks of the layers' policies that report to a meter."""
+
+    def __init__(self, layers: dict[int, LayerPolicy], meter: Meter) -> None:
+        self._layers = layers
+        self._meter = meter
+        self.measuring = False
+
+    def layer(self, prompt: LayerPrompt) -> _ObservedLayer:
+        return _ObservedLayer(self, prompt.layer, self._layers[prompt.layer].fork())
+
+    def add(self, layer: int, block: Block, attended: Attended) -> None:
+        if self.measuring:
+            self._meter.add(layer, block, attended)
+
+
+class _ObservedLayer:
+    def __init__(self, observer: _Observer, layer: int, policy: LayerPolicy) -> None:
+        self._observer = observer
+        self._layer = layer
+        self._policy = policy
+
+    def attend(self, block: Block) -> Tensor:
+        attended = self._policy.attend(block)
+        self._observer.add(self._layer, block, attended)
+        return attended.out
+
+
+def _pieces(ids: list[int]) -> list[list[int]]:
+    return [ids[begin : begin + BLOCK] for begin in range(0, len(ids), BLOCK)]
+
+
+def _forward(network: Any, cache: Any, ids: list[int]) -> Tensor:
+    out = network(torch.tensor([ids]), past_key_values=cache, use_cache=True)
+    return out.logits[0].float().log_softmax(-1)
+
+
+def divergence(full: Decoded, other: Decoded) -> Tensor:
+    """KL(full || other) of each prediction, in nats."""
+    return (full.seen.exp() * (full.seen - other.seen)).sum(-1)
+
+
+def agreement(full: Decoded, other: Decoded) -> Tensor:
+    """Whether each prediction's likeliest token is full attention's."""
+    return full.seen.argmax(-1) == other.seen.argmax(-1)

@@ -13,7 +13,6 @@ import argparse
 import sys
 import time
 from dataclasses import dataclass
-from pydoc_data.topics import topics
 from typing import Any
 
 import torch
@@ -23,6 +22,7 @@ from transformers import DynamicCache
 from .errors import Error
 from .hf import ATTENTION_NAME, RetrievalCache
 from .models import load_model
+from .texts import load_text
 
 MODEL = "smollm2-135m"
 SUBJECT, NUMBER = "quiet-falcon", "73914"
@@ -58,8 +58,7 @@ def document(tokenizer: Any, length: int, depth: float) -> tuple[list[int], list
 
     header, needle, question = ids(HEADER), ids(NEEDLE), ids(QUESTION)
     room = length - len(header) - len(needle) - len(question)
-    text = "\n".join(topics[name] for name in sorted(topics))
-    filler = ids(text[: 8 * length])[:room]
+    filler = ids(load_text("pydoc-topics").content[: 8 * length])[:room]
     if len(filler) < room:
         raise SystemExit(f"--tokens is {length}: the filler has only {len(filler)}")
     at = int(depth * room)

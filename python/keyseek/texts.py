@@ -2,6 +2,7 @@
 
 text = load_text("python3-doc")     # Debian's Python library reference, tags stripped
 text = load_text("bible-kjv")       # King James Version, one verse per line
+text = load_text("pydoc-topics")    # the reference texts that come with Python itself
 text = load_text("notes.txt")       # any UTF-8 file
 """
 
@@ -13,6 +14,7 @@ import subprocess
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
+from pydoc_data.topics import topics
 
 from .errors import InvalidArgument
 
@@ -136,6 +138,11 @@ def read_bible() -> str:
     return strip_verse_numbers(done.stdout)
 
 
+def read_pydoc_topics() -> str:
+    """What Python's own help shows about its syntax, topics in sorted order."""
+    return "\n".join(topics[name] for name in sorted(topics))
+
+
 def strip_verse_numbers(verses: str) -> str:
     """'Ge1:1 In the beginning' becomes 'In the beginning': the words alone are the text."""
     return re.sub(r"^\w+:\d+ ", "", verses, flags=re.MULTILINE)
@@ -156,6 +163,7 @@ def read_file(path: Path) -> str:
 NAMED = {
     "python3-doc": (read_python_doc, "Debian python3-doc, library reference"),
     "bible-kjv": (read_bible, "Debian bible-kjv, King James Version"),
+    "pydoc-topics": (read_pydoc_topics, "Python's own reference, pydoc_data.topics"),
 }
 
 

@@ -88,7 +88,7 @@ def weighted(weights: Tensor, values: Tensor) -> Tensor:
 @dataclass(frozen=True)
 class Summary:
     """Vectors that stand for indexed tokens: keys [Hkv, C, d], values [Hkv, C, dv], and what is
-    added to their logits, [Hkv, C]."""
+    added to their logits, [Hkv, G, q, C]."""
 
     keys: Tensor
     values: Tensor
@@ -126,7 +126,7 @@ def attend_chosen(
     mass = (logits.logsumexp(-1) - block.log_sum).exp()
     values = block.values
     if summary is not None:
-        logits = torch.cat([logits, block.logits_of(summary.keys) + summary.bias[:, None, None]], -1)
+        logits = torch.cat([logits, block.logits_of(summary.keys) + summary.bias], -1)
         values = torch.cat([values, summary.values], 1)
     out = weighted(logits.softmax(-1), values)
     extra = 0 if summary is None else summary.keys.shape[1]

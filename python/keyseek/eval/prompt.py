@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import torch
@@ -39,6 +40,18 @@ class LayerPrompt:
     @property
     def tokens(self) -> int:
         return self.keys.shape[1]
+
+    @cached_property
+    def received(self) -> Tensor:
+        """Attention that each token got from all queries of its group, summed: [Hkv, n]."""
+        total = torch.zeros(self.keys.shape[:2])
+        for begin in range(0, self.tokens, PIECE):
+            end = min(begin + PIECE, self.tokens)
+            seen = Block(
+                self.queries[:, :, begin:end], self.keys[:, :end], self.values, end, self.scale
+            )
+            total[:, :end] += seen.logits.softmax(-1).sum((1, 2))
+        return total
 
 
 class Attends(Protocol):

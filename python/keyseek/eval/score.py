@@ -75,7 +75,7 @@ class PreparedPolicy:
         with torch.inference_mode():
             for piece in _pieces(question[:-1]):
                 _forward(network, cache, piece)
-            observer.measuring = True
+            observer.begin_answer()
             for piece in _pieces(question[-1:] + answer[:-1]):
                 seen.append(_forward(network, cache, piece))
         return Decoded(torch.cat(seen), meter)
@@ -87,13 +87,21 @@ class _Observer:
     def __init__(self, layers: dict[int, LayerPolicy], meter: Meter) -> None:
         self._layers = layers
         self._meter = meter
-        self.measuring = False
+        self._forks: list[LayerPolicy] = []
+        self._measuring = False
 
     def layer(self, prompt: LayerPrompt) -> _ObservedLayer:
-        return _ObservedLayer(self, prompt.layer, self._layers[prompt.layer].fork())
+        fork = self._layers[prompt.layer].fork()
+        self._forks.append(fork)
+        return _ObservedLayer(self, prompt.layer, fork)
+
+    def begin_answer(self) -> None:
+        self._measuring = True
+        for fork in self._forks:
+            fork.begin_answer()
 
     def add(self, layer: int, block: Block, attended: Attended) -> None:
-        if self.measuring:
+        if self._measuring:
             self._meter.add(layer, block, attended)
 
 

@@ -2,6 +2,29 @@
 
 from .base import LayerPolicy, Policy
 from .exact import Full, OracleTopK
+from .h2o import H2O
+from .infllm import InfLLM
 from .ours import Keyseek
+from .quest import Quest
+from .search import Flat, Hnsw, Ivf
+from .snapkv import SnapKV
+from .streaming import Streaming
+from .tails import OracleKMeans, OracleSample
 
-__all__ = ["Full", "Keyseek", "LayerPolicy", "OracleTopK", "Policy"]
+__all__ = [
+    "Flat",
+    "Full",
+    "H2O",
+    "Hnsw",
+    "InfLLM",
+    "Ivf",
+    "Keyseek",
+    "LayerPolicy",
+    "OracleKMeans",
+    "OracleSample",
+    "OracleTopK",
+    "Policy",
+    "Quest",
+    "SnapKV",
+    "Streaming",
+]

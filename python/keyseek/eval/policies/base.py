@@ -17,6 +17,9 @@ class LayerPolicy(ABC):
     @abstractmethod
     def attend(self, block: Block) -> Attended: ...
 
+    def begin_answer(self) -> None:
+        """The question is over: what follows is measured."""
+
     def fork(self) -> LayerPolicy:
         """A second sequence of the same prompt; what the prompt gave is shared."""
         return copy.copy(self)

@@ -9,6 +9,7 @@ import torch
 from ..block import Attended, Block, Static, attend_chosen
 from ..prompt import LayerPrompt
 from .base import LayerPolicy, Policy
+from .top import top_mask
 
 
 @dataclass(frozen=True)
@@ -19,13 +20,22 @@ class Full(Policy):
     budget: int = 0
 
     def prepare(self, prompt: LayerPrompt, static: Static) -> LayerPolicy:
-        return _FullLayer()
+        return _FullLayer(static.indexed(prompt.tokens))
 
 
 class _FullLayer(LayerPolicy):
+    def __init__(self, indexed: slice) -> None:
+        self._indexed = indexed
+
     def attend(self, block: Block) -> Attended:
-        row = 2 * (block.keys.shape[-1] + block.values.shape[-1])
-        return Attended(block.full, block.prompt, block.prompt * row, torch.ones_like(block.log_sum))
+        return attend_all(block, self._indexed)
+
+
+def attend_all(block: Block, indexed: slice) -> Attended:
+    """Full attention of a block."""
+    vectors = indexed.stop - indexed.start
+    row = 2 * (block.keys.shape[-1] + block.values.shape[-1])
+    return Attended(block.full, vectors, vectors * row, torch.ones_like(block.log_sum))
 
 
 @dataclass(frozen=True)
@@ -50,9 +60,3 @@ class _OracleLayer(LayerPolicy):
         chosen = top_mask(block.logits[..., self._indexed], self._k)
         scan = 2 * chosen.shape[-1] * block.keys.shape[-1]
         return attend_chosen(block, self._indexed, chosen, read_to_choose=scan)
-
-
-def top_mask(scores: torch.Tensor, k: int) -> torch.Tensor:
-    """True at the k largest of the last dimension."""
-    best = scores.topk(min(k, scores.shape[-1]), dim=-1).indices
-    return torch.zeros(scores.shape, dtype=torch.bool).scatter_(-1, best, True)

@@ -16,7 +16,9 @@ from keyseek.eval.policies import (  # noqa: E402
     Hnsw,
     InfLLM,
     Ivf,
+    FORMS,
     Keyseek,
+    Planned,
     OracleKMeans,
     OracleSample,
     OracleTopK,
@@ -24,6 +26,7 @@ from keyseek.eval.policies import (  # noqa: E402
     SnapKV,
     Streaming,
 )
+from keyseek.eval.policies import h2o  # noqa: E402
 from keyseek.eval.policies.quest import TOKENS as PAGE  # noqa: E402
 from keyseek.eval.policies.tails import k_means  # noqa: E402
 from keyseek.eval.prompt import read_prompt  # noqa: E402
@@ -36,13 +39,15 @@ INDEXED = STATIC.indexed(TOKENS)
 COUNT = INDEXED.stop - INDEXED.start
 IDS = prompt(TOKENS + 40)[0].tolist()
 QUESTION, ANSWER = IDS[TOKENS : TOKENS + 10], IDS[TOKENS + 10 :]
-SMALL = {
-    "least_indexed": 64,
-    "observed": 64,
-    "held_out": 16,
-    "tail_vectors": 8,
-    "max_k": 64,
-}
+
+
+class Small(Planned):
+    """Planned for a prompt that is too short for the usual settings."""
+
+    @property
+    def options(self):
+        small = {"least_indexed": 64, "observed": 64, "held_out": 16, "tail_vectors": 8}
+        return {**super().options, **small, "max_k": 64}
 
 
 @pytest.fixture(scope="module", params=[llama, gemma])
@@ -169,7 +174,7 @@ def test_h2o_keeps_the_tokens_that_received_most(layer, block):
     logits = layer.queries @ layer.keys[:, None].transpose(2, 3) * layer.scale
     logits.masked_fill_(torch.ones(n, n, dtype=torch.bool).triu(1), -torch.inf)
     received = logits.softmax(-1).sum((1, 2))
-    torch.testing.assert_close(layer.received, received, atol=1e-3, rtol=1e-4)
+    torch.testing.assert_close(h2o.received(layer), received, atol=1e-3, rtol=1e-4)
     chosen = chosen_by(H2O(25), layer, block)
     assert (chosen.sum(-1) == 25).all()
     wanted = received[:, INDEXED].topk(25).indices
@@ -257,23 +262,32 @@ def test_a_tail_of_all_keys_is_full_attention(layer, block):
 
 
 def test_a_strict_keyseek_gives_the_answers_of_full_attention(model, read):
-    policy = Keyseek(0, "strict", {**SMALL, "max_error": 1e-6})
-    ours, full = decode(model, read, policy), decode(model, read, Full())
+    ours, full = decode(model, read, Small(max_error=1e-6)), decode(model, read, Full())
     assert divergence(full, ours).max() < 1e-3  # it stores half precision
     assert ours.meter.vectors / ours.meter.steps == COUNT
 
 
 def test_a_loose_keyseek_reads_less(model, read):
-    policy = Keyseek(0, "loose", {**SMALL, "max_error": 0.3})
-    ours, full = decode(model, read, policy), decode(model, read, Full())
+    ours, full = decode(model, read, Small(max_error=0.3)), decode(model, read, Full())
     assert ours.meter.vectors < 0.2 * full.meter.vectors
     errors = torch.cat([torch.tensor(e) for e in ours.meter.means(ours.meter.errors).values()])
     assert 0 < errors.mean() < 0.3
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_keyseek_keeps_its_budget(form, model, read):
+    ours = decode(model, read, Keyseek(32, form))
+    vectors = ours.meter.vectors / ours.meter.steps
+    assert 16 <= vectors <= 32
+    if FORMS[form].get("rule") is None:
+        assert vectors == 32
+
+
 def test_what_cannot_work_is_said(model, read):
     with pytest.raises(keyseek.InvalidArgument, match="prompt has 300 tokens, sink 200"):
         Static(200, 100).indexed(300)
+    with pytest.raises(keyseek.InvalidArgument, match="form is 'best'"):
+        Keyseek(100, "best")
     with pytest.raises(keyseek.InvalidArgument, match="sink is -1"):
         Static(sink=-1)
     with pytest.raises(keyseek.InvalidArgument, match="question has 0 tokens"):

@@ -74,9 +74,14 @@ class Block:
         return self.logits.logsumexp(-1)
 
     @cached_property
+    def weights(self) -> Tensor:
+        """Full attention's weights [Hkv, G, q, n]. Not to be changed."""
+        return self.logits.softmax(-1)
+
+    @cached_property
     def full(self) -> Tensor:
         """The output of full attention, [Hkv, G, q, dv]."""
-        return weighted((self.logits - self.log_sum[..., None]).exp(), self.values)
+        return weighted(self.weights, self.values)
 
 
 def weighted(weights: Tensor, values: Tensor) -> Tensor:
@@ -121,15 +126,18 @@ def attend_chosen(
 
     chosen: bool [Hkv, G or 1, q or 1, indexed tokens]. read_to_choose: bytes per step and KV head.
     """
-    logits = block.logits.clone()
-    logits[..., indexed].masked_fill_(~chosen, -torch.inf)
-    mass = (logits.logsumexp(-1) - block.log_sum).exp()
-    values = block.values
+    # Relative to full attention's denominator, as all of these weights are.
+    weights = block.weights.clone()
+    weights[..., indexed] *= chosen
+    mass = weights.sum(-1)
+    out, total, extra = weighted(weights, block.values), mass, 0
     if summary is not None:
-        logits = torch.cat([logits, block.logits_of(summary.keys) + summary.bias], -1)
-        values = torch.cat([values, summary.values], 1)
-    out = weighted(logits.softmax(-1), values)
-    extra = 0 if summary is None else summary.keys.shape[1]
+        logits = block.logits_of(summary.keys) + summary.bias
+        added = (logits - block.log_sum[..., None]).exp()
+        out = out + weighted(added, summary.values)
+        total = mass + added.sum(-1)
+        extra = summary.keys.shape[1]
+    out = out / total[..., None]
     row = 2 * (block.keys.shape[-1] + block.values.shape[-1])
     # A row that several heads of the group want is read once.
     rows = chosen.any(1).sum(-1).float().mean().item() + extra

@@ -13,7 +13,7 @@ from ..models import SOURCES, encode_first, load_model
 from ..report.tables import Table
 from ..texts import NAMED, load_text
 from .block import Static
-from .policies import Full, Keyseek, OracleTopK, Policy
+from .policies import Full, Keyseek, OracleTopK, Planned, Policy
 from .prompt import Prompt, read_prompt
 from .score import Decoded, PreparedPolicy, agreement, divergence
 
@@ -22,7 +22,9 @@ BASELINE = "oracle-100"
 POLICIES: tuple[Policy, ...] = (
     OracleTopK(100),
     OracleTopK(500),
-    *(Keyseek(0, f"keyseek max_error {e}", {"max_error": e}) for e in (0.1, 0.05, 0.02)),
+    Keyseek(100),
+    Keyseek(164),
+    *(Planned(max_error=max_error) for max_error in (0.1, 0.05, 0.02)),
 )
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -36,22 +35,17 @@ class LayerPrompt:
     values: Tensor
     scale: float
     rotary: dict[str, Any]
+    _made: dict[str, Any] = field(default_factory=dict)
 
     @property
     def tokens(self) -> int:
         return self.keys.shape[1]
 
-    @cached_property
-    def received(self) -> Tensor:
-        """Attention that each token got from all queries of its group, summed: [Hkv, n]."""
-        total = torch.zeros(self.keys.shape[:2])
-        for begin in range(0, self.tokens, PIECE):
-            end = min(begin + PIECE, self.tokens)
-            seen = Block(
-                self.queries[:, :, begin:end], self.keys[:, :end], self.values, end, self.scale
-            )
-            total[:, :end] += seen.logits.softmax(-1).sum((1, 2))
-        return total
+    def once(self, name: str, make: Callable[[LayerPrompt], Any]) -> Any:
+        """make(self), kept under a name: what policies of several budgets share."""
+        if name not in self._made:
+            self._made[name] = make(self)
+        return self._made[name]
 
 
 class Attends(Protocol):

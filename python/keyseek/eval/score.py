@@ -13,7 +13,7 @@ from .block import Attended, Block, Static
 from .policies import LayerPolicy, Policy
 from .prompt import LayerPrompt, Prompt
 
-BLOCK = 256  # tokens that are decoded as one block
+BLOCK = 64  # tokens that are decoded as one block: larger ones do not fit a cache
 
 
 @dataclass

@@ -4,7 +4,7 @@ from .base import LayerPolicy, Policy
 from .exact import Full, OracleTopK
 from .h2o import H2O
 from .infllm import InfLLM
-from .ours import Keyseek
+from .ours import FORMS, Keyseek, Planned
 from .quest import Quest
 from .search import Flat, Hnsw, Ivf
 from .snapkv import SnapKV
@@ -12,6 +12,7 @@ from .streaming import Streaming
 from .tails import OracleKMeans, OracleSample
 
 __all__ = [
+    "FORMS",
     "Flat",
     "Full",
     "H2O",
@@ -23,6 +24,7 @@ __all__ = [
     "OracleKMeans",
     "OracleSample",
     "OracleTopK",
+    "Planned",
     "Policy",
     "Quest",
     "SnapKV",

@@ -43,3 +43,8 @@ class Policy(ABC):
     @abstractmethod
     def prepare(self, prompt: LayerPrompt, static: Static) -> LayerPolicy:
         """At the end of prefill, layer by layer."""
+
+
+def tail_of(budget: int) -> int:
+    """How much of a budget is tail: 64 vectors, or a half of a small budget."""
+    return min(64, budget // 2)

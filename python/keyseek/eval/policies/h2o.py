@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..block import Static
+import torch
+from torch import Tensor
+
+from ..block import Block, Static
 from ..prompt import LayerPrompt
 from .base import LayerPolicy, Policy
 from .fixed import FixedLayer
 from .top import top_mask
+
+PIECE = 64  # queries at once
 
 
 @dataclass(frozen=True)
@@ -23,4 +28,16 @@ class H2O(Policy):
 
     def prepare(self, prompt: LayerPrompt, static: Static) -> LayerPolicy:
         indexed = static.indexed(prompt.tokens)
-        return FixedLayer(indexed, top_mask(prompt.received[:, indexed], self.budget))
+        hit = prompt.once("h2o", received)
+        return FixedLayer(indexed, top_mask(hit[:, indexed], self.budget))
+
+
+def received(prompt: LayerPrompt) -> Tensor:
+    """Attention that each token got from all queries of its group, summed: [Hkv, n]."""
+    total = torch.zeros(prompt.keys.shape[:2])
+    for begin in range(0, prompt.tokens, PIECE):
+        end = min(begin + PIECE, prompt.tokens)
+        queries = prompt.queries[:, :, begin:end]
+        block = Block(queries, prompt.keys[:, :end], prompt.values[:, :end], end, prompt.scale)
+        total[:, :end] += block.weights.sum((1, 2))
+    return total

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 
 from ..._core import FlatIndex
 from ...peers import Peer, load_peer
+from ...peers.base import Knobs
 from ..block import Attended, Block, Static, attend_chosen
 from ..prompt import LayerPrompt
 from .base import LayerPolicy, Policy
@@ -53,16 +55,20 @@ class _PeerSearch(Policy):
 
     def prepare(self, prompt: LayerPrompt, static: Static) -> LayerPolicy:
         indexed = static.indexed(prompt.tokens)
-        kind = load_peer(self.peer)
-        keys = prompt.keys[:, indexed]
-        variant = kind.variants(keys.shape[1])[0]
-        indexes = [
-            kind(own.contiguous().numpy(), variant, torch.get_num_threads()) for own in keys
-        ]
-        return _PeerLayer(indexed, indexes, self.budget, self.point(self.budget, variant))
+        count = indexed.stop - indexed.start
+        variant, point = self.settings(load_peer(self.peer).variants(count)[0], count)
 
-    def point(self, k: int, variant: dict[str, Any]) -> dict[str, Any]:
-        raise NotImplementedError
+        def build(prompt: LayerPrompt) -> list[Peer]:
+            kind, threads = load_peer(self.peer), torch.get_num_threads()
+            keys = prompt.keys[:, indexed]
+            return [kind(own.contiguous().numpy(), variant, threads) for own in keys]
+
+        indexes = prompt.once(f"{self.peer} {indexed}", build)
+        return _PeerLayer(indexed, indexes, self.budget, point)
+
+    @abstractmethod
+    def settings(self, variant: Knobs, count: int) -> tuple[Knobs, Knobs]:
+        """What to build for `count` keys and how to search it, from the peer's first variant."""
 
 
 class Ivf(_PeerSearch):
@@ -71,8 +77,9 @@ class Ivf(_PeerSearch):
     family = "ivf"
     peer = "faiss-ivf"
 
-    def point(self, k: int, variant: dict[str, Any]) -> dict[str, Any]:
-        return {"nprobe": max(1, variant["nlist"] // 8)}
+    def settings(self, variant: Knobs, count: int) -> tuple[Knobs, Knobs]:
+        lists = max(1, min(variant["nlist"], count // 39))  # faiss trains with 39 keys a cluster
+        return {"nlist": lists}, {"nprobe": max(1, lists // 8)}
 
 
 class Hnsw(_PeerSearch):
@@ -81,14 +88,12 @@ class Hnsw(_PeerSearch):
     family = "hnsw"
     peer = "faiss-hnsw"
 
-    def point(self, k: int, variant: dict[str, Any]) -> dict[str, Any]:
-        return {"efSearch": max(128, 2 * k)}
+    def settings(self, variant: Knobs, count: int) -> tuple[Knobs, Knobs]:
+        return variant, {"efSearch": max(128, 2 * self.budget)}
 
 
 class _PeerLayer(LayerPolicy):
-    def __init__(
-        self, indexed: slice, indexes: list[Peer], k: int, point: dict[str, Any]
-    ) -> None:
+    def __init__(self, indexed: slice, indexes: list[Peer], k: int, point: Knobs) -> None:
         self._indexed = indexed
         self._indexes = indexes
         self._k = min(k, indexed.stop - indexed.start)

@@ -45,7 +45,7 @@ class _SnapLayer(LayerPolicy):
     def attend(self, block: Block) -> Attended:
         if self._kept is not None:
             return self._kept.attend(block)
-        weights = (block.logits[..., self._indexed] - block.log_sum[..., None]).exp().sum(1)
+        weights = block.weights[..., self._indexed].sum(1)
         self._received = torch.cat([self._received, weights], 1)[:, -OBSERVED:]
         return attend_all(block, self._indexed)
 
@@ -58,4 +58,4 @@ def _received(prompt: LayerPrompt, indexed: slice) -> Tensor:
     """What the prompt's last queries give to indexed tokens, summed over the group: [Hkv, q, n]."""
     last = prompt.queries[:, :, -OBSERVED:]
     end = Block(last, prompt.keys, prompt.values, prompt.tokens, prompt.scale)
-    return (end.logits[..., indexed] - end.log_sum[..., None]).exp().sum(1)
+    return end.weights[..., indexed].sum(1)

@@ -10,15 +10,10 @@ from torch import Tensor
 
 from ..block import Attended, Block, Static, Summary, attend_chosen
 from ..prompt import LayerPrompt
-from .base import LayerPolicy, Policy
+from .base import LayerPolicy, Policy, tail_of
 from .top import mask_of
 
 ITERATIONS = 8  # of k-means
-
-
-def tail_of(budget: int) -> int:
-    """How much of a budget is tail: 64 vectors, or a half of a small budget."""
-    return min(64, budget // 2)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -23,6 +24,7 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, normalizers, processors
 from tokenizers.models import BPE
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from .errors import InvalidArgument
@@ -245,6 +247,28 @@ def use_bf16_linears(network: Any) -> None:
     """
     for module in network.model.modules():
         if isinstance(module, nn.Linear):
-            module.to(torch.bfloat16)
-            module.register_forward_pre_hook(lambda _, inputs: (inputs[0].to(torch.bfloat16),))
-            module.register_forward_hook(lambda _, inputs, output: output.float())
+            _compute_in_bf16(module)
+
+
+@contextmanager
+def bf16_linears(network: Any) -> Iterator[None]:
+    """use_bf16_linears for a while; the float32 weights come back."""
+    linears = [module for module in network.model.modules() if isinstance(module, nn.Linear)]
+    weights = [module.weight.data for module in linears]
+    hooks = [hook for module in linears for hook in _compute_in_bf16(module)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module, weight in zip(linears, weights, strict=True):
+            module.to(weight.dtype)
+            module.weight.data = weight
+
+
+def _compute_in_bf16(module: nn.Linear) -> tuple[RemovableHandle, RemovableHandle]:
+    module.to(torch.bfloat16)
+    return (
+        module.register_forward_pre_hook(lambda _, inputs: (inputs[0].to(torch.bfloat16),)),
+        module.register_forward_hook(lambda _, inputs, output: output.float()),
+    )

@@ -9,9 +9,9 @@ import argparse
 import sys
 
 from ..errors import Error
-from . import faithfulness
+from . import faithfulness, grid
 
-COMMANDS = {"faithfulness": faithfulness}
+COMMANDS = {"faithfulness": faithfulness, "run": grid}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -21,7 +21,8 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = p.add_subparsers(dest="command", required=True)
     for name, module in COMMANDS.items():
-        command = commands.add_parser(name, help=module.__doc__, description=module.__doc__)
+        summary = module.__doc__.split("\n\n")[0]
+        command = commands.add_parser(name, help=summary, description=summary)
         module.add_arguments(command)
     return p
 

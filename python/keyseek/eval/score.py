@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from ..errors import InvalidArgument
 from .block import Attended, Block, Static
-from .policies import LayerPolicy, Policy
+from .policies import Full, LayerPolicy, Policy
 from .prompt import LayerPrompt, Prompt
 
 BLOCK = 64  # tokens that are decoded as one block: larger ones do not fit a cache
@@ -51,13 +52,23 @@ class Decoded:
 
 
 class PreparedPolicy:
-    """A policy after a prompt, ready to decode from it any number of times."""
+    """A policy after a prompt, ready to decode from it any number of times.
 
-    def __init__(self, policy: Policy, prompt: Prompt, static: Static) -> None:
-        self.policy = policy
+    layers: where the policy decides (None: in all layers of full attention); only these are
+    measured, the others attend in full.
+    """
+
+    def __init__(
+        self, policy: Policy, prompt: Prompt, static: Static, layers: list[int] | None = None
+    ) -> None:
         self._prompt = prompt
+        self._policed = prompt.layers.keys() if layers is None else layers
+        for i in self._policed:
+            if i not in prompt.layers:
+                raise InvalidArgument(f"layer {i} is not one of full attention, {_list(prompt)}")
         self._layers: dict[int, LayerPolicy] = {
-            i: policy.prepare(layer, static) for i, layer in prompt.layers.items()
+            i: (policy if i in self._policed else Full()).prepare(layer, static)
+            for i, layer in prompt.layers.items()
         }
 
     def decode(self, network: Any, question: list[int], answer: list[int]) -> Decoded:
@@ -69,7 +80,7 @@ class PreparedPolicy:
                 f"question has {len(question)} tokens and answer {len(answer)}, both need one"
             )
         meter = Meter()
-        observer = _Observer(self._layers, meter)
+        observer = _Observer(self._layers, self._policed, meter)
         cache = self._prompt.fork(observer.layer)
         seen = []
         with torch.inference_mode():
@@ -84,8 +95,11 @@ class PreparedPolicy:
 class _Observer:
     """Hands out forks of the layers' policies that report to a meter."""
 
-    def __init__(self, layers: dict[int, LayerPolicy], meter: Meter) -> None:
+    def __init__(
+        self, layers: dict[int, LayerPolicy], policed: Collection[int], meter: Meter
+    ) -> None:
         self._layers = layers
+        self._policed = policed
         self._meter = meter
         self._forks: list[LayerPolicy] = []
         self._measuring = False
@@ -101,7 +115,7 @@ class _Observer:
             fork.begin_answer()
 
     def add(self, layer: int, block: Block, attended: Attended) -> None:
-        if self._measuring:
+        if self._measuring and layer in self._policed:
             self._meter.add(layer, block, attended)
 
 
@@ -115,6 +129,10 @@ class _ObservedLayer:
         attended = self._policy.attend(block)
         self._observer.add(self._layer, block, attended)
         return attended.out
+
+
+def _list(prompt: Prompt) -> str:
+    return ", ".join(map(str, prompt.layers))
 
 
 def _pieces(ids: list[int]) -> list[list[int]]:

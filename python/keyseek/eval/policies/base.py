@@ -37,8 +37,13 @@ class Policy(ABC):
     budget: int
 
     @property
+    def kind(self) -> str:
+        """The policy without its budget."""
+        return self.family
+
+    @property
     def name(self) -> str:
-        return f"{self.family}-{self.budget}" if self.budget else self.family
+        return f"{self.kind}-{self.budget}" if self.budget else self.kind
 
     @abstractmethod
     def prepare(self, prompt: LayerPrompt, static: Static) -> LayerPolicy:

@@ -60,8 +60,8 @@ class Planned(HeadCachePolicy):
     max_error: float = 0.05
 
     @property
-    def name(self) -> str:
-        return f"keyseek max_error {self.max_error:g}"
+    def kind(self) -> str:
+        return f"keyseek-max_error-{self.max_error:g}"
 
     @property
     def options(self) -> dict[str, Any]:
@@ -83,8 +83,8 @@ class Keyseek(HeadCachePolicy):
             raise InvalidArgument(f"form is '{self.form}', must be one of {', '.join(FORMS)}")
 
     @property
-    def name(self) -> str:
-        return f"keyseek{'-' if self.form else ''}{self.form}-{self.budget}"
+    def kind(self) -> str:
+        return f"keyseek-{self.form}" if self.form else "keyseek"
 
     @property
     def options(self) -> dict[str, Any]:

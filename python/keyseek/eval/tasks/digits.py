@@ -79,15 +79,16 @@ class KeyValue(Task):
         question = Question(f'\nKey: "{key}"\nThe value associated with the specified key is: "', value)
         pairs = asked(writer, [question])
         head = writer.start + writer.ids(PAIRS_HEADER + "JSON data: {")
-        line = len(writer.ids(_entry(key, value)))
-        room = room_of(writer, tokens, pairs) + len(writer.start) - len(head)
-        others = room // (line + 8) - 1  # identifiers differ a little in tokens
-        if others < 1:
+        entries, end = [writer.ids(_entry(key, value))], writer.ids("}\n")
+        room = room_of(writer, tokens, pairs) + len(writer.start) - len(head) - len(end)
+        other = writer.ids(_entry(name(), name()))
+        while sum(map(len, entries)) + len(other) <= room:
+            entries.append(other)
+            other = writer.ids(_entry(name(), name()))
+        if len(entries) < 2:
             raise InvalidArgument(f"tokens is {tokens}: too few for two pairs")
-        entries = [_entry(name(), name()) for _ in range(others)]
-        entries.insert(dice.randrange(others + 1), _entry(key, value))
-        body = [id_ for entry in entries for id_ in writer.ids(entry)]
-        return Example(head + body[: room - 2] + writer.ids("}\n"), pairs)
+        dice.shuffle(entries)
+        return Example(head + [id_ for entry in entries for id_ in entry] + end, pairs)
 
 
 def _entry(key: str, value: str) -> str:

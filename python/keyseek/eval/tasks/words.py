@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from dataclasses import dataclass
 
 from .base import Example, Question, Task, Writer, asked, room_of
 from .needles import ADJECTIVES, NOUNS
 
-COMMON_TIMES, OTHER_TIMES = 30, 3
+COMMON_TIMES, OTHER_TIMES = 30, 3  # in a list that is long enough
 EXPONENT = 2.0  # of the Zeta distribution
+CODED = 200  # different coded words
 
 
 @dataclass(frozen=True)
 class CommonWords(Task):
-    """A numbered list where ten words come up 30 times, the others 3 times."""
+    """A numbered list where ten words come up 30 times, the others 3 times.
+
+    In a short list the common ones fill half of it; the rest of it is others.
+    """
 
     name = "common-words"
     common: int = 10
 
     def write(self, writer: Writer, tokens: int, dice: random.Random) -> Example:
-        words = [f"{a}{n}" for a in ADJECTIVES for n in NOUNS]
+        words = [f"{adjective}{noun}" for adjective in ADJECTIVES for noun in NOUNS]
         dice.shuffle(words)
         common, others = words[: self.common], words[self.common :]
         pairs = asked(writer, [Question(
@@ -33,20 +38,21 @@ class CommonWords(Task):
             "Memorize the ones that appear most often.\n"
         )
         room = room_of(writer, tokens, pairs) + len(writer.start) - len(head)
-        times = max(2, min(COMMON_TIMES, room // (12 * self.common)))
-        drawn = common * times + [w for w in others for _ in range(OTHER_TIMES)]
-        # As many others as there is room for: the common ones are always in the list.
-        kept = [*drawn[: self.common * times], *_sample(drawn[self.common * times :], room, times,
-                                                        self.common)]
-        dice.shuffle(kept)
-        body = writer.ids(" ".join(f"{i}. {word}" for i, word in enumerate(kept, 1)))
-        return Example(head + body[:room], pairs)
+        count = room // _tokens_per_word(writer, words)
+        times = min(COMMON_TIMES, max(OTHER_TIMES + 1, count // (2 * self.common)))
+        repeated = [word for word in others for _ in range(OTHER_TIMES)]
+        listed = common * times + repeated[: max(0, count - times * self.common)]
+        dice.shuffle(listed)
+        return Example(head + writer.ids(_numbered(listed)), pairs)
 
 
-def _sample(others: list[str], room: int, times: int, common: int) -> list[str]:
-    """So many of the other words that the list is about as long as its room."""
-    per_word = 9  # tokens of a numbered word, about
-    return others[: max(0, room // per_word - times * common)]
+def _numbered(words: list[str]) -> str:
+    return " ".join(f"{i}. {word}" for i, word in enumerate(words, 1))
+
+
+def _tokens_per_word(writer: Writer, words: list[str]) -> int:
+    """In a numbered list, rounded up."""
+    return -(-len(writer.ids(_numbered(words))) // len(words))
 
 
 @dataclass(frozen=True)
@@ -58,19 +64,27 @@ class FrequentWords(Task):
 
     def write(self, writer: Writer, tokens: int, dice: random.Random) -> Example:
         letters = "abcdefghijklmnopqrstuvwxyz"
-        words = ["".join(dice.choices(letters, k=6)) for _ in range(200)]
-        pairs = asked(writer, [Question(
-            "\nQuestion: Do not provide any explanation. Please ignore the dots '....'. What are the "
-            "three most frequently appeared words in the above coded text? Answer: According to the "
-            "coded text above, the three most frequently appeared words are:",
-            " " + " ".join(words[: self.asked_for]),
-        )])
+        words = ["".join(dice.choices(letters, k=6)) for _ in range(CODED)]
         head = writer.start + writer.ids(
             "Read the following coded text and track the frequency of each coded word. Find the "
             "three most frequently appeared coded words.\n"
         )
-        room = room_of(writer, tokens, pairs) + len(writer.start) - len(head)
-        weights = [1 / rank**EXPONENT for rank in range(1, len(words) + 1)]
-        drawn = dice.choices(words, weights, k=room)
-        body = writer.ids(" ".join(word if dice.random() < 0.9 else "...." for word in drawn))
-        return Example(head + body[:room], pairs)
+        room = room_of(writer, tokens, asked(writer, [_frequent(words[: self.asked_for])]))
+        room -= len(head) - len(writer.start)
+        per_word = -(-len(writer.ids(" ".join(words))) // len(words))
+        weights = [1 / rank**EXPONENT for rank in range(1, CODED + 1)]
+        drawn = dice.choices(words, weights, k=room // per_word)
+        shown = [word if dice.random() < 0.9 else "...." for word in drawn]
+        body = writer.ids(" ".join(shown))
+        counts = Counter(word for word in shown if word != "....")
+        most = [word for word, _ in counts.most_common(self.asked_for)]
+        return Example(head + body, asked(writer, [_frequent(most)]))
+
+
+def _frequent(words: list[str]) -> Question:
+    return Question(
+        "\nQuestion: Do not provide any explanation. Please ignore the dots '....'. What are the "
+        "three most frequently appeared words in the above coded text? Answer: According to the "
+        "coded text above, the three most frequently appeared words are:",
+        " " + " ".join(words),
+    )

@@ -9,9 +9,9 @@ import argparse
 import sys
 
 from ..errors import Error
-from . import faithfulness, grid
+from . import faithfulness, grid, page
 
-COMMANDS = {"faithfulness": faithfulness, "run": grid}
+COMMANDS = {"faithfulness": faithfulness, "run": grid, "report": page}
 
 
 def parser() -> argparse.ArgumentParser:

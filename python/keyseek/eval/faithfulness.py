@@ -13,7 +13,8 @@ from ..models import SOURCES, encode_first, load_model
 from ..report.tables import Table
 from ..texts import NAMED, load_text
 from .block import Static
-from .policies import Full, Keyseek, OracleTopK, Planned, Policy
+from .grid import numbers
+from .policies import PLANNED, Full, Keyseek, OracleTopK, Policy, policies_of
 from .prompt import Prompt, read_prompt
 from .score import Decoded, PreparedPolicy, agreement, divergence
 
@@ -24,7 +25,7 @@ POLICIES: tuple[Policy, ...] = (
     OracleTopK(500),
     Keyseek(100),
     Keyseek(164),
-    *(Planned(max_error=max_error) for max_error in (0.1, 0.05, 0.02)),
+    *PLANNED.values(),
 )
 
 
@@ -33,6 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--text", default="python3-doc", help=f"{', '.join(NAMED)}, or a file")
     parser.add_argument("--tokens", type=int, default=8192, help="prompt and tail (8192)")
     parser.add_argument("--steps", type=int, default=256, help="of them, decoded tail (256)")
+    parser.add_argument("--policies", help="kinds, as in keyseek.eval run (default: oracle at 100 and "
+                        "500, keyseek at 100 and 164 and planned)")
+    parser.add_argument("--budgets", type=numbers, default=[100], help="of --policies (100)")
     parser.add_argument("--sink", type=int, default=Static.sink, help="tokens (32)")
     parser.add_argument("--window", type=int, default=Static.window, help="tokens (128)")
     parser.add_argument("--threads", type=int, default=0, help="0: as PyTorch chooses")
@@ -44,10 +48,12 @@ def run(given: argparse.Namespace) -> None:
     if given.threads > 0:
         torch.set_num_threads(given.threads)
     static = Static(given.sink, given.window)
+    policies = POLICIES
+    if given.policies:
+        policies = (OracleTopK(100), *policies_of(given.policies.split(","), given.budgets))
     ids = encode_first(given.model, load_text(given.text).content, given.tokens)
     model = load_model(given.model)
     cut = given.tokens - given.steps
-    # The first token of the tail is the last one that full attention reads with a policy's eyes.
     prompt = read_prompt(model.network, ids[: cut - 1], _say_read)
     tail = (ids[cut - 1 : cut], ids[cut:])
     full = _decode(Full(), prompt, static, model.network, tail)
@@ -55,7 +61,7 @@ def run(given: argparse.Namespace) -> None:
     print(f"{model.title}, {given.text}, {given.tokens:,} tokens, the last {given.steps} decoded; "
           f"static {given.sink} + {given.window}; full attention's next-token loss {loss:.3f}")
     scores = []
-    for policy in POLICIES:
+    for policy in policies:
         begin = time.monotonic()
         decoded = _decode(policy, prompt, static, model.network, tail)
         scores.append((policy.name, full, decoded))

@@ -19,7 +19,7 @@ import torch
 from .. import __version__
 from ..bench.results import ResultFile, Row
 from ..errors import InvalidArgument
-from ..models import SOURCES, load_model, load_tokenizer
+from ..models import SOURCES, load_model, load_tokenizer, source_of
 from ..texts import NAMED, load_text
 from .block import Static
 from .policies import BUDGETED, PLANNED, Full, Policy, policies_of
@@ -197,9 +197,9 @@ def cells_of(given: argparse.Namespace) -> list[Cell]:
     for task in given.tasks.split(","):
         if task not in TASKS:
             raise InvalidArgument(f"--tasks has '{task}', which is not one of {', '.join(TASKS)}")
-    context = SOURCES[given.model].context if given.model in SOURCES else None
+    context = source_of(given.model).context
     for tokens in given.lengths:
-        if context is not None and tokens > context:
+        if tokens > context:
             raise InvalidArgument(
                 f"--lengths has {tokens}, more than the context of {given.model}, {context}"
             )
@@ -227,7 +227,8 @@ def run(given: argparse.Namespace) -> None:
     setting = Setting(
         given.model, given.filler, Static(given.sink, given.window), given.layers
     )
-    writer = Writer(load_tokenizer(given.model), load_text(given.filler).content)
+    filler = load_text(given.filler).content
+    writer = Writer(load_tokenizer(given.model), filler)
     if given.threads > 0:
         torch.set_num_threads(given.threads)
     with ResultFile(given.out) as results:

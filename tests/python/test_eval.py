@@ -53,10 +53,13 @@ def model():
     return llama()
 
 
+NO_WRITER = Writer(lambda *_, **__: {"input_ids": []}, "")
+
+
 def run_cells(model, path, policies, seeds=(1, 2, 3)):
     cells = [grid.Cell(RandomTokens(), 200, seed) for seed in seeds]
     with ResultFile(str(path)) as results:
-        runner = grid.Runner(model, Writer(lambda *_, **__: {"input_ids": []}, ""), SETTING, results)
+        runner = grid.Runner(model, NO_WRITER, SETTING, results)
         left = grid.missing(SETTING, cells, policies, results)
         for cell, those in left:
             runner.run(cell, those)
@@ -121,8 +124,7 @@ def test_policies_can_be_given_some_layers_only(model, tmp_path):
     for i, layers in enumerate(([0], [1], None)):
         setting = grid.Setting("small", "none", STATIC, layers)
         with ResultFile(str(tmp_path / f"{i}.jsonl")) as results:
-            writer = Writer(lambda *_, **__: {"input_ids": []}, "")
-            grid.Runner(model, writer, setting, results).run(cell, [Streaming(2)])
+            grid.Runner(model, NO_WRITER, setting, results).run(cell, [Streaming(2)])
             row = results.rows[0]
         assert list(row["head_errors"]) == (["0", "1"] if layers is None else [str(layers[0])])
         kls.append(row["kl"])

@@ -34,8 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--text", default="python3-doc", help=f"{', '.join(NAMED)}, or a file")
     parser.add_argument("--tokens", type=int, default=8192, help="prompt and tail (8192)")
     parser.add_argument("--steps", type=int, default=256, help="of them, decoded tail (256)")
-    parser.add_argument("--policies", help="kinds, as in keyseek.eval run (default: oracle at 100 and "
-                        "500, keyseek at 100 and 164 and planned)")
+    parser.add_argument("--policies", help="kinds, as in keyseek.eval run (default: oracle at 100 "
+                        "and 500, keyseek at 100 and 164 and planned)")
     parser.add_argument("--budgets", type=numbers, default=[100], help="of --policies (100)")
     parser.add_argument("--sink", type=int, default=Static.sink, help="tokens (32)")
     parser.add_argument("--window", type=int, default=Static.window, help="tokens (128)")
@@ -77,8 +77,8 @@ def _decode(policy: Policy, prompt: Prompt, static: Static, network: object,
 def table(scores: list[tuple[str, Decoded, Decoded]]) -> Table:
     """A line per policy: name, full attention's predictions, its own."""
     kl = {name: divergence(full, own).mean().item() for name, full, own in scores}
-    head = ["policy", "vectors/query", "KB/step", "KL to full", f"of {BASELINE}'s", "top-1 agreement",
-            "output error", "mass"]
+    head = ["policy", "vectors/query", "KB/step", "KL to full", f"of {BASELINE}'s",
+            "top-1 agreement", "output error", "mass"]
     lines = []
     for name, full, own in scores:
         meter = own.meter

@@ -31,8 +31,8 @@ def read_rows(paths: Iterable[str]) -> list[Row]:
         for number, row in enumerate(found, 1):
             absent = [name for name in NEEDED if name not in row]
             if absent:
-                raise Error(f"{path}: row {number} has no '{absent[0]}': no row of keyseek.eval run",
-                            "corrupt")
+                sentence = f"{path}: row {number} has no '{absent[0]}': no row of keyseek.eval run"
+                raise Error(sentence, "corrupt")
         rows += found
     if not rows:
         raise Error("there are no rows to report", "invalid_argument")

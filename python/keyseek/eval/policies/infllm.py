@@ -35,7 +35,7 @@ class InfLLM(Policy):
 
 
 def _wanted(prompt: LayerPrompt, window: int) -> Tensor:
-    """How much the queries of the `window` positions after each key want it, on average [Hkv, n]."""
+    """How much the queries of the `window` positions after a key want it, on average: [Hkv, n]."""
     sums = torch.zeros_like(prompt.keys[:, :1]).double()
     sums = torch.cat([sums, prompt.queries.sum(1).double().cumsum(1)], 1)
     begin = torch.arange(1, prompt.tokens + 1)

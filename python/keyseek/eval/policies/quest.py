@@ -37,14 +37,11 @@ class QuestLayer(LayerPolicy):
     def __init__(self, indexed: slice, keys: Tensor, count: int) -> None:
         self._indexed = indexed
         self._count = count
-        missing = -keys.shape[1] % TOKENS
-        self.lows = pad(keys, (0, 0, 0, missing), value=torch.inf).unflatten(1, (-1, TOKENS)).amin(2)
-        self.highs = (
-            pad(keys, (0, 0, 0, missing), value=-torch.inf).unflatten(1, (-1, TOKENS)).amax(2)
-        )
+        self.lows = _pages(keys, torch.inf).amin(2)
+        self.highs = _pages(keys, -torch.inf).amax(2)
 
     def bounds(self, queries: Tensor) -> Tensor:
-        """No inner product of a query [Hkv, G, q, d] with a key of a page is larger: [.., pages]."""
+        """At least the largest q.k of each page, of queries [Hkv, G, q, d]: [Hkv, G, q, pages]."""
         heads, group, count, dim = queries.shape
         flat = queries.reshape(heads, group * count, dim)
         positive, negative = flat.clamp(min=0), flat.clamp(max=0)
@@ -57,3 +54,9 @@ class QuestLayer(LayerPolicy):
         chosen = chosen[..., : self._indexed.stop - self._indexed.start]
         read = 2 * (self.lows[0].numel() + self.highs[0].numel())
         return attend_chosen(block, self._indexed, chosen, read_to_choose=read)
+
+
+def _pages(keys: Tensor, filling: float) -> Tensor:
+    """Keys [Hkv, n, d] as [Hkv, pages, TOKENS, d], the last page filled up."""
+    missing = -keys.shape[1] % TOKENS
+    return pad(keys, (0, 0, 0, missing), value=filling).unflatten(1, (-1, TOKENS))

@@ -108,7 +108,8 @@ class _ClustersLayer(_TopAndSummary):
 
 
 class _SampleLayer(_TopAndSummary):
-    def __init__(self, indexed: slice, k: int, keys: Tensor, values: Tensor, sample: Tensor) -> None:
+    def __init__(self, indexed: slice, k: int, keys: Tensor, values: Tensor,
+                 sample: Tensor) -> None:
         super().__init__(indexed, k)
         self._sample = sample
         self._keys = keys.gather(1, sample[..., None].expand(-1, -1, keys.shape[-1]))

@@ -60,7 +60,8 @@ class NumberString(Task):
         digits = digits[:10]
         return in_noise(
             writer, tokens, dice, "an important sequence of digits",
-            f"The sequence of digits is {digits}. Remember it. {digits} is the sequence of digits.\n",
+            f"The sequence of digits is {digits}. Remember it. {digits} is the sequence of "
+            "digits.\n",
             Question("\nWhat is the sequence of digits? The sequence of digits is", f" {digits}"),
         )
 
@@ -76,8 +77,8 @@ class KeyValue(Task):
             return str(uuid.UUID(int=dice.getrandbits(128), version=4))
 
         key, value = name(), name()
-        question = Question(f'\nKey: "{key}"\nThe value associated with the specified key is: "', value)
-        pairs = asked(writer, [question])
+        text = f'\nKey: "{key}"\nThe value associated with the specified key is: "'
+        pairs = asked(writer, [Question(text, value)])
         head = writer.start + writer.ids(PAIRS_HEADER + "JSON data: {")
         entries, end = [writer.ids(_entry(key, value))], writer.ids("}\n")
         room = room_of(writer, tokens, pairs) + len(writer.start) - len(head) - len(end)

@@ -17,7 +17,9 @@ class Copy(Task):
     copied: int = 64
 
     def write(self, writer: Writer, tokens: int, dice: random.Random) -> Example:
-        lead = writer.ids("\n\nThe following passage is repeated from the text above, word by word:\n")
+        lead = writer.ids(
+            "\n\nThe following passage is repeated from the text above, word by word:\n"
+        )
         room = tokens - len(writer.start) - len(lead) - self.begun - self.copied
         filler = writer.filler(room, dice)
         # Neither at the very beginning nor in the last part, which a window might hold.

@@ -141,8 +141,8 @@ class VariableTracking(Task):
             "Memorize and track the chain(s) of variable assignment hidden in the following text.\n"
         )
         asked = Question(
-            f"\nQuestion: Find all variables that are assigned the value {value} in the text above. "
-            f"Answer: According to the chain(s) of variable assignment in the text above, "
+            f"\nQuestion: Find all variables that are assigned the value {value} in the text "
+            f"above. Answer: According to the chain(s) of variable assignment in the text above, "
             f"{len(names)} variables are assigned the value {value}, they are:",
             " " + " ".join(names),
         )

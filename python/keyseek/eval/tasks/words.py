@@ -34,8 +34,8 @@ class CommonWords(Task):
             " " + " ".join(common),
         )])
         head = writer.start + writer.ids(
-            "Below is a numbered list of words. In these words, some appear more often than others. "
-            "Memorize the ones that appear most often.\n"
+            "Below is a numbered list of words. In these words, some appear more often than "
+            "others. Memorize the ones that appear most often.\n"
         )
         room = room_of(writer, tokens, pairs) + len(writer.start) - len(head)
         count = room // _tokens_per_word(writer, words)

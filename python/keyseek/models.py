@@ -222,7 +222,9 @@ def encode_first(name: str, text: str, count: int) -> list[int]:
             break
         characters *= 2
     if len(ids) < count:
-        raise InvalidArgument(f"--text has {len(ids)} tokens of {name}, fewer than --tokens {count}")
+        raise InvalidArgument(
+            f"--text has {len(ids)} tokens of {name}, fewer than --tokens {count}"
+        )
     return ids[:count]
 
 

@@ -105,6 +105,13 @@ def test_a_prompt_is_read_once_and_decoded_often(model, read):
     assert prepared.decode(model, QUESTION[:3], ANSWER[:5]).seen.shape[0] == 5
 
 
+def test_snapkv_reads_the_question_in_full(model, read):
+    ours, full = decode(model, read, SnapKV(8)), decode(model, read, Full())
+    torch.testing.assert_close(ours.seen[0], full.seen[0])
+    assert divergence(full, ours)[1:].min() > 0
+    assert ours.meter.vectors / ours.meter.steps == 8
+
+
 def test_everything_chosen_is_full_attention(block):
     everything = torch.ones(1, 1, 1, COUNT, dtype=torch.bool)
     attended = attend_chosen(block, INDEXED, everything)
@@ -290,7 +297,7 @@ def test_what_cannot_work_is_said(model, read):
         Keyseek(100, "best")
     with pytest.raises(keyseek.InvalidArgument, match="sink is -1"):
         Static(sink=-1)
-    with pytest.raises(keyseek.InvalidArgument, match="question has 0 tokens"):
+    with pytest.raises(keyseek.InvalidArgument, match="question has 0 tokens and answer 30, must"):
         PreparedPolicy(Full(), read, STATIC).decode(model, [], ANSWER)
     with pytest.raises(keyseek.InvalidArgument, match="ids has 1 tokens"):
         read_prompt(model, [1])

@@ -73,23 +73,22 @@ class PreparedPolicy:
 
     def decode(self, network: Any, question: list[int], answer: list[int]) -> Decoded:
         """Decodes a question and then its gold answer, token by token as far as the policy can
-        tell. What is measured is of the answer's part alone, from the question's last token on.
+        tell. What the layers report is of the answer's tokens alone.
         """
-        if not question or not answer:
+        if len(question) < 1 or len(answer) < 2:
             raise InvalidArgument(
-                f"question has {len(question)} tokens and answer {len(answer)}, both need one"
+                f"question has {len(question)} tokens and answer {len(answer)}, must be at least "
+                "1 and 2"
             )
         meter = Meter()
         observer = _Observer(self._layers, self._policed, meter)
         cache = self._prompt.fork(observer.layer)
-        seen = []
         with torch.inference_mode():
-            for piece in _pieces(question[:-1]):
-                _forward(network, cache, piece)
+            for piece in _pieces(question):
+                asked = _forward(network, cache, piece)
             observer.begin_answer()
-            for piece in _pieces(question[-1:] + answer[:-1]):
-                seen.append(_forward(network, cache, piece))
-        return Decoded(torch.cat(seen), meter)
+            answered = [_forward(network, cache, piece) for piece in _pieces(answer[:-1])]
+        return Decoded(torch.cat([asked[-1:], *answered]), meter)
 
 
 class _Observer:

@@ -99,6 +99,7 @@ FORMS: dict[str, dict[str, Any]] = {
     "no-tail": {},
     "no-shift": {"shift": False},
     "flat": {"retriever": "flat"},
+    "recall-0.999": {"target_recall": 0.999},
     # In logits, and as a share: what leaves about the budget's k on average is up to the head.
     "dipr": {"rule": "dipr", "limit": 4.0},
     "mass": {"rule": "mass", "limit": 0.95},

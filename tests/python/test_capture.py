@@ -78,6 +78,13 @@ def test_a_missing_debian_package_is_named(monkeypatch: pytest.MonkeyPatch, tmp_
         texts.load_text("bible-kjv")
 
 
+def test_pythons_own_reference_needs_nothing() -> None:
+    text = texts.load_text("pydoc-topics")
+    assert "pydoc" in text.source
+    assert len(text.content) > 300_000
+    assert "with" in text.content
+
+
 def test_verse_numbers_are_stripped() -> None:
     assert texts.strip_verse_numbers("Ge1:1 In the\n1Sa2:13 And 3:4 so") == "In the\nAnd 3:4 so"
 

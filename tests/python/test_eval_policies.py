@@ -299,5 +299,7 @@ def test_what_cannot_work_is_said(model, read):
         Static(sink=-1)
     with pytest.raises(keyseek.InvalidArgument, match="question has 0 tokens and answer 30, must"):
         PreparedPolicy(Full(), read, STATIC).decode(model, [], ANSWER)
+    with pytest.raises(keyseek.InvalidArgument, match="layer 7 is not one of full attention"):
+        PreparedPolicy(Full(), read, STATIC, [7])
     with pytest.raises(keyseek.InvalidArgument, match="ids has 1 tokens"):
         read_prompt(model, [1])

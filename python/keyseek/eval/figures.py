@@ -39,6 +39,9 @@ def kl_figure(rows: list[Row], title: str) -> str:
             axes.plot(*zip(*points, strict=True), marker=MARKERS[i % len(MARKERS)], color=color,
                       linewidth=2 if color == OURS else 1.2, markersize=5, label=policy)
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
+        axes.xaxis.set_minor_formatter(lambda value, _: f"{value:,g}")
+        axes.tick_params(axis="x", which="minor", labelsize=7)
         axes.set_yscale("log")
         axes.set_xlabel("vectors attended per query beyond sink and window")
         axes.set_ylabel("KL to full attention, nats")

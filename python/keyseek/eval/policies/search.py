@@ -104,7 +104,8 @@ class _PeerLayer(LayerPolicy):
         found, scanned = [], 0
         for head, index in enumerate(self._indexes):
             own = rows(block.queries[head]).numpy()
-            found.append(torch.from_numpy(index.search(own, self._k, self._point)).long())
+            own_ids, _ = index.search(own, self._k, self._point)
+            found.append(torch.from_numpy(own_ids).long())
             scanned += index.scanned() or 0
         ids = torch.stack(found).view(heads, group, count, -1)
         chosen = mask_of(ids, self._indexed.stop - self._indexed.start)

@@ -17,11 +17,20 @@ import torch
 import transformers
 from torch import Tensor
 
+from keyseek.models import (
+    SOURCES,
+    Model,
+    Source,
+    encode_first,
+    load_model,
+    source_of,
+    use_bf16_linears,
+)
+from keyseek.texts import NAMED, load_text
+
 from errors import DatasetError, exit_status
 from forward import STRETCHED, head_dim, rope_theta, run_pass, stretch_rope
 from hdf5 import check_out, new_file
-from models import SOURCES, Model, Source, encode_first, load_model, source_of, use_bf16_linears
-from texts import NAMED, load_text
 
 FORMAT_VERSION = 1
 

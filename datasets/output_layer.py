@@ -20,10 +20,7 @@ import torch
 import transformers
 from torch import Tensor
 
-from errors import DatasetError, exit_status
-from forward import run_pass
-from hdf5 import check_out, new_file
-from models import (
+from keyseek.models import (
     SOURCES,
     Model,
     encode,
@@ -32,7 +29,11 @@ from models import (
     source_of,
     use_bf16_linears,
 )
-from texts import NAMED, load_text
+from keyseek.texts import NAMED, load_text
+
+from errors import DatasetError, exit_status
+from forward import run_pass
+from hdf5 import check_out, new_file
 
 FORMAT_VERSION = 1
 NEIGHBORS = 100

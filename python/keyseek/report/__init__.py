@@ -2,5 +2,6 @@
 `python -m keyseek.report`.
 
 `datasets` reads and sorts rows, `goals` compares them with what the project wants to reach,
-`overview` sets the indexes side by side, `figures` draws, `page` and `tables` put it together.
+`overview` sets the indexes side by side, `figures` draws, `page` and `tables` put it together, `files`
+writes it.
 """

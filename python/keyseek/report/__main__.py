@@ -6,7 +6,6 @@ python -m keyseek.report R.jsonl -o report.html --table
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import sys
 from pathlib import Path
@@ -15,6 +14,7 @@ import keyseek
 
 from .datasets import Dataset, group_rows, read_rows
 from .figures import FIGURES, draw, standalone
+from .files import write_whole
 from .goals import goals_table
 from .overview import overview_table
 from .page import page
@@ -30,18 +30,6 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--figures", metavar="FOLDER", help="write each figure as an SVG file")
     p.add_argument("--table", action="store_true", help="print the tables")
     return p
-
-
-def write_whole(path: str, text: str) -> None:
-    """All of it or nothing."""
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text)
-        temporary.replace(target)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise keyseek.IoError(f"cannot write {path}: {error.strerror}", "io") from None
 
 
 def write_figures(folder: str, datasets: list[Dataset]) -> None:

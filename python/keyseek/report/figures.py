@@ -18,6 +18,7 @@ from .datasets import OURS, Dataset, Row, front
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Canvas
 
 # Legible on light and on dark. Graphs of keys, which all behave alike here, share a colour.
 STYLES = {
@@ -67,6 +68,21 @@ FIGURES = (SCANNED, THROUGHPUT)
 
 def draw(dataset: Dataset, figure: Figure) -> str:
     """The figure as an <svg> element."""
+
+    def fill(canvas: Canvas) -> None:
+        axes = canvas.add_subplot()
+        for index in reversed(dataset.indexes()):  # ours on top
+            add_series(axes, index, dataset.of(index), figure)
+        dress(axes, figure)
+
+    salt = f"{dataset.name} {dataset.k} {figure.title}"
+    return draw_svg(f"{figure.title}: {dataset.name}", salt, (6.4, 4.6), fill)
+
+
+def draw_svg(
+    label: str, salt: str, size: tuple[float, float], fill: Callable[[Canvas], None]
+) -> str:
+    """What `fill` draws, as an <svg> element in the page's colours; size in inches."""
     try:
         import matplotlib
     except ImportError:
@@ -80,21 +96,18 @@ def draw(dataset: Dataset, figure: Figure) -> str:
 
     settings: dict[Any, Any] = {
         "svg.fonttype": "none",
-        "svg.hashsalt": f"{dataset.name} {dataset.k} {figure.title}",
+        "svg.hashsalt": salt,
         "font.size": 10,
         **{f"{part}.color": INK for part in ("text", "xtick", "ytick")},
         **{f"axes.{part}": INK for part in ("labelcolor", "edgecolor")},
     }
     with matplotlib.rc_context(settings):
-        canvas = Canvas(figsize=(6.4, 4.6), layout="constrained")
+        canvas = Canvas(figsize=size, layout="constrained")
         FigureCanvasSVG(canvas)
-        axes = canvas.add_subplot()
-        for index in reversed(dataset.indexes()):  # ours on top
-            add_series(axes, index, dataset.of(index), figure)
-        dress(axes, figure)
+        fill(canvas)
         out = io.StringIO()
         canvas.savefig(out, format="svg", transparent=True, metadata={"Date": None})
-    return as_element(out.getvalue(), f"{figure.title}: {dataset.name}")
+    return as_element(out.getvalue(), label)
 
 
 def add_series(axes: Axes, index: str, rows: list[Row], figure: Figure) -> None:

@@ -42,12 +42,18 @@ room. Ours answer one step at a time, as decoding asks; other libraries get all 
 
 def page(datasets: list[Dataset]) -> str:
     sections = "\n".join(section(dataset) for dataset in datasets)
+    foot = f"<p class=faint>{html.escape(versions(datasets))}</p>"
+    return whole_page("recall, keys scanned, time", INTRODUCTION, f"{sections}\n{foot}")
+
+
+def whole_page(title: str, introduction: str, body: str) -> str:
+    """A page of ours: its title, a paragraph, and what follows, as HTML."""
     return (
         "<!doctype html>\n<html lang=en>\n<head>\n<meta charset=utf-8>\n"
         "<meta name=viewport content='width=device-width, initial-scale=1'>\n"
-        f"<title>keyseek: measurements</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
-        f"<h1>keyseek: recall, keys scanned, time</h1>\n<p>{INTRODUCTION.strip()}</p>\n"
-        f"{sections}\n<p class=faint>{html.escape(versions(datasets))}</p>\n</body>\n</html>\n"
+        f"<title>keyseek: {title}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
+        f"<h1>keyseek: {title}</h1>\n<p>{introduction.strip()}</p>\n"
+        f"{body}\n</body>\n</html>\n"
     )
 
 

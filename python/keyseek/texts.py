@@ -2,6 +2,7 @@
 
 text = load_text("python3-doc")     # Debian's Python library reference, tags stripped
 text = load_text("bible-kjv")       # King James Version, one verse per line
+text = load_text("pydoc-topics")    # the reference texts that come with Python itself
 text = load_text("notes.txt")       # any UTF-8 file
 """
 
@@ -13,8 +14,9 @@ import subprocess
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
+from pydoc_data.topics import topics
 
-from errors import DatasetError
+from .errors import InvalidArgument
 
 PYTHON_DOC = Path("/usr/share/doc/python3-doc/html")
 BIBLE_COMMAND = "bible"
@@ -111,7 +113,7 @@ def read_python_doc(root: Path = PYTHON_DOC) -> str:
     # Only library/: the index and contents pages beside it are lists of names, not prose.
     pages = sorted((root / "library").glob("*.html"))
     if not pages:
-        raise DatasetError(
+        raise InvalidArgument(
             f"text 'python3-doc': no HTML pages in {root / 'library'};"
             " install the Debian package python3-doc"
         )
@@ -122,18 +124,23 @@ def read_bible() -> str:
     """The King James Version from the Debian package bible-kjv, one verse per line."""
     command = shutil.which(BIBLE_COMMAND)
     if command is None:
-        raise DatasetError(
+        raise InvalidArgument(
             "text 'bible-kjv': no command 'bible' on the path; install the Debian package bible-kjv"
         )
     done = subprocess.run(
         [command, "-f", "gen1:1-rev22:21"], capture_output=True, encoding="utf-8", check=False
     )
     if done.returncode != 0 or not done.stdout.strip():
-        raise DatasetError(
+        raise InvalidArgument(
             f"text 'bible-kjv': {command} ended with status {done.returncode}:"
             f" {done.stderr.strip()}"
         )
     return strip_verse_numbers(done.stdout)
+
+
+def read_pydoc_topics() -> str:
+    """What Python's own help shows about its syntax, topics in sorted order."""
+    return "\n".join(topics[name] for name in sorted(topics))
 
 
 def strip_verse_numbers(verses: str) -> str:
@@ -146,16 +153,17 @@ def read_file(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise DatasetError(
+        raise InvalidArgument(
             f"text '{path}': no such file, and not one of the named texts {', '.join(NAMED)}"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"text '{path}': cannot be read as UTF-8 text: {error}") from error
+        raise InvalidArgument(f"text '{path}': cannot be read as UTF-8 text: {error}") from error
 
 
 NAMED = {
     "python3-doc": (read_python_doc, "Debian python3-doc, library reference"),
     "bible-kjv": (read_bible, "Debian bible-kjv, King James Version"),
+    "pydoc-topics": (read_pydoc_topics, "Python's own reference, pydoc_data.topics"),
 }
 
 
@@ -167,5 +175,5 @@ def load_text(name: str) -> Text:
     else:
         content, source = read_file(Path(name)), f"file {Path(name).name}"
     if not content.strip():
-        raise DatasetError(f"text '{name}' is empty")
+        raise InvalidArgument(f"text '{name}' is empty")
     return Text(content, source)

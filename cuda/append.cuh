@@ -19,7 +19,7 @@ __device__ inline void move_pack(const void* fresh, void* rows, void* evicted, s
   store(load(from), place);
 }
 
-__global__ inline void __launch_bounds__(kAppendThreads) append(AppendArgs a) {
+__global__ void __launch_bounds__(kAppendThreads) append(AppendArgs a) {
   const unsigned head = blockIdx.x, packs = a.dim / kPacked;
   Ring& ring = a.rings[head];
   const bool evicts = ring.rows == a.capacity;

@@ -9,7 +9,7 @@
 
 #include "emulation/block.hpp"
 
-#define __global__
+#define __global__ inline
 #define __device__
 #define __launch_bounds__(threads)
 #define KEYSEEK_SHARED(Type, name) Type& name = ::keyseek::cuda::emulation::shared<Type>()

@@ -69,7 +69,7 @@ SessionBuffers::SessionBuffers(const std::shared_ptr<Runtime>& from, const Sessi
 
 SessionBuffers::~SessionBuffers() {
   try {
-    for (const Stream used : {stream, copies.get()}) {
+    for (Stream used : {stream, copies.get()}) {
       runtime->record(finished.get(), used);
       runtime->synchronize(finished.get());
     }

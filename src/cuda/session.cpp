@@ -105,7 +105,7 @@ void DecodeSession::begin() {
 /// and must not wait for the attention as well.
 void DecodeSession::enqueue(std::size_t turn) {
   SessionBuffers& b = *buffers_;
-  const Stream copies = b.copies.get();
+  Stream copies = b.copies.get();
   b.runtime->append(b.append_args(shape_), b.stream);
   b.runtime->record(b.forked.get(), b.stream);
   b.runtime->wait(copies, b.forked.get());

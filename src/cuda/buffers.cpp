@@ -57,7 +57,6 @@ SessionBuffers::SessionBuffers(const std::shared_ptr<Runtime>& from, const Sessi
       copies(runtime, runtime->make_stream()),
       forked(runtime, runtime->make_event()),
       joined(runtime, runtime->make_event()),
-      loaded(runtime, runtime->make_event()),
       finished(runtime, runtime->make_event()) {
   const std::size_t up_bytes = parts(shape).part_size() * sizeof(float);
   for (std::size_t turn = 0; turn < 2; ++turn) {

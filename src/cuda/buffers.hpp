@@ -72,7 +72,7 @@ struct SessionBuffers {
   Owned<&Runtime::free_pinned> rings;  ///< their state after load, until it is copied
   std::array<Owned<&Runtime::free_pinned>, 2> down, up;
   Owned<&Runtime::free_stream> copies;
-  Owned<&Runtime::free_event> forked, joined, loaded, finished;
+  Owned<&Runtime::free_event> forked, joined, finished;
   std::array<Owned<&Runtime::free_event>, 2> arrived;
   std::array<Owned<&Runtime::free_graph>, 2> graphs;
 };

@@ -48,12 +48,10 @@ void DecodeSession::load(const void* keys, const void* values, std::size_t token
           "keys or values is null, but tokens is {}", tokens);
   stage_ = Stage::broken;
   SessionBuffers& b = *buffers_;
-  // An earlier load may still be reading the rings on the host.
-  b.runtime->synchronize(b.loaded.get());
+  // An earlier load may still be reading this memory; what it copies, this one copies over.
   const Ring ring{static_cast<std::uint32_t>(tokens), 0};
   std::fill_n(static_cast<Ring*>(b.rings.get()), shape_.heads, ring);
   b.runtime->copy(b.at(b.layout.rings), b.rings.get(), shape_.heads * sizeof(Ring), b.stream);
-  b.runtime->record(b.loaded.get(), b.stream);
   if (tokens > 0) {
     const std::size_t row = shape_.dim * size_of(shape_.dtype);
     const std::size_t to = shape_.capacity() * row, from = tokens * row;

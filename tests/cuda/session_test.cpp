@@ -114,6 +114,21 @@ TEST(Session, LoadStartsAnotherSequence) {
   EXPECT_EQ(run.session().rows(), 1U);
 }
 
+TEST(Session, FreesNothingThatIsStillInUse) {
+  for (const Pace callers : kPaces) {
+    for (const Pace copies : kPaces) {
+      auto runtime = std::make_shared<StubRuntime>(StubOptions{callers, copies});
+      {
+        DecodeSession session(runtime, small_shape(), runtime->make_stream());
+        session.load(nullptr, nullptr, 0);
+        session.step([](const CpuStep&, Partial&) {});
+        session.begin();
+      }
+      EXPECT_FALSE(runtime->freed_too_early());
+    }
+  }
+}
+
 TEST(Session, StepGivesTheCpuItsPart) {
   auto runtime = std::make_shared<StubRuntime>();
   SessionRun run(runtime, small_shape(), 5, kTokens);

@@ -42,11 +42,18 @@ void* StubRuntime::allocate(std::size_t bytes, std::map<void*, std::size_t>& in)
 void* StubRuntime::allocate_device(std::size_t bytes) { return allocate(bytes, device_); }
 void* StubRuntime::allocate_pinned(std::size_t bytes) { return allocate(bytes, pinned_); }
 
+void StubRuntime::note_free() noexcept {
+  for (const auto& [handle, queue] : streams_)
+    freed_too_early_ = freed_too_early_ || !queue->work.empty();
+}
+
 void StubRuntime::free_device(void* memory) noexcept {
+  note_free();
   free_aligned(memory, device_.at(memory));
   device_.erase(memory);
 }
 void StubRuntime::free_pinned(void* memory) noexcept {
+  note_free();
   free_aligned(memory, pinned_.at(memory));
   pinned_.erase(memory);
 }

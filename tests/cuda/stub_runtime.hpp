@@ -63,6 +63,8 @@ class StubRuntime final : public Runtime {
   void finish_all();
 
   [[nodiscard]] std::size_t held() const noexcept;  ///< memory, streams, events, graphs not freed
+  /// True when memory was freed while some stream still had work to do.
+  [[nodiscard]] bool freed_too_early() const noexcept { return freed_too_early_; }
   [[nodiscard]] int calls() const noexcept { return calls_; }
   void set_failing_call(int call) noexcept { options_.failing_call = call; }
   [[nodiscard]] int allocations() const noexcept { return allocations_; }
@@ -96,6 +98,7 @@ class StubRuntime final : public Runtime {
   bool ignores_order();
   void* allocate(std::size_t bytes, std::map<void*, std::size_t>& in);
   void record_on(Event event, Stream stream, bool for_host);
+  void note_free() noexcept;
   void put(Stream stream, Work work);
   void pump();
   bool run_next(Queue& queue);
@@ -109,7 +112,7 @@ class StubRuntime final : public Runtime {
   std::map<void*, std::unique_ptr<Mark>> events_;
   std::map<void*, std::unique_ptr<Recording>> graphs_;
   std::unique_ptr<Recording> recording_;
-  bool lost_ = false;
+  bool lost_ = false, freed_too_early_ = false;
   int calls_ = 0, allocations_ = 0, orders_ = 0;
   std::size_t bytes_down_ = 0, bytes_up_ = 0;
 };

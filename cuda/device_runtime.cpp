@@ -1,8 +1,6 @@
 // The Runtime of a real device: each call is the CUDA call of that name, checked.
 #include <cuda_runtime_api.h>
 
-#include <climits>
-
 #include "base/fail.hpp"
 #include "cuda/launch.hpp"
 #include "cuda/runtime.hpp"
@@ -58,18 +56,27 @@ cudaStream_t stream_of(Stream stream) { return static_cast<cudaStream_t>(stream)
 cudaEvent_t event_of(Event event) { return static_cast<cudaEvent_t>(event); }
 cudaGraphExec_t graph_of(Graph graph) { return static_cast<cudaGraphExec_t>(graph); }
 
+/// Makes a device the thread's current one while it lives; the caller's own work may use another.
+class CurrentDevice {
+ public:
+  explicit CurrentDevice(int number) {
+    check(cudaGetDevice(&before_), "ask for the current device");
+    if (number != before_) check(cudaSetDevice(number), "use the device");
+  }
+  ~CurrentDevice() { cudaSetDevice(before_); }
+  CurrentDevice(const CurrentDevice&) = delete;
+  CurrentDevice& operator=(const CurrentDevice&) = delete;
+
+ private:
+  int before_ = 0;
+};
+
 class DeviceRuntime final : public Runtime {
  public:
   explicit DeviceRuntime(int number) : number_(number) {}
 
-  [[nodiscard]] bool has_kernel(Dtype dtype, std::size_t dim, std::size_t group) const override {
-    return dim <= UINT32_MAX && group <= UINT32_MAX &&
-           cuda::has_kernel(dtype, static_cast<std::uint32_t>(dim),
-                            static_cast<std::uint32_t>(group));
-  }
-
   void* allocate_device(std::size_t bytes) override {
-    use();
+    const CurrentDevice current(number_);
     void* memory = nullptr;
     const cudaError_t status = cudaMalloc(&memory, bytes);
     if (status != cudaSuccess) {
@@ -79,7 +86,7 @@ class DeviceRuntime final : public Runtime {
     return memory;
   }
   void* allocate_pinned(std::size_t bytes) override {
-    use();
+    const CurrentDevice current(number_);
     void* memory = nullptr;
     const cudaError_t status = cudaMallocHost(&memory, bytes);
     if (status != cudaSuccess) {
@@ -92,14 +99,14 @@ class DeviceRuntime final : public Runtime {
   void free_pinned(void* memory) noexcept override { cudaFreeHost(memory); }
 
   Stream make_stream() override {
-    use();
+    const CurrentDevice current(number_);
     cudaStream_t stream = nullptr;
     check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "make a stream");
     return stream;
   }
   void free_stream(Stream stream) noexcept override { cudaStreamDestroy(stream_of(stream)); }
   Event make_event() override {
-    use();
+    const CurrentDevice current(number_);
     cudaEvent_t event = nullptr;
     check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "make an event");
     return event;
@@ -107,11 +114,11 @@ class DeviceRuntime final : public Runtime {
   void free_event(Event event) noexcept override { cudaEventDestroy(event_of(event)); }
 
   void record(Event event, Stream stream) override {
-    use();
+    const CurrentDevice current(number_);
     check(cudaEventRecord(event_of(event), stream_of(stream)), "record an event");
   }
   void record_for_host(Event event, Stream stream) override {
-    use();
+    const CurrentDevice current(number_);
     // In a graph an event is the graph's own, unless it is declared external.
     cudaStreamCaptureStatus capturing = cudaStreamCaptureStatusNone;
     check(cudaStreamIsCapturing(stream_of(stream), &capturing), "ask a stream for its capture");
@@ -120,45 +127,45 @@ class DeviceRuntime final : public Runtime {
     check(cudaEventRecordWithFlags(event_of(event), stream_of(stream), flags), "record an event");
   }
   void wait(Stream stream, Event event) override {
-    use();
+    const CurrentDevice current(number_);
     check(cudaStreamWaitEvent(stream_of(stream), event_of(event), 0), "make a stream wait");
   }
   void synchronize(Event event) override {
-    use();
+    const CurrentDevice current(number_);
     check(cudaEventSynchronize(event_of(event)), "wait for an event");
   }
 
   void copy(void* to, const void* from, std::size_t bytes, Stream stream) override {
-    use();
+    const CurrentDevice current(number_);
     check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream_of(stream)), "copy");
   }
   void copy_pieces(void* to, std::size_t to_pitch, const void* from, std::size_t from_pitch,
                    std::size_t bytes, std::size_t count, Stream stream) override {
-    use();
+    const CurrentDevice current(number_);
     check(cudaMemcpy2DAsync(to, to_pitch, from, from_pitch, bytes, count, cudaMemcpyDefault,
                             stream_of(stream)),
           "copy pieces");
   }
   void append(const AppendArgs& args, Stream stream) override {
-    use();
+    const CurrentDevice current(number_);
     check(launch_append(args, stream_of(stream)), "launch append");
   }
   void attend(Dtype dtype, const AttendArgs& args, Stream stream) override {
-    use();
+    const CurrentDevice current(number_);
     check(launch_attend(dtype, args, stream_of(stream)), "launch attend");
   }
   void merge(Dtype out, const MergeArgs& args, Stream stream) override {
-    use();
+    const CurrentDevice current(number_);
     check(launch_merge(out, args, stream_of(stream)), "launch merge");
   }
 
   void begin_capture(Stream stream) override {
-    use();
+    const CurrentDevice current(number_);
     check(cudaStreamBeginCapture(stream_of(stream), cudaStreamCaptureModeThreadLocal),
           "begin to capture a graph");
   }
   Graph end_capture(Stream stream) override {
-    use();
+    const CurrentDevice current(number_);
     cudaGraph_t graph = nullptr;
     check(cudaStreamEndCapture(stream_of(stream), &graph), "capture a graph");
     cudaGraphExec_t ready = nullptr;
@@ -174,15 +181,12 @@ class DeviceRuntime final : public Runtime {
     cudaGetLastError();
   }
   void launch(Graph graph, Stream stream) override {
-    use();
+    const CurrentDevice current(number_);
     check(cudaGraphLaunch(graph_of(graph), stream_of(stream)), "launch a graph");
   }
   void free_graph(Graph graph) noexcept override { cudaGraphExecDestroy(graph_of(graph)); }
 
  private:
-  /// The thread's current device; others may have changed it.
-  void use() const { check(cudaSetDevice(number_), "use the device"); }
-
   int number_;
 };
 

@@ -14,10 +14,6 @@ cudaError_t launch(void (*kernel)(Args), dim3 grid, unsigned threads, Args args,
 
 }  // namespace
 
-bool has_kernel(Dtype dtype, std::uint32_t dim, std::uint32_t group) {
-  return group > 0 && attend_kernel(dtype, dim, group) != nullptr;
-}
-
 cudaError_t launch_attend(Dtype dtype, const AttendArgs& args, cudaStream_t stream) {
   const AttendKernel kernel = attend_kernel(dtype, args.parts.dim, args.group);
   return launch(kernel, {args.splits, args.heads}, kAttendThreads, args, stream);

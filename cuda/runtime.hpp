@@ -20,8 +20,6 @@ class Runtime {
   Runtime(const Runtime&) = delete;
   Runtime& operator=(const Runtime&) = delete;
 
-  [[nodiscard]] virtual bool has_kernel(Dtype dtype, std::size_t dim, std::size_t group) const = 0;
-
   [[nodiscard]] virtual void* allocate_device(std::size_t bytes) = 0;
   /// Memory of the host that the device copies from and to without help.
   [[nodiscard]] virtual void* allocate_pinned(std::size_t bytes) = 0;

@@ -18,7 +18,6 @@
 ///     read_attention(session.output());               // again on the stream
 #pragma once
 
-#include <array>
 #include <cstddef>
 #include <functional>
 #include <memory>

@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <utility>
 
 #include "base/fail.hpp"
@@ -16,7 +15,7 @@ void SessionShape::validate() const {
   require(dtype == Dtype::f16 || dtype == Dtype::bf16, "dtype is {}, must be f16 or bf16",
           to_string(dtype));
   require(window >= 1, "window is {}, must be at least 1", window);
-  // Sizes that a sum or a product of which could pass 32 bits are no static pattern.
+  // More would be a mistake, and beyond the 32 bits that kernels count rows in.
   constexpr std::size_t kMost = std::size_t{1} << 24U;
   require(sink <= kMost, "sink is {}, must be at most {}", sink, kMost);
   require(window <= kMost, "window is {}, must be at most {}", window, kMost);
@@ -29,9 +28,6 @@ DecodeSession::DecodeSession(const std::shared_ptr<Runtime>& runtime, const Sess
     : shape_(shape) {
   require(runtime != nullptr, "runtime is null, must be a device that was opened");
   shape.validate();
-  require(runtime->has_kernel(shape.dtype, shape.dim, shape.group),
-          "dim {} and group {} of {} have no kernel", shape.dim, shape.group,
-          to_string(shape.dtype));
   buffers_ = std::make_unique<SessionBuffers>(runtime, shape, stream);
   cpu_.reset(shape.queries(), shape.dim);
 }

@@ -158,10 +158,6 @@ void StubRuntime::copy_pieces(void* to, std::size_t to_pitch, const void* from,
       }});
 }
 
-bool StubRuntime::has_kernel(Dtype dtype, std::size_t dim, std::size_t group) const {
-  return attend_kernel(dtype, static_cast<unsigned>(dim), static_cast<unsigned>(group)) != nullptr;
-}
-
 void StubRuntime::append(const AppendArgs& args, Stream stream) {
   count_call("launch append");
   orders_ = 0;

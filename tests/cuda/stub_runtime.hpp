@@ -34,7 +34,6 @@ class StubRuntime final : public Runtime {
   explicit StubRuntime(const StubOptions& options = {}) : options_(options) {}
   ~StubRuntime() override;
 
-  [[nodiscard]] bool has_kernel(Dtype dtype, std::size_t dim, std::size_t group) const override;
   void* allocate_device(std::size_t bytes) override;
   void* allocate_pinned(std::size_t bytes) override;
   void free_device(void* memory) noexcept override;

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # For a machine with an NVIDIA GPU: builds with CUDA, runs the tests on the device, again under
-# compute-sanitizer, and measures a decode step. Everything measured is in build/gpu-check.jsonl.
+# compute-sanitizer, and measures a decode step: build/gpu-check.jsonl, and a table of it.
 # gpu-check.sh [TOKENS...]: context lengths, 4K to 128K if none are given.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -46,4 +46,5 @@ if python3 -c 'import torch; assert torch.cuda.is_available()' 2>/dev/null; then
 else
   step 'No torch with CUDA: full attention is not measured'
 fi
-step "Measured: ${OUT#"$ROOT/"}"
+step "Measured, microseconds of a layer; all of it is in ${OUT#"$ROOT/"}"
+python3 bench/gpu/table.py "$OUT"

@@ -10,6 +10,10 @@ find_package(xsimd REQUIRED)
 
 file(GLOB sources CONFIGURE_DEPENDS src/*.cpp src/*/*.cpp)
 list(FILTER sources EXCLUDE REGEX "/src/cli/|/src/score/isa_")
+if(KEYSEEK_CUDA)
+  list(FILTER sources EXCLUDE REGEX "/src/cuda/without_cuda")
+  list(APPEND sources cuda/device_runtime.cpp cuda/launch.cu)
+endif()
 
 # One unit per instruction set, each compiled for its own; the best one the CPU runs is chosen
 # at run time. No other file may use more than the processor family guarantees.
@@ -53,7 +57,7 @@ keyseek_compile_options(keyseek)
 target_sources(
   keyseek PUBLIC FILE_SET HEADERS BASE_DIRS include "${generated}" FILES
                  ${headers} "${generated}/keyseek/version.hpp")
-target_include_directories(keyseek PRIVATE src)
+target_include_directories(keyseek PRIVATE src "${PROJECT_SOURCE_DIR}") # "cuda/..."
 # xsimd is headers only; Debian's target would link xtl, which it does not install.
 target_include_directories(
   keyseek SYSTEM PRIVATE $<TARGET_PROPERTY:xsimd,INTERFACE_INCLUDE_DIRECTORIES>)
@@ -62,3 +66,7 @@ target_link_libraries(
   keyseek
   PUBLIC Threads::Threads
   PRIVATE fmt::fmt hdf5::hdf5 xxHash::xxhash $<BUILD_INTERFACE:Eigen3::Eigen>)
+if(KEYSEEK_CUDA)
+  find_package(CUDAToolkit REQUIRED)
+  target_link_libraries(keyseek PRIVATE CUDA::cudart_static)
+endif()

@@ -81,6 +81,19 @@ ensure_cmake() {
   fi
 }
 
+# nvcc, from PyPI's wheels where the system has none. False where there are none for this system.
+ensure_nvcc() {
+  command -v nvcc >/dev/null && return
+  local toolkit
+  ensure_venv || return
+  pip_install 'nvidia-cuda-nvcc>=13,<14' 'nvidia-cuda-runtime>=13,<14' \
+    'nvidia-cuda-cccl>=13,<14' || return
+  toolkit=$("$VENV/bin/python" -c 'import nvidia; print(nvidia.__path__[0])')/cu13
+  ln -sfn libcudart.so.13 "$toolkit/lib/libcudart.so" # the name that CMake looks for
+  PATH=$toolkit/bin:$PATH
+  command -v nvcc >/dev/null
+}
+
 # install_package EXTRAS: the Python package, then what its extras need, into the virtual
 # environment. The package without build isolation, so that a second call compiles only what has
 # changed; the rest with it, as some of it is built from source.

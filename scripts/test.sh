@@ -66,12 +66,12 @@ PYTHON
 }
 
 format_is_clean() {
-  find include src tests bench python examples -regextype egrep -regex '.*\.(cpp|hpp|inl|cu)' -print0 |
+  find include src cuda tests bench python examples -regextype egrep -regex '.*\.(cpp|hpp|inl|cuh?)' -print0 |
     xargs -0 clang-format-14 --dry-run --Werror
 }
 
 build_release() {
-  cmake --preset release
+  cmake --preset release -DKEYSEEK_CUDA="$CUDA"
   cmake --build --preset release -j "$JOBS"
   cmake --build --preset release -j "$JOBS" --target all_verify_interface_header_sets
 }
@@ -116,12 +116,19 @@ need_apt "${BUILD_PACKAGES[@]}" "${TEST_PACKAGES[@]}" clang libclang-rt-dev llvm
 [[ $(uname -m) != x86_64 ]] || need_apt g++-aarch64-linux-gnu
 ensure_venv
 ensure_cmake
+CUDA=ON
+if ! ensure_nvcc; then
+  CUDA=OFF
+  step 'No nvcc: the CUDA kernels are only tested in the emulation'
+fi
 mkdir -p "$RESULTS"
 
 check 'Format' format_is_clean
 check 'Build (g++, release)' build_release
 suite 'Tests' "$RESULTS/release.xml" \
   ctest --preset release -j "$JOBS" --output-junit "$RESULTS/release.xml"
+[[ $CUDA == OFF ]] || check 'CUDA kernels (every architecture, registers, spills)' \
+  "$VENV/bin/python" cuda/kernel_report.py
 [[ $(uname -m) != x86_64 ]] || check 'The NEON unit compiles' neon_compiles
 check 'Build (clang, address and undefined behaviour sanitizers)' build_clang
 check 'Static analysis (clang-tidy)' tidy_is_clean

@@ -26,6 +26,18 @@ Partial attention(MatrixView<float> queries, AnyMatrixView window_keys, ValuesVi
   return near;
 }
 
+void cuda_session(void* stream, const void* prompt_keys, const void* prompt_values,
+                  const std::function<void(const cuda::TokenInputs&)>& write_token,
+                  const cuda::CpuPart& attend_indexed,
+                  const std::function<void(const void*)>& read_attention) {
+  keyseek::cuda::SessionShape shape{.heads = 8, .group = 4, .dim = 128, .scale = 0.0884F};
+  keyseek::cuda::DecodeSession session(keyseek::cuda::open_device(), shape, stream);
+  session.load(prompt_keys, prompt_values, 640);  // sink and window; the CPU has the rest
+  write_token(session.inputs());                  // the model, on the same stream
+  session.step(attend_indexed);                   // what the CPU does meanwhile
+  read_attention(session.output());               // again on the stream
+}
+
 std::vector<float> decode(AnyMatrixView keys, AnyMatrixView values, MatrixView<float> queries,
                           MatrixView<float> step_queries, const float* key, const float* value) {
   keyseek::DecodeParams params{.max_error = 0.05, .scale = 0.0625F, .rope = {.theta = 1e6}};

@@ -11,6 +11,7 @@
 #pragma once
 
 #include "keyseek/attention.hpp"
+#include "keyseek/cuda.hpp"
 #include "keyseek/decode.hpp"
 #include "keyseek/error.hpp"
 #include "keyseek/execution.hpp"

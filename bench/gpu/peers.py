@@ -1,0 +1,74 @@
+"""Full attention of a decode step on a GPU: torch's SDPA, and FlashInfer and FlashAttention where
+they are installed. One JSON object on a line for each, as keyseek_gpu_bench prints them.
+
+    python3 bench/gpu/peers.py [TOKENS...]
+"""
+
+import json
+import statistics
+import sys
+
+import torch
+import torch.nn.functional as F
+
+KV_HEADS, GROUP, DIM = 8, 4, 128
+WARM_UP, RUNS = 20, 200
+
+
+def microseconds(work):
+    """Median time on the current stream."""
+    times = []
+    for run in range(WARM_UP + RUNS):
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        work()
+        end.record()
+        end.synchronize()
+        if run >= WARM_UP:
+            times.append(1e3 * begin.elapsed_time(end))
+    return statistics.median(times)
+
+
+def made(*shape):
+    return torch.randn(*shape, dtype=torch.float16, device="cuda")
+
+
+def sdpa(tokens):
+    query, key, value = made(1, KV_HEADS, GROUP, DIM), *(
+        made(1, KV_HEADS, tokens, DIM) for _ in range(2))
+    # The group's heads as queries of one head: what they share is read once.
+    return lambda: F.scaled_dot_product_attention(query, key, value)
+
+
+def flashinfer(tokens):
+    import flashinfer
+
+    query, key, value = made(KV_HEADS * GROUP, DIM), *(
+        made(tokens, KV_HEADS, DIM) for _ in range(2))
+    return lambda: flashinfer.single_decode_with_kv_cache(query, key, value)
+
+
+def flash_attention(tokens):
+    import flash_attn
+
+    query, key, value = made(1, 1, KV_HEADS * GROUP, DIM), *(
+        made(1, tokens, KV_HEADS, DIM) for _ in range(2))
+    return lambda: flash_attn.flash_attn_with_kvcache(query, key, value)
+
+
+def main():
+    if not torch.cuda.is_available():
+        raise SystemExit("no CUDA device that torch can use")
+    for tokens in [int(argument) for argument in sys.argv[1:]] or [131072]:
+        for peer in (sdpa, flashinfer, flash_attention):
+            try:
+                us = microseconds(peer(tokens))
+            except ImportError as missing:
+                print(f"{peer.__name__} is left out: {missing}", file=sys.stderr)
+                continue
+            print(json.dumps({"part": f"full attention, {peer.__name__}", "tokens": tokens,
+                              "heads": KV_HEADS, "group": GROUP, "dim": DIM, "us": round(us, 2)}))
+
+
+if __name__ == "__main__":
+    main()

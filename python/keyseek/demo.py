@@ -75,23 +75,21 @@ def read(model: Any, cache: Any, tokens: list[int], name: str) -> None:
     print(file=sys.stderr)
 
 
-def answer(model: Any, cache: Any, prompt: list[int], question: list[int], count: int,
-           forced: list[int] | None, name: str) -> Run:
+def answer(model: Any, cache: Any, question: list[int], count: int,
+           forced: list[int] | None = None) -> Run:
     """Decodes the question token by token, then `count` tokens: the likeliest ones, or `forced`."""
-    read(model, cache, prompt, name)
     tokens: list[int] = []
     seen: list[Tensor] = []
     logits = None
-    model(torch.tensor([question[:1]]), past_key_values=cache, use_cache=True)  # plans
     begin = time.perf_counter()
-    for token in question[1:]:
+    for token in question:
         logits = model(torch.tensor([[token]]), past_key_values=cache, use_cache=True).logits
     for i in range(count):
         seen.append(logits[0, -1].float().log_softmax(-1))
         token = int(seen[-1].argmax()) if forced is None else forced[i]
         tokens.append(token)
         logits = model(torch.tensor([[token]]), past_key_values=cache, use_cache=True).logits
-    steps = len(question) - 1 + count
+    steps = len(question) + count
     return Run(tokens, torch.stack(seen), (time.perf_counter() - begin) / steps * 1e3)
 
 
@@ -126,13 +124,16 @@ def main() -> None:
 
 def compare(model: Any, tokenizer: Any, prompt: list[int], question: list[int],
             given: argparse.Namespace) -> None:
-    full = answer(model, DynamicCache(config=model.config), prompt, question, given.new, None,
-                  "full attention")
+    usual = DynamicCache(config=model.config)
+    read(model, usual, prompt, "full attention")
+    full = answer(model, usual, question, given.new)
     cache = RetrievalCache(model.config, given.max_error)
-    ours = answer(model, cache, prompt, question, given.new, None, "keyseek")
+    read(model, cache, prompt, "keyseek")
+    cache.plan()
+    again = cache.copy()
+    ours = answer(model, cache, question, given.new)
     seen = cache.last_step()
-    again = RetrievalCache(model.config, given.max_error)
-    forced = answer(model, again, prompt, question, given.new, full.tokens, "keyseek, forced")
+    forced = answer(model, again, question, given.new, full.tokens)
     divergence = (full.seen.exp() * (full.seen - forced.seen)).sum(-1).mean()
     agreement = (full.seen.argmax(-1) == forced.seen.argmax(-1)).float().mean()
 

@@ -82,7 +82,7 @@ using IndexKeys = std::function<SearchKeys(const AnyMatrix& keys)>;
 struct GivenPlan {
   Retriever retriever = Retriever::projection;
   StopRule stop = {};
-  double target_recall = 0.98;  ///< of the projection index's search
+  double target_recall = 0.995;  ///< of the projection index's search
 };
 
 struct DecodeParams {

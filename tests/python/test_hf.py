@@ -12,7 +12,7 @@ from keyseek.hf import RetrievalCache  # noqa: E402
 
 SMALL = {
     "sink": 4,
-    "window": 24,
+    "window": 32,
     "least_indexed": 64,
     "horizon": 64,
     "observed": 64,

@@ -99,7 +99,7 @@ FORMS: dict[str, dict[str, Any]] = {
     "no-tail": {},
     "no-shift": {"shift": False},
     "flat": {"retriever": "flat"},
-    "recall-0.999": {"target_recall": 0.999},
+    "recall-0.98": {"target_recall": 0.98},
     # In logits, and as a share: what leaves about the budget's k on average is up to the head.
     "dipr": {"rule": "dipr", "limit": 4.0},
     "mass": {"rule": "mass", "limit": 0.95},

@@ -31,18 +31,8 @@ tail_of_text() {
   "$VENV/bin/python" -m keyseek.eval faithfulness --model "$1" | tee "$OUT/faithfulness-$1.txt"
 }
 
-case "${1:-}" in
-  '') full=false ;;
-  --full) full=true ;;
-  -h | --help)
-    usage
-    exit
-    ;;
-  *)
-    usage >&2
-    exit 2
-    ;;
-esac
+full=false
+if flag_given --full "$@"; then full=true; fi
 
 need_apt "${BUILD_PACKAGES[@]}"
 need_text

@@ -18,6 +18,22 @@ die() {
   exit 1
 }
 
+# flag_given FLAG "$@": whether a script's only argument is FLAG ('' for a script without any); help
+# and wrong arguments end it. Needs usage().
+flag_given() {
+  case "${2:-}" in
+    '') return 1 ;;
+    -h | --help)
+      usage
+      exit
+      ;;
+  esac
+  if [[ $2 != "$1" ]] || (($# > 2)); then
+    usage >&2
+    exit 2
+  fi
+}
+
 as_root() {
   if [[ $(id -u) == 0 ]]; then
     "$@"

@@ -24,17 +24,7 @@ decode() {
   "$VENV/bin/keyseek" decode --threads 1 "$@"
 }
 
-case "${1:-}" in
-  '') ;;
-  -h | --help)
-    usage
-    exit
-    ;;
-  *)
-    usage >&2
-    exit 2
-    ;;
-esac
+flag_given '' "$@" || true
 
 need_apt "${BUILD_PACKAGES[@]}"
 ensure_venv

@@ -28,18 +28,8 @@ measure() {
     --brief --rounds 2 --patience 2 --threads "$JOBS" --pin "$cpu"
 }
 
-case "${1:-}" in
-  '') quick=false ;;
-  --quick) quick=true ;;
-  -h | --help)
-    usage
-    exit
-    ;;
-  *)
-    usage >&2
-    exit 2
-    ;;
-esac
+quick=false
+if flag_given --quick "$@"; then quick=true; fi
 
 need_apt "${BUILD_PACKAGES[@]}"
 ensure_venv

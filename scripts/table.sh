@@ -29,17 +29,7 @@ head_rows() {
   bench --data "$1" --share 1 --ours projection --peers none --rounds 1 --spread 2
 }
 
-case "${1:-}" in
-  '') ;;
-  -h | --help)
-    usage
-    exit
-    ;;
-  *)
-    usage >&2
-    exit 2
-    ;;
-esac
+flag_given '' "$@" || true
 
 need_apt "${BUILD_PACKAGES[@]}"
 ensure_venv

@@ -7,8 +7,8 @@
 #include <optional>
 #include <utility>
 
+#include "decode/evidence.hpp"
 #include "decode/head_index.hpp"
-#include "decode/probes.hpp"
 #include "decode/stop.hpp"
 
 namespace keyseek {
@@ -16,8 +16,6 @@ namespace {
 
 // Fewer keys than this are scanned whole: near the size where both are equally fast.
 constexpr std::size_t kLeastGraph = 6000;
-// Consecutive positions of a held-out run: enough for warm starts to count.
-constexpr std::size_t kRun = 8;
 constexpr std::array<std::size_t, 11> kSizes = {0, 16, 32, 48, 64, 100, 150, 200, 300, 400, 512};
 constexpr std::array<double, 9> kBetas = {1, 2, 3, 4, 5, 6, 7, 8, 10};
 constexpr std::array<double, 9> kShares = {0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999};
@@ -31,21 +29,8 @@ constexpr double kLinkBytes = 55, kRouterBytes = 280, kReserve = 0.08;
 // Rungs beyond the first one that keeps the goal: more keys at a lower recall may cost less.
 constexpr std::size_t kFurther = 2;
 
-template <class T>
-double mean(const std::vector<T>& values) {
+double mean(const std::vector<std::size_t>& values) {
   return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
-}
-
-/// Rows [first, last) of blocks, `count` of them in runs of `run`, evenly spread.
-std::vector<std::size_t> spread(std::size_t first, std::size_t last, std::size_t count,
-                                std::size_t run) {
-  const std::size_t runs = std::max<std::size_t>(1, std::min(count, last - first) / run);
-  std::vector<std::size_t> rows;
-  for (std::size_t r = 0; r < runs; ++r) {
-    const std::size_t begin = first + (last - first - run) * r / std::max<std::size_t>(1, runs - 1);
-    for (std::size_t i = 0; i < run; ++i) rows.push_back(begin + i);
-  }
-  return rows;
 }
 
 class Planner {
@@ -63,7 +48,8 @@ class Planner {
 
   Planned make() {
     if (!worth_planning()) return everything();
-    look();
+    seen_ = gather_evidence(input_, params_, params_.given ? params_.given->stop.k : params_.max_k,
+                            run_);
     if (params_.given) return as_given(*params_.given);
     ladder_ = ladder();
     const auto choice = choose();
@@ -103,53 +89,9 @@ class Planner {
     return std::move(result_);
   }
 
-  /// Two kinds of queries are held out. Old ones, from before the positions that train and as far
-  /// from them as decoding will be, are moved to where it will be: they say what later tokens
-  /// will find. The newest ones stay where they were asked: what the text was about last is near
-  /// for them, as it will be for the first tokens. The plan holds for both.
-  void look() {
-    const std::size_t positions = input_.positions.size();
-    const std::size_t old = std::max<std::size_t>(2 * kRun, positions / 4);
-    const std::size_t newest = newest_positions();
-    first_training_ = old;
-    last_training_ = positions - newest;
-    const auto old_rows = spread(0, old, params_.held_out, kRun);
-    const auto train_rows = spread(first_training_, last_training_, params_.observed, 1);
-    held_ = make_probes(input_, old_rows, kRun, params_, params_.seed + 1);
-    old_queries_ = held_.queries.rows();
-    if (newest >= kRun) {
-      const auto new_rows = spread(last_training_, positions, params_.held_out, kRun);
-      held_ = joined(held_, window_probes(input_, new_rows, kRun, params_));
-    }
-    const Probes train = make_probes(input_, train_rows, 1, params_, params_.seed);
-    const std::size_t k = params_.given ? params_.given->stop.k : params_.max_k;
-    const ObserveParams top = {.top = std::min(k, keys_.rows)};
-    train_seen_ =
-        observe(train.queries, input_.group, train.exact, keys_, values_, params_.scale, top, run_);
-    held_seen_ =
-        observe(held_.queries, input_.group, held_.exact, keys_, values_, params_.scale, top, run_);
-  }
-
-  /// Those of the last quarter of the window, an eighth of all at most.
-  [[nodiscard]] std::size_t newest_positions() const {
-    const std::size_t now = input_.tokens.size();
-    const std::size_t first = now - std::min(now, input_.tokens.recent.keys.rows / 4);
-    const auto begin = std::lower_bound(input_.positions.begin(), input_.positions.end(), first);
-    return std::min(static_cast<std::size_t>(input_.positions.end() - begin),
-                    input_.positions.size() / 8);
-  }
-
-  /// Mean of the errors of old or of newest queries, whichever is larger.
-  [[nodiscard]] double worse_mean(const std::vector<float>& errors) const {
-    const auto border = errors.begin() + static_cast<std::ptrdiff_t>(old_queries_);
-    const double old = mean(std::vector<float>(errors.begin(), border));
-    if (border == errors.end()) return old;
-    return std::max(old, mean(std::vector<float>(border, errors.end())));
-  }
-
   /// Stop rules to choose from, by rising cost.
   [[nodiscard]] std::vector<StopRule> ladder() const {
-    const std::size_t most = held_seen_.top_ids.cols();
+    const std::size_t most = seen_.held_seen.top_ids.cols();
     const std::size_t least = std::min(params_.least_k, most);
     std::vector<StopRule> rungs;
     if (params_.rule == Rule::top_k) {
@@ -205,13 +147,14 @@ class Planner {
   [[nodiscard]] Tail fit(const StopRule& stop, std::size_t vectors) {
     if (vectors == 0) return {};
     const TailParams tail = {.vectors = vectors, .seed = params_.seed};
-    const std::vector<std::size_t> counts = kept(train_seen_, stop);
-    if (clusters_.empty()) clusters_ = Tail::cluster(train_seen_, keys_, counts, tail);
-    return Tail::fit(train_seen_, keys_, values_, counts, tail, &clusters_);
+    const std::vector<std::size_t> counts = kept(seen_.train_seen, stop);
+    if (clusters_.empty()) clusters_ = Tail::cluster(seen_.train_seen, keys_, counts, tail);
+    return Tail::fit(seen_.train_seen, keys_, values_, counts, tail, &clusters_);
   }
 
   [[nodiscard]] double exact_error(const StopRule& stop, const Tail& tail) const {
-    return worse_mean(attention_errors(held_seen_, values_, kept(held_seen_, stop), tail));
+    return seen_.worse_mean(
+        attention_errors(seen_.held_seen, values_, kept(seen_.held_seen, stop), tail));
   }
 
   [[nodiscard]] double value_bytes() const {
@@ -234,7 +177,7 @@ class Planner {
     const double tail = 2.0 * static_cast<double>(choice.tail) *
                         static_cast<double>(keys_.cols + input_.group * values_.rows.cols);
     return searched * static_cast<double>(keys_.cols + sizeof(float)) +
-           group * mean(kept(held_seen_, stop)) * row_bytes() + tail;
+           group * mean(kept(seen_.held_seen, stop)) * row_bytes() + tail;
   }
 
   /// Finds the cheapest search that keeps the goal; a higher rung when none does.
@@ -319,8 +262,9 @@ class Planner {
     if (result_.index.projection) return;
     const auto wanted = static_cast<std::size_t>(
         std::ceil(params_.share * static_cast<double>(input_.tokens.size())));
-    const std::size_t count = std::clamp<std::size_t>(wanted, 1, last_training_ - first_training_);
-    const std::size_t first = last_training_ - count;
+    const std::size_t count =
+        std::clamp<std::size_t>(wanted, 1, seen_.last_training - seen_.first_training);
+    const std::size_t first = seen_.last_training - count;
     TrainingQueries training =
         sample_training_queries(input_.queries.slice(first * input_.group, count * input_.group),
                                 input_.positions.subspan(first, count), input_.group, params_.rope,
@@ -330,8 +274,8 @@ class Planner {
                                  .seed = params_.seed,
                                  .shift = params_.shift,
                                  .tuning_runs = 0});
-    training.tuning = held_.queries;
-    training.tuning_steps = kRun;
+    training.tuning = seen_.held.queries;
+    training.tuning_steps = seen_.held.run;
     ProjectionParams projection;
     projection.graph.degree = kDegree;
     projection.graph.max_degree = kMaxDegree;
@@ -354,19 +298,20 @@ class Planner {
     double read = 0, attended = 0;
     const auto retrieve = [&](std::size_t step, Hits& hits) {
       const std::size_t first = step * input_.group;
-      search_index(result_.index, plan, held_.queries.view().slice(first, input_.group),
-                   step % held_.run == 0 ? nullptr : &found, search, found);
+      search_index(result_.index, plan, seen_.held.queries.view().slice(first, input_.group),
+                   step % seen_.held.run == 0 ? nullptr : &found, search, found);
       read += static_cast<double>(found.stats.bytes_read);
       hits = found;
       for (std::size_t g = 0; g < input_.group; ++g) {
-        hits.count[g] = kept_by(plan.stop, found.row_scores(g), params_.scale,
-                                held_seen_.fixed.best[first + g], held_seen_.fixed.lse[first + g]);
+        hits.count[g] =
+            kept_by(plan.stop, found.row_scores(g), params_.scale,
+                    seen_.held_seen.fixed.best[first + g], seen_.held_seen.fixed.lse[first + g]);
         attended += static_cast<double>(hits.count[g]);
       }
     };
-    last_.error = worse_mean(attention_errors(held_seen_, values_, tail, retrieve));
-    last_.bytes = read / static_cast<double>(held_seen_.steps());
-    last_.keys = attended / static_cast<double>(held_seen_.queries.rows());
+    last_.error = seen_.worse_mean(attention_errors(seen_.held_seen, values_, tail, retrieve));
+    last_.bytes = read / static_cast<double>(seen_.held_seen.steps());
+    last_.keys = attended / static_cast<double>(seen_.held_seen.queries.rows());
     return last_.error;
   }
 
@@ -396,10 +341,7 @@ class Planner {
   AnyMatrixView keys_;
   ValuesView values_;
   double goal_;
-  std::size_t first_training_ = 0, last_training_ = 0;  ///< of input_.positions
-  std::size_t old_queries_ = 0;                         ///< of held_, before the newest
-  Probes held_;
-  Observations train_seen_, held_seen_;
+  Evidence seen_;
   KeyClusters clusters_;  ///< of the first tail that was fitted; they serve all
   std::vector<StopRule> ladder_;
   Trial last_;

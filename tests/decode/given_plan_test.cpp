@@ -11,22 +11,15 @@
 namespace keyseek {
 namespace {
 
-using test::DecodeHead;
 using test::elements;
 using test::expect_error;
+using test::given_plan;
+using test::sample_of_layer_2;
 
 constexpr std::size_t kPrompt = 3000;
 
-const DecodeHead& sample() {
-  static const DecodeHead head = test::sample_head(2);
-  return head;
-}
-
-DecodeParams params_with(const auto& change) { return test::with(sample().params, change); }
-
-DecodeParams given(Retriever retriever, const StopRule& stop) {
-  return params_with(
-      [&](DecodeParams& p) { p.given = GivenPlan{.retriever = retriever, .stop = stop}; });
+DecodeParams params_with(const auto& change) {
+  return test::with(sample_of_layer_2().params, change);
 }
 
 /// Exact search by a loop, as somebody else's library would do it.
@@ -55,7 +48,7 @@ SearchKeys exact_search(const AnyMatrix& keys) {
 
 TEST(GivenPlan, IsTakenAsItIs) {
   for (const Retriever retriever : {Retriever::flat, Retriever::projection}) {
-    HeadCache cache = sample().prefill(kPrompt, given(retriever, {.k = 60}));
+    HeadCache cache = sample_of_layer_2().prefill(kPrompt, given_plan(retriever, {.k = 60}));
     const HeadPlan& plan = cache.plan();
     EXPECT_EQ(plan.retriever, retriever);
     EXPECT_EQ(plan.stop.k, 60U);
@@ -64,27 +57,27 @@ TEST(GivenPlan, IsTakenAsItIs) {
     EXPECT_GT(plan.expected_error, 0.0);
     EXPECT_LT(plan.expected_error, plan.error_without_tail);
     DecodeScratch scratch;
-    (void)sample().step(cache, scratch);
+    (void)sample_of_layer_2().step(cache, scratch);
     EXPECT_EQ(cache.stats().retrieved, 180U);
     EXPECT_EQ(cache.stats().scanned == cache.indexed(), retriever == Retriever::flat);
   }
-  HeadCache none = sample().prefill(kPrompt, given(Retriever::none, {}));
+  HeadCache none = sample_of_layer_2().prefill(kPrompt, given_plan(Retriever::none, {}));
   EXPECT_EQ(none.plan().retriever, Retriever::none);
   EXPECT_EQ(none.plan().keys_per_query, 64.0);
-  HeadCache all = sample().prefill(kPrompt, given(Retriever::everything, {}));
+  HeadCache all = sample_of_layer_2().prefill(kPrompt, given_plan(Retriever::everything, {}));
   EXPECT_EQ(all.plan().retriever, Retriever::everything);
-  EXPECT_LT(sample().decode(all, 5), 1e-5);
+  EXPECT_LT(sample_of_layer_2().decode(all, 5), 1e-5);
 }
 
 TEST(GivenPlan, MoreKeysThanThereAreMeansAllOfThem) {
-  HeadCache cache = sample().prefill(2000, given(Retriever::flat, {.k = 100000}));
+  HeadCache cache = sample_of_layer_2().prefill(2000, given_plan(Retriever::flat, {.k = 100000}));
   EXPECT_EQ(cache.plan().stop.k, 2000U - 640);
-  EXPECT_LT(sample().decode(cache, 5), 1e-3);
+  EXPECT_LT(sample_of_layer_2().decode(cache, 5), 1e-3);
 }
 
 TEST(GivenPlan, ASearchOfOnesOwnTakesTheIndexsPlace) {
   const auto custom = [](const auto& change) {
-    DecodeParams p = given(Retriever::custom, {.k = 40});
+    DecodeParams p = given_plan(Retriever::custom, {.k = 40});
     p.horizon = 64;
     change(p);
     return p;
@@ -96,14 +89,15 @@ TEST(GivenPlan, ASearchOfOnesOwnTakesTheIndexsPlace) {
       return exact_search(keys);
     };
   };
-  HeadCache cache = sample().prefill(kPrompt, custom(count_builds));
+  HeadCache cache = sample_of_layer_2().prefill(kPrompt, custom(count_builds));
   EXPECT_EQ(built, 1U);
-  DecodeParams flat = given(Retriever::flat, {.k = 40});
+  DecodeParams flat = given_plan(Retriever::flat, {.k = 40});
   flat.horizon = 64;
-  HeadCache ours = sample().prefill(kPrompt, flat);
+  HeadCache ours = sample_of_layer_2().prefill(kPrompt, flat);
   DecodeScratch scratch;
   for (std::size_t s = 0; s < 70; ++s) {  // past a refresh
-    const Matrix<float> a = sample().step(cache, scratch), b = sample().step(ours, scratch);
+    const Matrix<float> a = sample_of_layer_2().step(cache, scratch),
+                        b = sample_of_layer_2().step(ours, scratch);
     for (std::size_t g = 0; g < 3; ++g)
       EXPECT_LT(test::relative_error(a.row(g), b.row(g), 64), 1e-4) << "step " << s;
   }
@@ -111,28 +105,29 @@ TEST(GivenPlan, ASearchOfOnesOwnTakesTheIndexsPlace) {
   EXPECT_EQ(cache.indexed(), kPrompt - 640 + 64);
   EXPECT_EQ(cache.stats().retrieved, 120U);
   Hits hits;
-  cache.retrieve(sample().at(cache.tokens()), 10, scratch, hits);
+  cache.retrieve(sample_of_layer_2().at(cache.tokens()), 10, scratch, hits);
   EXPECT_EQ(hits.count, std::vector<std::size_t>(3, 10));
 
   // Planned as well as given.
-  HeadCache planned = sample().prefill(kPrompt, params_with([&](DecodeParams& p) {
-                                         p.max_error = 0.05;
-                                         p.index = exact_search;
-                                       }));
+  HeadCache planned = sample_of_layer_2().prefill(kPrompt, params_with([&](DecodeParams& p) {
+                                                    p.max_error = 0.05;
+                                                    p.index = exact_search;
+                                                  }));
   EXPECT_EQ(planned.plan().retriever, Retriever::custom);
   EXPECT_LE(planned.plan().expected_error, 0.8 * 0.05);
 }
 
 TEST(GivenPlan, FaultsOfASearchOfOnesOwnAreNamed) {
   const auto fails = [](const std::string& fault, const auto& spoil) {
-    DecodeParams p = given(Retriever::custom, {.k = 20});
+    DecodeParams p = given_plan(Retriever::custom, {.k = 20});
     p.index = [&](const AnyMatrix& keys) -> SearchKeys {
       return [&, search = exact_search(keys)](MatrixView<float> q, std::size_t k, Hits& hits) {
         search(q, k, hits);
         spoil(hits);
       };
     };
-    expect_error(ErrorCode::invalid_argument, {fault}, [&] { (void)sample().prefill(kPrompt, p); });
+    expect_error(ErrorCode::invalid_argument, {fault},
+                 [&] { (void)sample_of_layer_2().prefill(kPrompt, p); });
   };
   fails("hits of 2 queries", [](Hits& h) { h.group = 2; });
   fails("59 ids", [](Hits& h) { h.ids.pop_back(); });
@@ -141,10 +136,10 @@ TEST(GivenPlan, FaultsOfASearchOfOnesOwnAreNamed) {
 }
 
 TEST(GivenPlan, RulesKeepFewerKeysThanWereFound) {
-  HeadCache top = sample().prefill(kPrompt, given(Retriever::flat, {.k = 200}));
+  HeadCache top = sample_of_layer_2().prefill(kPrompt, given_plan(Retriever::flat, {.k = 200}));
   for (const auto& [rule, limit] : {std::pair{Rule::dipr, 3.0}, std::pair{Rule::mass, 0.9}}) {
-    HeadCache cache = sample().prefill(
-        kPrompt, given(Retriever::flat, {.rule = rule, .k = 200, .limit = limit, .least = 8}));
+    HeadCache cache = sample_of_layer_2().prefill(
+        kPrompt, given_plan(Retriever::flat, {.rule = rule, .k = 200, .limit = limit, .least = 8}));
     EXPECT_EQ(cache.plan().stop.rule, rule);
     EXPECT_LT(cache.plan().keys_per_query, top.plan().keys_per_query);
     EXPECT_GE(cache.plan().keys_per_query, 64.0 + 8.0);
@@ -153,10 +148,10 @@ TEST(GivenPlan, RulesKeepFewerKeysThanWereFound) {
     double error = 0;
     for (std::size_t s = 0; s < 30; ++s) {
       const std::size_t position = cache.tokens();
-      const Matrix<float> out = sample().step(cache, scratch);
+      const Matrix<float> out = sample_of_layer_2().step(cache, scratch);
       least = std::min(least, cache.stats().retrieved);
       most = std::max(most, cache.stats().retrieved);
-      for (const double e : sample().errors(position, out)) error += e / 90;
+      for (const double e : sample_of_layer_2().errors(position, out)) error += e / 90;
     }
     EXPECT_GE(least, 24U);
     EXPECT_LT(least, most);  // it depends on the query
@@ -166,22 +161,22 @@ TEST(GivenPlan, RulesKeepFewerKeysThanWereFound) {
 
 TEST(GivenPlan, RulesArePlannedToo) {
   for (const Rule rule : {Rule::dipr, Rule::mass}) {
-    HeadCache cache = sample().prefill(kPrompt, params_with([&](DecodeParams& p) {
-                                         p.max_error = 0.05;
-                                         p.rule = rule;
-                                       }));
+    HeadCache cache = sample_of_layer_2().prefill(kPrompt, params_with([&](DecodeParams& p) {
+                                                    p.max_error = 0.05;
+                                                    p.rule = rule;
+                                                  }));
     EXPECT_EQ(cache.plan().retriever, Retriever::flat);
     EXPECT_EQ(cache.plan().stop.rule, rule);
     EXPECT_GT(cache.plan().stop.limit, 0.0);
     EXPECT_LE(cache.plan().expected_error, 0.8 * 0.05);
-    EXPECT_LE(sample().decode(cache, 100, 4), 0.05);
+    EXPECT_LE(sample_of_layer_2().decode(cache, 100, 4), 0.05);
   }
 }
 
 TEST(PinnedTokens, AreThoseThatTheEndOfThePromptAttendsTo) {
   constexpr std::size_t kPinned = 40, kSink = 128, kWindow = 512;
   const DecodeParams params = params_with([](DecodeParams& p) { p.pinned = kPinned; });
-  HeadCache cache = sample().prefill(kPrompt, params);
+  HeadCache cache = sample_of_layer_2().prefill(kPrompt, params);
   ASSERT_EQ(cache.pinned().size(), kPinned);
   EXPECT_TRUE(std::is_sorted(cache.pinned().begin(), cache.pinned().end()));
   EXPECT_EQ(cache.indexed(), kPrompt - kSink - kWindow - kPinned);
@@ -192,13 +187,14 @@ TEST(PinnedTokens, AreThoseThatTheEndOfThePromptAttendsTo) {
   const std::vector<Id> between = test::range(kSink, kPrompt - kWindow);
   for (std::size_t position = kPrompt - 64; position < kPrompt; ++position) {
     for (std::size_t g = 0; g < 3; ++g) {
-      const float* query = sample().at(position).row(g);
-      const auto all = test::reference(query, sample().keys.view(), {sample().values.view()},
-                                       between, double{params.scale});
+      const float* query = sample_of_layer_2().at(position).row(g);
+      const auto all =
+          test::reference(query, sample_of_layer_2().keys.view(),
+                          {sample_of_layer_2().values.view()}, between, double{params.scale});
       for (const Id id : between)
-        mass[id] +=
-            std::exp(double{params.scale} * double{inner_product(sample().keys.view(), id, query)} -
-                     all.lse);
+        mass[id] += std::exp(double{params.scale} *
+                                 double{inner_product(sample_of_layer_2().keys.view(), id, query)} -
+                             all.lse);
     }
   }
   double least_pinned = 1e9, most_other = 0;
@@ -211,17 +207,17 @@ TEST(PinnedTokens, AreThoseThatTheEndOfThePromptAttendsTo) {
 }
 
 TEST(PinnedTokens, AreAttendedExactlyAndNeverTwice) {
-  DecodeParams params = given(Retriever::flat, {.k = 100000});
+  DecodeParams params = given_plan(Retriever::flat, {.k = 100000});
   params.pinned = 40;
   params.tail_vectors = 0;
-  HeadCache cache = sample().prefill(2000, params);
-  EXPECT_LT(sample().decode(cache, 20), 1e-4);  // all keys are retrieved: full attention
+  HeadCache cache = sample_of_layer_2().prefill(2000, params);
+  EXPECT_LT(sample_of_layer_2().decode(cache, 20), 1e-4);  // all keys are retrieved: full attention
   EXPECT_EQ(cache.stats().exact, 128U + 40 + 512 + 20);
 
   // Positions, although pinned tokens are not among the indexed.
   DecodeScratch scratch;
   Hits hits;
-  const auto queries = sample().at(cache.tokens());
+  const auto queries = sample_of_layer_2().at(cache.tokens());
   cache.retrieve(queries, cache.indexed(), scratch, hits);
   std::vector<Id> found(hits.row_ids(0).begin(), hits.row_ids(0).end());
   std::sort(found.begin(), found.end());
@@ -231,28 +227,31 @@ TEST(PinnedTokens, AreAttendedExactlyAndNeverTwice) {
   EXPECT_EQ(found, wanted);
   for (std::size_t r = 0; r < 50; ++r)
     EXPECT_EQ(hits.row_scores(1)[r],
-              inner_product(sample().keys.view(), hits.row_ids(1)[r], queries.row(1)));
+              inner_product(sample_of_layer_2().keys.view(), hits.row_ids(1)[r], queries.row(1)));
 }
 
 TEST(PinnedTokens, ThereMayBeNoneToPin) {
   for (const std::size_t n : {100U, 640U, 641U, 650U}) {
-    HeadCache cache = sample().prefill(n, params_with([](DecodeParams& p) { p.pinned = 40; }));
+    HeadCache cache =
+        sample_of_layer_2().prefill(n, params_with([](DecodeParams& p) { p.pinned = 40; }));
     EXPECT_EQ(cache.pinned().size(), n > 640 ? std::min<std::size_t>(40, n - 640) : 0U);
-    EXPECT_LT(sample().decode(cache, 5), 1e-5);
+    EXPECT_LT(sample_of_layer_2().decode(cache, 5), 1e-5);
   }
 }
 
 TEST(EightBitValues, TakeLessMemoryAndLittleError) {
-  const DecodeParams usual = given(Retriever::flat, {.k = 60});
+  const DecodeParams usual = given_plan(Retriever::flat, {.k = 60});
   DecodeParams small = usual;
   small.int8_values = true;
-  HeadCache a = sample().prefill(kPrompt, usual), b = sample().prefill(kPrompt, small);
+  HeadCache a = sample_of_layer_2().prefill(kPrompt, usual),
+            b = sample_of_layer_2().prefill(kPrompt, small);
   // dv = 64 values of two bytes become one each, and a scale.
   EXPECT_EQ(a.bytes() - b.bytes(), a.indexed() * (64 - sizeof(float)));
   DecodeScratch scratch;
   double off = 0;
   for (std::size_t s = 0; s < 30; ++s) {
-    const Matrix<float> exact = sample().step(a, scratch), coded = sample().step(b, scratch);
+    const Matrix<float> exact = sample_of_layer_2().step(a, scratch),
+                        coded = sample_of_layer_2().step(b, scratch);
     for (std::size_t g = 0; g < 3; ++g)
       off += test::relative_error(coded.row(g), exact.row(g), 64) / 90;
   }
@@ -261,27 +260,28 @@ TEST(EightBitValues, TakeLessMemoryAndLittleError) {
 }
 
 TEST(EightBitValues, StayThroughARefresh) {
-  DecodeParams params = given(Retriever::flat, {.k = 60});
+  DecodeParams params = given_plan(Retriever::flat, {.k = 60});
   params.int8_values = true;
   params.horizon = 64;
-  HeadCache cache = sample().prefill(kPrompt, params);
-  EXPECT_LE(sample().decode(cache, 130, 4), 0.1);
+  HeadCache cache = sample_of_layer_2().prefill(kPrompt, params);
+  EXPECT_LE(sample_of_layer_2().decode(cache, 130, 4), 0.1);
   EXPECT_EQ(cache.indexed(), kPrompt - 640 + 128);
   DecodeParams everything = params;
   everything.given->retriever = Retriever::everything;
-  HeadCache all = sample().prefill(kPrompt, everything);
-  EXPECT_LE(sample().decode(all, 10), 0.01);
+  HeadCache all = sample_of_layer_2().prefill(kPrompt, everything);
+  EXPECT_LE(sample_of_layer_2().decode(all, 10), 0.01);
 }
 
 TEST(GivenPlan, BadInputIsNamed) {
   const auto refused = [](const std::string& fault, const DecodeParams& p) {
-    expect_error(ErrorCode::invalid_argument, {fault}, [&] { (void)sample().prefill(100, p); });
+    expect_error(ErrorCode::invalid_argument, {fault},
+                 [&] { (void)sample_of_layer_2().prefill(100, p); });
   };
-  refused("limit is -1", given(Retriever::flat, {.rule = Rule::dipr, .limit = -1}));
-  refused("limit is 0, must be in (0, 1]", given(Retriever::flat, {.rule = Rule::mass}));
-  refused("limit is 1.5", given(Retriever::flat, {.rule = Rule::mass, .limit = 1.5}));
-  refused("no index to make one", given(Retriever::custom, {}));
-  DecodeParams p = given(Retriever::projection, {});
+  refused("limit is -1", given_plan(Retriever::flat, {.rule = Rule::dipr, .limit = -1}));
+  refused("limit is 0, must be in (0, 1]", given_plan(Retriever::flat, {.rule = Rule::mass}));
+  refused("limit is 1.5", given_plan(Retriever::flat, {.rule = Rule::mass, .limit = 1.5}));
+  refused("no index to make one", given_plan(Retriever::custom, {}));
+  DecodeParams p = given_plan(Retriever::projection, {});
   p.given->target_recall = 1.0;
   refused("target_recall is 1", p);
 }

@@ -10,21 +10,13 @@
 namespace keyseek {
 namespace {
 
-using test::DecodeHead;
 using test::elements;
 using test::expect_error;
+using test::sample_of_layer_2;
 using test::TemporaryDirectory;
 
-const DecodeHead& sample() {
-  static const DecodeHead head = test::sample_head(2);
-  return head;
-}
-
 DecodeParams given(Retriever retriever) {
-  return test::with(sample().params, [&](DecodeParams& p) {
-    p.horizon = 64;
-    p.given = GivenPlan{.retriever = retriever, .stop = {.k = 40}};
-  });
+  return test::with(test::given_plan(retriever), [](DecodeParams& p) { p.horizon = 64; });
 }
 
 void expect_same(const HeadCache& a, const HeadCache& b) {
@@ -57,8 +49,8 @@ TEST(HeadFile, DecodingGoesOnAsIfNothingHadHappened) {
     p.given->stop = {.rule = Rule::dipr, .k = 60, .limit = 4, .least = 5};
   }));
   for (const DecodeParams& params : all) {
-    HeadCache saved = sample().prefill(2500, params);
-    (void)sample().decode(saved, 20, 20);  // so that there are queries to remember
+    HeadCache saved = sample_of_layer_2().prefill(2500, params);
+    (void)sample_of_layer_2().decode(saved, 20, 20);  // so that there are queries to remember
     saved.save(path);
     HeadCache loaded = HeadCache::load(path), mapped = HeadCache::map(path);
     expect_same(saved, loaded);
@@ -68,9 +60,9 @@ TEST(HeadFile, DecodingGoesOnAsIfNothingHadHappened) {
     DecodeScratch a, b, c;
     saved = HeadCache::load(path);          // without the hits of its last step, as the others
     for (std::size_t s = 0; s < 70; ++s) {  // past a refresh
-      const auto expected = elements(sample().step(saved, a));
-      ASSERT_EQ(elements(sample().step(loaded, b)), expected) << "step " << s;
-      ASSERT_EQ(elements(sample().step(mapped, c)), expected) << "step " << s;
+      const auto expected = elements(sample_of_layer_2().step(saved, a));
+      ASSERT_EQ(elements(sample_of_layer_2().step(loaded, b)), expected) << "step " << s;
+      ASSERT_EQ(elements(sample_of_layer_2().step(mapped, c)), expected) << "step " << s;
     }
     expect_same(saved, mapped);
   }
@@ -78,16 +70,16 @@ TEST(HeadFile, DecodingGoesOnAsIfNothingHadHappened) {
 
 TEST(HeadFile, TheOldFileStaysWhereItCannotBeWritten) {
   const TemporaryDirectory directory;
-  const HeadCache cache = sample().prefill(300, given(Retriever::everything));
+  const HeadCache cache = sample_of_layer_2().prefill(300, given(Retriever::everything));
   expect_error(ErrorCode::io, {"missing"}, [&] { cache.save(directory / "missing/head.ks"); });
   expect_error(ErrorCode::io, {"nothing.ks"},
                [&] { (void)HeadCache::load(directory / "nothing.ks"); });
   expect_error(ErrorCode::invalid_argument, {"empty"},
                [&] { HeadCache().save(directory / "empty.ks"); });
-  const HeadCache custom =
-      sample().prefill(300, test::with(given(Retriever::everything), [](DecodeParams& p) {
-                         p.index = [](const AnyMatrix&) { return SearchKeys(); };
-                       }));
+  const HeadCache custom = sample_of_layer_2().prefill(
+      300, test::with(given(Retriever::everything), [](DecodeParams& p) {
+        p.index = [](const AnyMatrix&) { return SearchKeys(); };
+      }));
   expect_error(ErrorCode::unsupported, {"no file"}, [&] { custom.save(directory / "custom.ks"); });
   EXPECT_TRUE(directory.names().empty());
 }
@@ -137,11 +129,12 @@ const std::vector<std::string> kSections = {
 TEST(HeadFile, ContradictionsAreCorrupt) {
   const TemporaryDirectory directory;
   const auto path = directory / "head.ks";
-  HeadCache cache = sample().prefill(2500, test::with(given(Retriever::flat), [](DecodeParams& p) {
-                                       p.int8_values = true;
-                                       p.pinned = 24;
-                                     }));
-  (void)sample().decode(cache, 20, 20);
+  HeadCache cache =
+      sample_of_layer_2().prefill(2500, test::with(given(Retriever::flat), [](DecodeParams& p) {
+                                    p.int8_values = true;
+                                    p.pinned = 24;
+                                  }));
+  (void)sample_of_layer_2().decode(cache, 20, 20);
   cache.save(path);
   Spoiled file(path, kSections);
   const auto number = [&](const std::string& section, std::size_t i, double x,
@@ -183,7 +176,7 @@ TEST(HeadFile, ContradictionsAreCorrupt) {
   });
   file.expect_corrupt("codes", "", [](std::vector<std::byte>& bytes) { bytes.resize(64); });
 
-  FlatIndex::build(sample().keys.view().slice(0, 10)).save(path);
+  FlatIndex::build(sample_of_layer_2().keys.view().slice(0, 10)).save(path);
   expect_error(ErrorCode::corrupt, {"not a head"}, [&] { (void)HeadCache::map(path); });
   cache.save(path);
   expect_error(ErrorCode::corrupt, {"head", "flat"}, [&] { (void)FlatIndex::load(path); });

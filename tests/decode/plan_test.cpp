@@ -209,20 +209,32 @@ TEST(Plan, WorksWithoutRotation) {
   EXPECT_EQ(cache.indexed(), 1700U - 70 + 200);
 }
 
-TEST(Plan, ProbesAttendWhatTheyWouldSee) {
-  const DecodeHead head = test::normal_head(200, 2);
-  const std::vector<std::size_t> positions = {20, 21, 40, 41, 90, 150, 151, 199};
-  Matrix<float> queries(positions.size() * 2, 32);
-  for (std::size_t i = 0; i < positions.size(); ++i)
-    std::copy_n(head.at(positions[i]).data, 64, queries.row(i * 2));
-  const AnyMatrixView keys = head.keys.view(), values = head.values.view();
+/// 200 tokens without structure, 10 of them sink and 40 window, and the queries of some positions.
+struct ProbeProblem {
+  DecodeHead head = test::normal_head(200, 2);
+  Matrix<float> queries;
   PlanInput input;
-  input.tokens.sink = {keys.slice(0, 10), {values.slice(0, 10)}};
-  input.tokens.indexed = {keys.slice(10, 150), {values.slice(10, 150)}};
-  input.tokens.recent = {keys.slice(160, 40), {values.slice(160, 40)}};
-  input.queries = queries;
-  input.positions = positions;
-  input.group = 2;
+
+  explicit ProbeProblem(const std::vector<std::size_t>& positions)
+      : queries(positions.size() * 2, 32) {
+    for (std::size_t i = 0; i < positions.size(); ++i)
+      std::copy_n(head.at(positions[i]).data, 64, queries.row(i * 2));
+    const AnyMatrixView keys = head.keys.view(), values = head.values.view();
+    input.tokens.sink = {keys.slice(0, 10), {values.slice(0, 10)}};
+    input.tokens.indexed = {keys.slice(10, 150), {values.slice(10, 150)}};
+    input.tokens.recent = {keys.slice(160, 40), {values.slice(160, 40)}};
+    input.queries = queries;
+    input.positions = positions;
+    input.group = 2;
+  }
+};
+
+TEST(Plan, ProbesAttendWhatTheyWouldSee) {
+  const std::vector<std::size_t> positions = {20, 21, 40, 41, 90, 150, 151, 199};
+  const ProbeProblem problem(positions);
+  const DecodeHead& head = problem.head;
+  const PlanInput& input = problem.input;
+  const AnyMatrixView keys = head.keys.view(), values = head.values.view();
   DecodeParams params = head.params;
   params.horizon = 1;  // the first of a run is asked at position 200, its next at 201
   const Probes probes = make_probes(input, {0, 1, 2, 3, 5, 6}, 2, params, 1);
@@ -254,19 +266,11 @@ TEST(Plan, ProbesAttendWhatTheyWouldSee) {
 }
 
 TEST(Plan, WindowProbesAttendWhatTheyDid) {
-  const DecodeHead head = test::normal_head(200, 2);
   const std::vector<std::size_t> positions = {170, 171, 185, 199};
-  Matrix<float> queries(positions.size() * 2, 32);
-  for (std::size_t i = 0; i < positions.size(); ++i)
-    std::copy_n(head.at(positions[i]).data, 64, queries.row(i * 2));
+  const ProbeProblem problem(positions);
+  const DecodeHead& head = problem.head;
+  const PlanInput& input = problem.input;
   const AnyMatrixView keys = head.keys.view(), values = head.values.view();
-  PlanInput input;
-  input.tokens.sink = {keys.slice(0, 10), {values.slice(0, 10)}};
-  input.tokens.indexed = {keys.slice(10, 150), {values.slice(10, 150)}};
-  input.tokens.recent = {keys.slice(160, 40), {values.slice(160, 40)}};
-  input.queries = queries;
-  input.positions = positions;
-  input.group = 2;
   const Probes probes = window_probes(input, {0, 1, 3}, 1, head.params);
   const Probes all = joined(probes, window_probes(input, {2}, 1, head.params));
   ASSERT_EQ(all.queries.rows(), 8U);

@@ -109,4 +109,16 @@ inline DecodeParams with(DecodeParams params, const auto& change) {
   return params;
 }
 
+/// Layer 2 of the capture in the repository, read once.
+inline const DecodeHead& sample_of_layer_2() {
+  static const DecodeHead head = sample_head(2);
+  return head;
+}
+
+/// Its parameters with a plan that is given.
+inline DecodeParams given_plan(Retriever retriever, const StopRule& stop = {.k = 40}) {
+  return with(sample_of_layer_2().params,
+              [&](DecodeParams& p) { p.given = GivenPlan{.retriever = retriever, .stop = stop}; });
+}
+
 }  // namespace keyseek::test

@@ -1,0 +1,71 @@
+#include "decode/evidence.hpp"
+
+#include <algorithm>
+#include <numeric>
+
+namespace keyseek {
+namespace {
+
+// Consecutive positions of a held-out run: enough for warm starts to count.
+constexpr std::size_t kRun = 8;
+
+double mean(std::span<const float> values) {
+  return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
+}
+
+/// Rows [first, last) of blocks, `count` of them in runs of `run`, evenly spread.
+std::vector<std::size_t> spread(std::size_t first, std::size_t last, std::size_t count,
+                                std::size_t run) {
+  const std::size_t runs = std::max<std::size_t>(1, std::min(count, last - first) / run);
+  std::vector<std::size_t> rows;
+  for (std::size_t r = 0; r < runs; ++r) {
+    const std::size_t begin = first + (last - first - run) * r / std::max<std::size_t>(1, runs - 1);
+    for (std::size_t i = 0; i < run; ++i) rows.push_back(begin + i);
+  }
+  return rows;
+}
+
+/// Those of the last quarter of the window, an eighth of all at most.
+std::size_t newest_positions(const PlanInput& input) {
+  const std::size_t now = input.tokens.size();
+  const std::size_t first = now - std::min(now, input.tokens.recent.keys.rows / 4);
+  const auto begin = std::lower_bound(input.positions.begin(), input.positions.end(), first);
+  return std::min(static_cast<std::size_t>(input.positions.end() - begin),
+                  input.positions.size() / 8);
+}
+
+}  // namespace
+
+double Evidence::worse_mean(const std::vector<float>& errors) const {
+  const std::span<const float> all = errors;
+  const double old = mean(all.first(old_queries));
+  if (old_queries == errors.size()) return old;
+  return std::max(old, mean(all.subspan(old_queries)));
+}
+
+Evidence gather_evidence(const PlanInput& input, const DecodeParams& params, std::size_t k,
+                         const Execution& run) {
+  const std::size_t positions = input.positions.size(), newest = newest_positions(input);
+  Evidence seen;
+  seen.first_training = std::max<std::size_t>(2 * kRun, positions / 4);
+  seen.last_training = positions - newest;
+  const auto old_rows = spread(0, seen.first_training, params.held_out, kRun);
+  seen.held = make_probes(input, old_rows, kRun, params, params.seed + 1);
+  seen.old_queries = seen.held.queries.rows();
+  if (newest >= kRun) {
+    const auto new_rows = spread(seen.last_training, positions, params.held_out, kRun);
+    seen.held = joined(seen.held, window_probes(input, new_rows, kRun, params));
+  }
+  const auto train_rows = spread(seen.first_training, seen.last_training, params.observed, 1);
+  const Probes train = make_probes(input, train_rows, 1, params, params.seed);
+  const auto answered = [&](const Probes& probes) {
+    const Tokens::Piece& indexed = input.tokens.indexed;
+    return observe(probes.queries, input.group, probes.exact, indexed.keys, indexed.values,
+                   params.scale, {.top = std::min(k, indexed.keys.rows)}, run);
+  };
+  seen.train_seen = answered(train);
+  seen.held_seen = answered(seen.held);
+  return seen;
+}
+
+}  // namespace keyseek

@@ -30,9 +30,9 @@ void store(const float* row, std::size_t cols, T (*convert)(float), std::byte* t
 
 StoredRows::StoredRows(AnyMatrixView rows)
     : dtype_(rows.dtype), rows_(rows.rows), cols_(rows.cols) {
-  const AnyMatrix copy = AnyMatrix::copy_of(rows);
-  const auto bytes = copy.shared_bytes().span();
-  data_.assign(bytes.begin(), bytes.end());
+  const std::size_t row = cols_ * size_of(dtype_);
+  data_.resize(rows_ * row);
+  for (std::size_t i = 0; i < rows_; ++i) std::memcpy(data_.data() + i * row, rows.row(i), row);
 }
 
 void StoredRows::check(const float* row, const char* name) const {

@@ -139,20 +139,11 @@ FlatIndex FlatIndex::read(const ContainerReader& file) {
   return FlatIndex(std::make_shared<State>(std::move(store)));
 }
 
-namespace {
-
-const ContainerReader& of_kind(const ContainerReader& file) {
-  require_kind(file, kKind);
-  return file;
-}
-
-}  // namespace
-
 FlatIndex FlatIndex::load(const std::filesystem::path& path) {
-  return read(of_kind(ContainerReader::load(path)));
+  return read(require_kind(ContainerReader::load(path), kKind));
 }
 FlatIndex FlatIndex::map(const std::filesystem::path& path) {
-  return read(of_kind(ContainerReader::map(path)));
+  return read(require_kind(ContainerReader::map(path), kKind));
 }
 
 }  // namespace keyseek

@@ -218,11 +218,12 @@ ProjectionParams read_params(const ContainerReader& reader) {
   return p;
 }
 
-void require_kind(const ContainerReader& reader, std::string_view kind) {
+const ContainerReader& require_kind(const ContainerReader& reader, std::string_view kind) {
   if (reader.kind() != kind) {
     fail(ErrorCode::corrupt, "{} holds a {} index, not a {} index", reader.path().string(),
          reader.kind(), kind);
   }
+  return reader;
 }
 
 std::string index_kind(const std::filesystem::path& path) {

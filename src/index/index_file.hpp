@@ -67,7 +67,7 @@ class Numbers {
 [[nodiscard]] Router read_router(const ContainerReader& reader, const KeyStore& store);
 [[nodiscard]] std::vector<OperatingPoint> read_points(const ContainerReader& reader);
 [[nodiscard]] ProjectionParams read_params(const ContainerReader& reader);
-/// Throws Error(corrupt) unless the file holds that kind of index.
-void require_kind(const ContainerReader& reader, std::string_view kind);
+/// The reader; throws Error(corrupt) unless the file holds that kind of index.
+const ContainerReader& require_kind(const ContainerReader& reader, std::string_view kind);
 
 }  // namespace keyseek

@@ -220,20 +220,11 @@ ProjectionIndex ProjectionIndex::read(const ContainerReader& file) {
   return ProjectionIndex(std::move(state));
 }
 
-namespace {
-
-const ContainerReader& of_kind(const ContainerReader& file) {
-  require_kind(file, kKind);
-  return file;
-}
-
-}  // namespace
-
 ProjectionIndex ProjectionIndex::load(const std::filesystem::path& path) {
-  return read(of_kind(ContainerReader::load(path)));
+  return read(require_kind(ContainerReader::load(path), kKind));
 }
 ProjectionIndex ProjectionIndex::map(const std::filesystem::path& path) {
-  return read(of_kind(ContainerReader::map(path)));
+  return read(require_kind(ContainerReader::map(path), kKind));
 }
 
 }  // namespace keyseek

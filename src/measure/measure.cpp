@@ -10,18 +10,13 @@
 
 #include "base/fail.hpp"
 #include "measure/cache_eviction.hpp"
+#include "measure/percentile.hpp"
 #include "measure/rehearsal.hpp"
 
 namespace keyseek {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-/// The smallest of `sorted` that at least the share `p` of them does not exceed.
-double percentile(const std::vector<double>& sorted, double p) {
-  const double rank = std::ceil(p * static_cast<double>(sorted.size()));
-  return sorted[static_cast<std::size_t>(std::max(1.0, rank)) - 1];
-}
 
 /// Whether step `i` of `steps` is one of `wanted`, evenly spread.
 bool is_timed(std::size_t i, std::size_t steps, std::size_t wanted) {

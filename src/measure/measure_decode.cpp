@@ -1,20 +1,19 @@
 #include <algorithm>
-#include <numeric>
 #include <optional>
 #include <vector>
 
 #include "base/fail.hpp"
-#include "base/random.hpp"
 #include "keyseek/measure.hpp"
 #include "measure/cache_eviction.hpp"
+#include "measure/percentile.hpp"
+#include "measure/rehearsal.hpp"
 
 namespace keyseek {
 namespace {
 
 double median(std::vector<double>& values) {
-  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
+  std::sort(values.begin(), values.end());
+  return percentile(values, 0.5);
 }
 
 std::vector<float> row_of(AnyMatrixView m, std::size_t i) {
@@ -29,8 +28,8 @@ class RehearsalHead {
  public:
   explicit RehearsalHead(const HeadCache& like) : group_(like.group()) {
     const std::size_t n = kPrompt, d = like.dim(), dv = like.value_dim();
-    const Matrix<float> keys = random_rows(n, d), values = random_rows(n, dv),
-                        queries = random_rows(kQueries * group_, d);
+    const Matrix<float> keys = random_rows(n, d, 1), values = random_rows(n, dv, 2),
+                        queries = random_rows(kQueries * group_, d, 3);
     DecodeParams params = like.params();
     params.sink = params.window = 16;
     params.least_indexed = 1;
@@ -52,14 +51,6 @@ class RehearsalHead {
  private:
   static constexpr std::size_t kPrompt = 1024, kQueries = 512;
 
-  Matrix<float> random_rows(std::size_t rows, std::size_t cols) {
-    Matrix<float> out(rows, cols);
-    for (std::size_t i = 0; i < rows * cols; ++i)
-      out.data()[i] = static_cast<float>(random_.uniform() - 0.5);
-    return out;
-  }
-
-  Random random_{1};
   std::size_t group_;
   HeadCache cache_;
   std::vector<float> key_, value_;

@@ -11,6 +11,16 @@
 
 namespace keyseek {
 
+/// Elements in [-.5, .5).
+inline Matrix<float> random_rows(std::size_t rows, std::size_t dim, std::uint64_t seed) {
+  Random random(seed);
+  Matrix<float> out(rows, dim);
+  for (std::size_t i = 0; i < rows * dim; ++i) {
+    out.data()[i] = static_cast<float>(random.uniform() - 0.5);
+  }
+  return out;
+}
+
 /// A small index of random keys. In a real model the searches of other layers run between
 /// two steps of one layer: they push its index out of the caches, but the code and the
 /// searching thread's memory are theirs too and stay. Searching this index after an eviction
@@ -30,15 +40,6 @@ class Rehearsal {
 
  private:
   static constexpr std::size_t kKeys = 1024, kTraining = 512;
-
-  static Matrix<float> random_rows(std::size_t rows, std::size_t dim, std::uint64_t seed) {
-    Random random(seed);
-    Matrix<float> out(rows, dim);
-    for (std::size_t i = 0; i < rows * dim; ++i) {
-      out.data()[i] = static_cast<float>(random.uniform() - 0.5);
-    }
-    return out;
-  }
 
   static Index build(const Matrix<float>& keys) {
     const Execution one_thread{.threads = 1};

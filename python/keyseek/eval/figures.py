@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ..bench.results import Row
@@ -69,53 +70,62 @@ def needle_figure(rows: list[Row], title: str) -> str:
     """A panel per policy and budget: share of needles found, by depth and length."""
     lengths = sorted(distinct(rows, "tokens"))
     depths = sorted(distinct(rows, "variant"))
-    panels = sorted({(row["policy"], row["budget"]) for row in rows}, key=_ours_last)
-    lines = -(-len(panels) // COLUMNS)
+    panels = _panels(rows)
 
     def fill(canvas: Canvas) -> None:
-        grid = canvas.subplots(lines, COLUMNS, squeeze=False, sharex=True, sharey=True)
-        for axes in grid.flat[len(panels) :]:
-            axes.set_visible(False)
-        for axes, (policy, budget) in zip(grid.flat, panels, strict=False):
-            own = where(rows, policy=policy, budget=budget)
+        for axes, own in _drawn_panels(canvas, rows, panels):
             found = [
                 [_share(where(own, tokens=tokens, variant=depth)) for tokens in lengths]
                 for depth in depths
             ]
             _heat(axes, found, "RdYlGn", 1.0)
-            axes.set_title(policy + (f" {budget}" if budget else ""), fontsize=7)
             axes.set_xticks(range(len(lengths)), [f"{tokens:,}" for tokens in lengths], fontsize=7)
             axes.set_yticks(range(len(depths)), depths, fontsize=7)
 
-    size = (1.9 * COLUMNS, 0.6 + lines * (0.5 + 0.22 * len(depths)))
+    size = (1.9 * COLUMNS, 0.6 + _lines(panels) * (0.5 + 0.22 * len(depths)))
     return draw_svg(f"Needles found: {title}", f"needles {title}", size, fill)
 
 
 def head_figure(rows: list[Row], title: str) -> str:
     """A panel per policy and budget: mean relative output error by layer and query head."""
     rows = [row for row in rows if row["policy"] != Full.family]
-    panels = sorted({(row["policy"], row["budget"]) for row in rows}, key=_ours_last)
-    lines = -(-len(panels) // COLUMNS)
+    panels = _panels(rows)
 
     def fill(canvas: Canvas) -> None:
-        grid = canvas.subplots(lines, COLUMNS, squeeze=False, sharex=True, sharey=True)
-        for axes in grid.flat[len(panels) :]:
-            axes.set_visible(False)
         drawn = None
-        for axes, (policy, budget) in zip(grid.flat, panels, strict=False):
-            own = where(rows, policy=policy, budget=budget)
+        for axes, own in _drawn_panels(canvas, rows, panels):
             layers = sorted(map(int, own[0]["head_errors"]))
             errors = [_mean_heads([row["head_errors"][str(i)] for row in own]) for i in layers]
             drawn = _heat(axes, errors, "magma_r", 0.5)
-            axes.set_title(policy + (f" {budget}" if budget else ""), fontsize=7)
             step = max(1, len(layers) // 6)
             axes.set_yticks(range(0, len(layers), step), layers[::step], fontsize=7)
             axes.tick_params(axis="x", labelsize=7)
         if drawn is not None:
-            canvas.colorbar(drawn, ax=list(grid.flat), shrink=0.6, label="error (0.5 and above)")
+            canvas.colorbar(drawn, ax=canvas.axes, shrink=0.6, label="error (0.5 and above)")
 
-    size = (1.9 * COLUMNS, 0.6 + 1.9 * lines)
+    size = (1.9 * COLUMNS, 0.6 + 1.9 * _lines(panels))
     return draw_svg(f"Error by layer and head: {title}", f"heads {title}", size, fill)
+
+
+def _panels(rows: list[Row]) -> list[tuple[str, int]]:
+    """Policies and budgets, one panel each."""
+    return sorted({(row["policy"], row["budget"]) for row in rows}, key=_ours_last)
+
+
+def _lines(panels: list[tuple[str, int]]) -> int:
+    return -(-len(panels) // COLUMNS)
+
+
+def _drawn_panels(
+    canvas: Canvas, rows: list[Row], panels: list[tuple[str, int]]
+) -> Iterator[tuple[Axes, list[Row]]]:
+    """Axes with a title for each panel, and its rows."""
+    grid = canvas.subplots(_lines(panels), COLUMNS, squeeze=False, sharex=True, sharey=True)
+    for axes in grid.flat[len(panels) :]:
+        axes.set_visible(False)
+    for axes, (policy, budget) in zip(grid.flat, panels, strict=False):
+        axes.set_title(policy + (f" {budget}" if budget else ""), fontsize=7)
+        yield axes, where(rows, policy=policy, budget=budget)
 
 
 def _heat(axes: Axes, values: list[list[float]], colors: str, most: float) -> QuadMesh:

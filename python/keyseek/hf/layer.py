@@ -87,7 +87,7 @@ class RetrievalLayer(DynamicLayer):
         """Keeps the newest queries [B, Hq, q, d] of a prompt, and where its requests begin."""
         self._scale = scale
         self._starts = _starts_of(mask, query.shape[0], self._tokens)
-        kept = max(_KEPT_LEAST, int(_KEPT_SHARE * self._tokens))
+        kept = kept_positions(self._tokens)
         newest = query[:, :, -kept:].detach()
         self._queries.append(newest.to(torch.float16, copy=True) if _fits_f16(newest) else newest.clone())
         total = sum(piece.shape[2] for piece in self._queries)
@@ -101,9 +101,9 @@ class RetrievalLayer(DynamicLayer):
             torch.from_numpy(
                 step_heads(
                     self.heads,
-                    _rows(query[:, :, t]),
-                    _rows(key[:, :, t]),
-                    _rows(value[:, :, t]),
+                    rows(query[:, :, t]),
+                    rows(key[:, :, t]),
+                    rows(value[:, :, t]),
                     self._options.pool,
                 )
             )
@@ -123,11 +123,11 @@ class RetrievalLayer(DynamicLayer):
         group = self.heads[0].group
         width = max(head.plan.k for head in self.heads) if k is None else k
         indices = torch.full((len(self.heads), group, width), -1, dtype=torch.long)
-        rows = _rows(queries).reshape(len(self.heads), group, dim)
+        own = rows(queries).reshape(len(self.heads), group, dim)
         for i, head in enumerate(self.heads):
             wanted = min(head.plan.k if k is None else k, head.indexed)
             if head.plan.retriever not in ("everything", "none") and wanted > 0:
-                found = head.retrieve(rows[i], wanted)
+                found = head.retrieve(own[i], wanted)
                 indices[i, :, :wanted] = torch.from_numpy(found.ids)
         indices = indices.view(batch, query_heads, width)
         return indices, (indices >= 0).sum(-1)
@@ -212,7 +212,7 @@ class RetrievalLayer(DynamicLayer):
                     HeadCache.prefill(
                         self.keys[request, head, start:].to(dtype).contiguous(),
                         self.values[request, head, start:].to(dtype).contiguous(),
-                        _rows(own.transpose(0, 1)),
+                        rows(own.transpose(0, 1)),
                         group,
                         scale=self._scale,
                         threads=self._options.pool.threads,
@@ -227,7 +227,12 @@ class RetrievalLayer(DynamicLayer):
         self.values = self.values[..., :0, :].clone()
 
 
-def _rows(states: Tensor) -> NDArray[np.float32]:
+def kept_positions(tokens: int) -> int:
+    """How many of the newest positions of a prompt keep their queries for the plan."""
+    return max(_KEPT_LEAST, int(_KEPT_SHARE * tokens))
+
+
+def rows(states: Tensor) -> NDArray[np.float32]:
     """[..., d] as float32 rows [m, d]; NumPy's arrays are handed over in a tenth of the time."""
     return states.detach().reshape(-1, states.shape[-1]).float().contiguous().numpy()
 

@@ -7,18 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ..._core import HeadCache, step_heads
 from ...errors import InvalidArgument
+from ...hf.layer import kept_positions, rows
 from ..block import Attended, Block, Static
 from ..prompt import LayerPrompt
 from .base import LayerPolicy, Policy, tail_of
-
-# The newest part of a prompt whose queries train index and tail, as keyseek.hf keeps it.
-_KEPT_SHARE = 0.2
-_KEPT_LEAST = 1024
-
 
 @dataclass(frozen=True)
 class HeadCachePolicy(Policy):
@@ -30,7 +25,7 @@ class HeadCachePolicy(Policy):
     def options(self) -> dict[str, Any]: ...
 
     def prepare(self, prompt: LayerPrompt, static: Static) -> LayerPolicy:
-        kept = max(_KEPT_LEAST, int(_KEPT_SHARE * prompt.tokens))
+        kept = kept_positions(prompt.tokens)
         queries = prompt.queries[:, :, -kept:].transpose(1, 2)  # [Hkv, p, G, d]
         return KeyseekLayer(
             [
@@ -143,8 +138,3 @@ def _bytes(head: HeadCache) -> float:
         return 2.0 * head.indexed * (head.dim + head.value_dim)
     pinned = 2.0 * len(head.pinned) * (head.dim + head.value_dim)
     return pinned + head.stats.bytes_read
-
-
-def rows(states: Tensor) -> Tensor:
-    """[..., d] as float32 rows [m, d]."""
-    return states.reshape(-1, states.shape[-1]).float().contiguous()

@@ -9,12 +9,12 @@ from typing import ClassVar
 import torch
 
 from ..._core import FlatIndex
+from ...hf.layer import rows
 from ...peers import Peer, load_peer
 from ...peers.base import Knobs
 from ..block import Attended, Block, Static, attend_chosen
 from ..prompt import LayerPrompt
 from .base import LayerPolicy, Policy
-from .ours import rows
 from .top import mask_of
 
 
@@ -103,7 +103,7 @@ class _PeerLayer(LayerPolicy):
         heads, group, count, dim = block.queries.shape
         found, scanned = [], 0
         for head, index in enumerate(self._indexes):
-            own = rows(block.queries[head]).numpy()
+            own = rows(block.queries[head])
             own_ids, _ = index.search(own, self._k, self._point)
             found.append(torch.from_numpy(own_ids).long())
             scanned += index.scanned() or 0

@@ -137,6 +137,7 @@ TEST(Router, AQueryFindsItself) {
     Matrix<float> longer(1, train.cols());
     for (std::size_t j = 0; j < train.cols(); ++j) longer.row(0)[j] = 2.0F * train.row(q)[j];
     itself += list(router, router.nearest(longer, 300, 1, scratch)[0]).at(0) == q ? 1 : 0;
+    EXPECT_NEAR(scratch.similarity.at(0), 1.0, 0.02);
   }
   EXPECT_GE(itself, 295U);
 }

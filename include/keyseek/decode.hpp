@@ -104,7 +104,10 @@ struct DecodeParams {
   /// Values of indexed tokens are kept in 8 bits with a scale each: less memory and less to
   /// read, at an error of a few thousandths of the value.
   bool int8_values = false;
-  double share = 0.10;            ///< of the prompt's positions whose queries train the index
+  /// A query unlike all that trained the index is answered by a scan: SearchParams::scan_novel.
+  bool scan_novel = true;
+  /// Of the prompt's positions, the newest ones, whose queries train the index; at least 1,024.
+  double share = 0.10;
   std::size_t observed = 256;     ///< positions that train the tail
   std::size_t held_out = 48;      ///< positions that the plan is tried on, of each of two kinds
   std::size_t tail_vectors = 64;  ///< C; 0: no tail

@@ -50,6 +50,7 @@ struct RouteScratch {
   std::vector<float> scores;
   std::vector<std::uint64_t> ranked;
   std::vector<std::uint32_t> near;  ///< the answer
+  std::vector<float> similarity;    ///< [G] cosine of the nearest one that was found
 };
 
 class Router {
@@ -73,7 +74,8 @@ class Router {
   [[nodiscard]] std::size_t bytes() const noexcept;
 
   /// For each row of `queries` [G, d] the `count` nearest training queries among those of the
-  /// `probes` nearest clusters, in no order; row after row, padded with kNoId. Lies in `scratch`.
+  /// `probes` nearest clusters, in no order; row after row, padded with kNoId. Lies in `scratch`,
+  /// as does how similar the nearest one is: the cosine after projection, from 8-bit codes.
   [[nodiscard]] std::span<const std::uint32_t> nearest(MatrixView<float> queries,
                                                        std::size_t probes, std::size_t count,
                                                        RouteScratch& scratch) const;

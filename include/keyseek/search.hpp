@@ -58,6 +58,9 @@ struct Dials {
   std::uint32_t lists = 8;    ///< nearest training queries whose keys are scanned; 0: none
   std::uint32_t expand = 16;  ///< ranks of each query's pool whose links are followed; 0: none
   std::uint32_t pool = 0;     ///< keys per query reranked; 0: by k, d and expand
+  /// A query less similar than this to every training query it was compared with is novel
+  /// (cosine in the router's space). -1: none is.
+  float novel = -1.0F;
 
   friend bool operator==(const Dials&, const Dials&) = default;
 };
@@ -71,6 +74,11 @@ struct SearchParams {
   std::optional<Dials> dials = {};
   /// DIPR (AlayaDB): of the k best, only keys with q.k >= max - beta.
   std::optional<float> beta = {};
+  /// Scan all keys for a query that is novel, by the dials: an index that learned where queries
+  /// look knows nothing about one unlike them, as when a question is asked about a detail that
+  /// the text never returned to. Tuning calls a hundredth of its held-out queries novel. Ignored
+  /// by FlatIndex, and where max_scanned forbids it.
+  bool scan_novel = false;
   /// Upper bound on keys scanned in a step; the best found by then are returned. Ignored by
   /// FlatIndex.
   std::size_t max_scanned = SIZE_MAX;

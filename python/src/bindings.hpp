@@ -25,7 +25,7 @@ struct ReportedIndex {
 [[nodiscard]] SearchParams search_params(std::int64_t k, double target_recall,
                                          const std::optional<Dials>& dials,
                                          std::optional<float> beta,
-                                         std::optional<std::int64_t> max_scanned,
+                                         std::optional<std::int64_t> max_scanned, bool scan_novel,
                                          const Hits* previous);
 
 /// Checked options of a rotary embedding.

@@ -57,13 +57,13 @@ HeadCache prefill(const Array& keys, const Array& values, const Array& queries, 
                   double max_error, double scale, double theta, std::int64_t rotary_dim,
                   const std::string& layout, const std::optional<Array>& frequencies, bool shift,
                   std::int64_t sink, std::int64_t window, std::int64_t horizon,
-                  std::int64_t least_indexed, std::int64_t pinned, bool int8_values, double share,
-                  std::int64_t observed, std::int64_t held_out, std::int64_t tail_vectors,
-                  std::int64_t least_k, std::int64_t max_k, double max_memory,
-                  const std::string& rule, const std::optional<std::string>& retriever,
-                  std::int64_t k, double target_recall, std::optional<double> limit,
-                  const std::optional<nb::callable>& index, std::int64_t seed, int threads,
-                  const ProgressCallback& progress) {
+                  std::int64_t least_indexed, std::int64_t pinned, bool int8_values,
+                  bool scan_novel, double share, std::int64_t observed, std::int64_t held_out,
+                  std::int64_t tail_vectors, std::int64_t least_k, std::int64_t max_k,
+                  double max_memory, const std::string& rule,
+                  const std::optional<std::string>& retriever, std::int64_t k, double target_recall,
+                  std::optional<double> limit, const std::optional<nb::callable>& index,
+                  std::int64_t seed, int threads, const ProgressCallback& progress) {
   const auto key_rows = borrow_vectors(keys, "keys");
   const auto value_rows = borrow_vectors(values, "values");
   const auto query_rows = borrow_floats(queries, "queries");
@@ -78,6 +78,7 @@ HeadCache prefill(const Array& keys, const Array& values, const Array& queries, 
   params.least_indexed = count_of(least_indexed, "least_indexed");
   params.pinned = count_of(pinned, "pinned");
   params.int8_values = int8_values;
+  params.scan_novel = scan_novel;
   params.share = share;
   params.observed = count_of(observed, "observed");
   params.held_out = count_of(held_out, "held_out");
@@ -193,7 +194,8 @@ For one thread at a time; different heads are independent. Made by `prefill`.)")
           nb::arg("shift") = defaults.shift, nb::arg("sink") = defaults.sink,
           nb::arg("window") = defaults.window, nb::arg("horizon") = defaults.horizon,
           nb::arg("least_indexed") = defaults.least_indexed, nb::arg("pinned") = defaults.pinned,
-          nb::arg("int8_values") = defaults.int8_values, nb::arg("share") = defaults.share,
+          nb::arg("int8_values") = defaults.int8_values,
+          nb::arg("scan_novel") = defaults.scan_novel, nb::arg("share") = defaults.share,
           nb::arg("observed") = defaults.observed, nb::arg("held_out") = defaults.held_out,
           nb::arg("tail_vectors") = defaults.tail_vectors, nb::arg("least_k") = defaults.least_k,
           nb::arg("max_k") = defaults.max_k, nb::arg("max_memory") = defaults.max_memory,

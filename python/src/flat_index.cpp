@@ -38,8 +38,9 @@ threads: 0 for as many as there are. progress(stage, done, total) may return Fal
              std::optional<float> beta, std::optional<std::int64_t> max_scanned) {
             const auto rows = borrow_floats(queries, "queries");
             const double any_recall = SearchParams{}.target_recall;
-            return search_step(self, rows.view,
-                               search_params(k, any_recall, {}, beta, max_scanned, previous));
+            return search_step(
+                self, rows.view,
+                search_params(k, any_recall, {}, beta, max_scanned, false, previous));
           },
           nb::arg("queries"), nb::arg("k") = 100, nb::kw_only(),
           nb::arg("previous").none() = nb::none(), nb::arg("beta") = nb::none(),

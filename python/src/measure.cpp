@@ -30,7 +30,7 @@ Measurement measure(const std::variant<const FlatIndex*, const ReportedIndex*>& 
       .cold_cache = cold_cache,
       .repeats = count_of(repeats, "repeats"),
       .timed_steps = count_of(timed_steps, "timed_steps"),
-      .search = search_params(k, target_recall, dials, beta, max_scanned, nullptr),
+      .search = search_params(k, target_recall, dials, beta, max_scanned, false, nullptr),
       .progress = [&](std::string_view stage, std::size_t done, std::size_t total) {
         watch.look_for_signals();
         return watch.report(stage, done, total);

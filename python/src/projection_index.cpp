@@ -43,7 +43,8 @@ constexpr const char* kSearchDoc =
 
 target_recall: chooses among the tuned dials (see operating_points). dials: used instead of them.
 previous: the hits of the previous step, a warm start. beta: of the k best only keys with
-q.k >= max - beta. max_scanned: upper bound on keys scanned.)";
+q.k >= max - beta. max_scanned: upper bound on keys scanned. scan_novel: scan all keys for a
+query that is less like the training queries than a hundredth of the held-out ones.)";
 
 constexpr const char* kAppendDoc =
     R"(Adds keys [m, d] of the index's dtype; their ids follow the present ones.
@@ -112,10 +113,11 @@ ReportedIndex build_from_lists(const Array& keys, const Training& training, cons
 
 Hits search(const ReportedIndex& self, const Array& queries, std::int64_t k, double target_recall,
             const std::optional<Dials>& dials, const Hits* previous, std::optional<float> beta,
-            std::optional<std::int64_t> max_scanned) {
+            std::optional<std::int64_t> max_scanned, bool scan_novel) {
   const auto rows = borrow_floats(queries, "queries");
-  return search_step(self.index, rows.view,
-                     search_params(k, target_recall, dials, beta, max_scanned, previous));
+  return search_step(
+      self.index, rows.view,
+      search_params(k, target_recall, dials, beta, max_scanned, scan_novel, previous));
 }
 
 void append(ReportedIndex& self, const Array& keys, const std::optional<Array>& training,
@@ -201,7 +203,8 @@ Searching is thread-safe; `append` is for one writer at a time beside any number
   index.def("search", &search, nb::arg("queries"), nb::arg("k") = 100, nb::kw_only(),
             nb::arg("target_recall") = SearchParams{}.target_recall, nb::arg("dials") = nb::none(),
             nb::arg("previous").none() = nb::none(), nb::arg("beta") = nb::none(),
-            nb::arg("max_scanned") = nb::none(), kSearchDoc);
+            nb::arg("max_scanned") = nb::none(), nb::arg("scan_novel") = SearchParams{}.scan_novel,
+            kSearchDoc);
   bind_files(index);
   bind_properties(index);
 }

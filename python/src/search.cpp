@@ -58,23 +58,26 @@ void bind_dials(nb::module_& m) {
 
 probes: router clusters looked into, per query. lists: nearest training queries whose keys are
 scanned (0: none). expand: ranks of each query's pool whose links are followed (0: none).
-pool: keys per query scored in stored precision (0: by k and d).)")
+pool: keys per query scored in stored precision (0: by k and d). novel: a query whose nearest
+training query is less similar is novel, see scan_novel of search (-1: none is).)")
       .def(
           "__init__",
           [](Dials* self, std::uint32_t probes, std::uint32_t lists, std::uint32_t expand,
-             std::uint32_t pool) {
-            new (self) Dials{probes, lists, expand, pool};
+             std::uint32_t pool, float novel) {
+            new (self) Dials{probes, lists, expand, pool, novel};
           },
           nb::kw_only(), nb::arg("probes") = Dials{}.probes, nb::arg("lists") = Dials{}.lists,
-          nb::arg("expand") = Dials{}.expand, nb::arg("pool") = Dials{}.pool)
+          nb::arg("expand") = Dials{}.expand, nb::arg("pool") = Dials{}.pool,
+          nb::arg("novel") = Dials{}.novel)
       .def_rw("probes", &Dials::probes)
       .def_rw("lists", &Dials::lists)
       .def_rw("expand", &Dials::expand)
       .def_rw("pool", &Dials::pool)
+      .def_rw("novel", &Dials::novel)
       .def(nb::self == nb::self, nb::sig("def __eq__(self, arg: object, /) -> bool"))
       .def("__repr__", [](const Dials& d) {
-        return fmt::format("Dials(probes={}, lists={}, expand={}, pool={})", d.probes, d.lists,
-                           d.expand, d.pool);
+        return fmt::format("Dials(probes={}, lists={}, expand={}, pool={}, novel={:.3f})", d.probes,
+                           d.lists, d.expand, d.pool, d.novel);
       });
 }
 
@@ -82,11 +85,12 @@ pool: keys per query scored in stored precision (0: by k and d).)")
 
 SearchParams search_params(std::int64_t k, double target_recall, const std::optional<Dials>& dials,
                            std::optional<float> beta, std::optional<std::int64_t> max_scanned,
-                           const Hits* previous) {
+                           bool scan_novel, const Hits* previous) {
   SearchParams params{.k = count_of(k, "k"),
                       .target_recall = target_recall,
                       .dials = dials,
                       .beta = beta,
+                      .scan_novel = scan_novel,
                       .previous = previous};
   if (max_scanned) params.max_scanned = count_of(*max_scanned, "max_scanned");
   return params;

@@ -160,7 +160,8 @@ Json to_json(const Dials& dials) {
   return {{"probes", dials.probes},
           {"lists", dials.lists},
           {"expand", dials.expand},
-          {"pool", dials.pool}};
+          {"pool", dials.pool},
+          {"novel", dials.novel}};
 }
 
 void require_output(const std::string& path) {

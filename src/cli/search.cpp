@@ -110,6 +110,8 @@ void add_search_options(CLI::App& app, Options& options) {
   app.add_option("--max-scanned", search.max_scanned, "Upper bound on keys scanned in a step")
       ->transform(whole_number())
       ->type_name("N");
+  app.add_flag("--scan-novel", search.scan_novel,
+               "Scan all keys for a query that is unlike the training queries");
   const auto dial = [&](const char* name, std::uint32_t& value, const char* description) {
     options.given_dials.push_back(
         add_count(app, name, value, description)->group("Dials, instead of the tuned ones"));

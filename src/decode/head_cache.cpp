@@ -353,7 +353,8 @@ void HeadCache::retrieve_for(MatrixView<float> queries, DecodeScratch& scratch) 
     hits_.count.assign(group_, 0);
     return;
   }
-  search_index(index_, plan_, queries, hits_.group == 0 ? nullptr : &hits_, scratch.search, hits_);
+  search_index(index_, plan_, queries, params_.scan_novel, hits_.group == 0 ? nullptr : &hits_,
+               scratch.search, hits_);
   stats_.scanned = hits_.stats.scanned;
   stats_.bytes_read = hits_.stats.bytes_read;
 }
@@ -364,7 +365,7 @@ void HeadCache::retrieve(MatrixView<float> queries, std::size_t k, DecodeScratch
   require(!index_.empty(), "this head has no index: its plan is '{}'", to_string(plan_.retriever));
   HeadPlan plan = plan_;
   plan.stop.k = std::min(k, indexed());
-  search_index(index_, plan, queries, nullptr, scratch.search, hits);
+  search_index(index_, plan, queries, params_.scan_novel, nullptr, scratch.search, hits);
   const std::size_t sink = sink_keys_.rows() - pinned_.size();
   for (std::size_t g = 0; g < hits.group; ++g)
     for (std::size_t r = 0; r < hits.count[g]; ++r) {

@@ -53,6 +53,7 @@ std::vector<double> numbers_of(const DecodeParams& p) {
                              number(p.pinned),
                              number(p.least_indexed),
                              p.int8_values ? 1.0 : 0.0,
+                             p.scan_novel ? 1.0 : 0.0,
                              p.share,
                              number(p.observed),
                              number(p.held_out),
@@ -106,6 +107,7 @@ DecodeParams read_params_of_head(const ContainerReader& file) {
   for (std::size_t* count : {&p.sink, &p.window, &p.horizon, &p.pinned, &p.least_indexed})
     *count = n.whole();
   p.int8_values = n.whole_up_to(1) == 1;
+  p.scan_novel = n.whole_up_to(1) == 1;
   p.share = n.real();
   for (std::size_t* count : {&p.observed, &p.held_out, &p.tail_vectors, &p.least_k, &p.max_k})
     *count = n.whole();

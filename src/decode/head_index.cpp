@@ -21,14 +21,14 @@ void require_hits(const Hits& hits, std::size_t group, std::size_t k) {
 }  // namespace
 
 void search_index(const HeadIndex& index, const HeadPlan& plan, MatrixView<float> queries,
-                  const Hits* previous, SearchScratch& scratch, Hits& hits) {
+                  bool scan_novel, const Hits* previous, SearchScratch& scratch, Hits& hits) {
   if (plan.retriever == Retriever::custom) {
     hits.stats = {};
     index.custom(queries, plan.stop.k, hits);
     require_hits(hits, queries.rows, plan.stop.k);
     return;
   }
-  SearchParams params = {.k = plan.stop.k, .previous = previous};
+  SearchParams params = {.k = plan.stop.k, .scan_novel = scan_novel, .previous = previous};
   if (plan.retriever == Retriever::flat) {
     index.flat->search(queries, params, scratch, hits);
     return;

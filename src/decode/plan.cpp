@@ -16,6 +16,9 @@ namespace {
 
 // Fewer keys than this are scanned whole: near the size where both are equally fast.
 constexpr std::size_t kLeastGraph = 6000;
+// Positions that train an index, where the prompt has so many: a tenth of a short prompt asks for
+// too little of it.
+constexpr std::size_t kLeastTraining = 1024;
 constexpr std::array<std::size_t, 11> kSizes = {0, 16, 32, 48, 64, 100, 150, 200, 300, 400, 512};
 constexpr std::array<double, 9> kBetas = {1, 2, 3, 4, 5, 6, 7, 8, 10};
 constexpr std::array<double, 9> kShares = {0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999};
@@ -263,7 +266,7 @@ class Planner {
     const auto wanted = static_cast<std::size_t>(
         std::ceil(params_.share * static_cast<double>(input_.tokens.size())));
     const std::size_t count =
-        std::clamp<std::size_t>(wanted, 1, seen_.last_training - seen_.first_training);
+        std::min(std::max(wanted, kLeastTraining), seen_.last_training - seen_.first_training);
     const std::size_t first = seen_.last_training - count;
     TrainingQueries training =
         sample_training_queries(input_.queries.slice(first * input_.group, count * input_.group),
@@ -299,7 +302,8 @@ class Planner {
     const auto retrieve = [&](std::size_t step, Hits& hits) {
       const std::size_t first = step * input_.group;
       search_index(result_.index, plan, seen_.held.queries.view().slice(first, input_.group),
-                   step % seen_.held.run == 0 ? nullptr : &found, search, found);
+                   params_.scan_novel, step % seen_.held.run == 0 ? nullptr : &found, search,
+                   found);
       read += static_cast<double>(found.stats.bytes_read);
       hits = found;
       for (std::size_t g = 0; g < input_.group; ++g) {

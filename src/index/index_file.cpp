@@ -111,7 +111,8 @@ void IndexFileWriter::add(const std::vector<OperatingPoint>& points) {
     numbers.insert(numbers.end(),
                    {p.target_recall, p.recall, p.scanned_fraction, p.flat_is_better ? 1.0 : 0.0,
                     static_cast<double>(p.dials.probes), static_cast<double>(p.dials.lists),
-                    static_cast<double>(p.dials.expand), static_cast<double>(p.dials.pool)});
+                    static_cast<double>(p.dials.expand), static_cast<double>(p.dials.pool),
+                    double{p.dials.novel}});
   }
   add_numbers("points", std::move(numbers));
 }
@@ -181,6 +182,7 @@ std::vector<OperatingPoint> read_points(const ContainerReader& reader) {
     p.flat_is_better = numbers.whole() != 0;
     const auto dial = [&] { return static_cast<std::uint32_t>(numbers.whole_up_to(0xffffffffU)); };
     p.dials = {dial(), dial(), dial(), dial()};
+    p.dials.novel = static_cast<float>(numbers.real());
     numbers.check(p.dials.expand > 0 || (p.dials.lists > 0 && p.dials.probes > 0),
                   "holds dials that find nothing");
     points.push_back(p);

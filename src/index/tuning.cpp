@@ -27,6 +27,10 @@ struct Trial {
   double cost = 0;
 };
 
+// Of the held-out queries, those that are least like the training queries: a query beyond them
+// is novel.
+constexpr double kNovelShare = 0.01;
+
 // Nanoseconds of one step on an AVX-512 core with everything in cache, as fitted to
 // measurements at d = 64 and d = 256. Only their ratios matter: they rank dials.
 double step_cost(const SearchStats& stats, const Dials& dials, std::size_t group,
@@ -43,6 +47,15 @@ double flat_cost(std::size_t n, std::size_t group, std::size_t cols) {
          static_cast<double>(n) * (2.9 + 0.0086 * d);
 }
 
+/// What all but kNovelShare of the similarities reach.
+float least_familiar(std::vector<float>& similarity) {
+  if (similarity.empty()) return Dials().novel;
+  const auto rank = static_cast<std::size_t>(kNovelShare * static_cast<double>(similarity.size()));
+  const auto at = similarity.begin() + static_cast<std::ptrdiff_t>(rank);
+  std::nth_element(similarity.begin(), at, similarity.end());
+  return *at;
+}
+
 Trial try_dials(const SearchSpace& space, const TrainingQueries& training, MatrixView<Id> truth,
                 const Dials& dials) {
   const std::size_t group = training.group, k = truth.cols;
@@ -51,6 +64,7 @@ Trial try_dials(const SearchSpace& space, const TrainingQueries& training, Matri
   Matrix<Id> found(truth.rows, k);
   SearchScratch scratch;
   Hits hits;
+  std::vector<float> similarity;
   for (std::size_t step = 0; step < steps; ++step) {
     SearchParams params{.k = k};
     if (step % std::max<std::size_t>(1, training.tuning_steps) != 0) params.previous = &hits;
@@ -58,13 +72,36 @@ Trial try_dials(const SearchSpace& space, const TrainingQueries& training, Matri
     search_projection(space, training.tuning.view().slice(step * group, group), params, dials,
                       scratch.state(), hits);
     std::copy(hits.ids.begin(), hits.ids.end(), found.row(step * group));
+    const std::vector<float>& own = scratch.state().route.similarity;
+    if (dials.lists > 0) similarity.insert(similarity.end(), own.begin(), own.end());
     trial.scanned_fraction += static_cast<double>(hits.stats.scanned);
     trial.cost += step_cost(hits.stats, dials, group, space.store.code_cols());
   }
+  trial.dials.novel = least_familiar(similarity);
   trial.recall = recall(truth, found);
   trial.scanned_fraction /= static_cast<double>(steps * space.store.size());
   trial.cost /= static_cast<double>(steps);
   return trial;
+}
+
+/// The candidates up to those that reach the highest target, and one wave more: the rest would
+/// reach it at a higher cost. Waves have one size, so that threads do not matter.
+std::vector<Trial> try_candidates(const SearchSpace& space, const TrainingQueries& training,
+                                  MatrixView<Id> truth, double highest, const Execution& run) {
+  constexpr std::size_t kWave = 4;
+  std::vector<Trial> trials;
+  bool reached = false, last = false;
+  while (!last && trials.size() < kCandidates.size()) {
+    last = reached;
+    const std::size_t first = trials.size();
+    trials.resize(std::min(kCandidates.size(), first + kWave));
+    parallel_for(trials.size() - first, 1, run, "tuning", [&](std::size_t i, std::size_t, int) {
+      trials[first + i] = try_dials(space, training, truth, kCandidates[first + i]);
+    });
+    reached = std::any_of(trials.begin(), trials.end(),
+                          [&](const Trial& trial) { return trial.recall >= highest; });
+  }
+  return trials;
 }
 
 }  // namespace
@@ -75,12 +112,9 @@ std::vector<OperatingPoint> tune(const SearchSpace& space, const TrainingQueries
   const std::size_t k = std::min(params.tuning_k, space.store.size());
   const KnnLists truth = exact_knn(space.store.stored(), training.tuning,
                                    {.k = k, .method = params.list_method}, {run.threads, {}});
-  std::vector<Trial> trials(kCandidates.size());
-  parallel_for(trials.size(), 1, run, "tuning", [&](std::size_t begin, std::size_t, int) {
-    trials[begin] = try_dials(space, training, truth.ids, kCandidates[begin]);
-  });
   std::vector<double> targets = params.target_recalls;
   std::sort(targets.begin(), targets.end());
+  const std::vector<Trial> trials = try_candidates(space, training, truth.ids, targets.back(), run);
   std::vector<OperatingPoint> points;
   for (const double target : targets) {
     const Trial* best = &trials[0];
@@ -115,7 +149,7 @@ Dials choose_dials(const std::vector<OperatingPoint>& points, std::size_t tuning
     const auto scale = [&](std::uint32_t dial) {
       return static_cast<std::uint32_t>(std::min<std::size_t>(0xffffU, dial * k / tuning_k));
     };
-    dials = {scale(dials.probes), scale(dials.lists), scale(dials.expand), dials.pool};
+    dials = {scale(dials.probes), scale(dials.lists), scale(dials.expand), dials.pool, dials.novel};
   }
   return dials;
 }

@@ -45,11 +45,23 @@ Matrix<float> wanted_keys(MatrixView<Id> lists, AnyMatrixView keys) {
   return rows;
 }
 
-void scale_to_unit(float* row, std::size_t d) {
+double norm_of(const float* row, std::size_t d) {
   double power = 0;
   for (std::size_t j = 0; j < d; ++j) power += double{row[j]} * double{row[j]};
-  const auto scale = static_cast<float>(power > 0 ? 1.0 / std::sqrt(power) : 0.0);
+  return std::sqrt(power);
+}
+
+void scale_to_unit(float* row, std::size_t d) {
+  const double norm = norm_of(row, d);
+  const auto scale = static_cast<float>(norm > 0 ? 1.0 / norm : 0.0);
   for (std::size_t j = 0; j < d; ++j) row[j] *= scale;
+}
+
+/// Cosine of a projected query and the best of `near`, whose rows have unit length.
+float similarity(std::span<const Ranked> near, const float* query, std::size_t dim) {
+  const double norm = norm_of(query, dim);
+  if (near.empty() || norm == 0) return 0.0F;
+  return static_cast<float>(score_of(*std::max_element(near.begin(), near.end())) / norm);
 }
 
 /// Coordinates of queries, row by row.
@@ -319,6 +331,7 @@ std::span<const std::uint32_t> Router::nearest(MatrixView<float> queries, std::s
   encode_tile({s.projected.data(), group, dim()}, s);
   score_centroids(group, s);
   s.near.assign(group * count, kNoId);
+  s.similarity.resize(group);
   for (std::size_t g = 0; g < group; ++g) {
     s.members.clear();
     for (const Ranked c : nearest_clusters(g, probes, s)) {
@@ -331,6 +344,7 @@ std::span<const std::uint32_t> Router::nearest(MatrixView<float> queries, std::s
                           s.members.size(), tile_of(s.encoded, g, 1), s.scores.data(),
                           s.members.size());
     best_of(s.scores.data(), s.members.size(), count, s.ranked);
+    s.similarity[g] = similarity(s.ranked, s.projected.data() + g * dim(), dim());
     for (std::size_t i = 0; i < s.ranked.size(); ++i)
       s.near[g * count + i] = s.members[id_of(s.ranked[i])];
   }

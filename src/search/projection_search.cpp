@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <functional>
 #include <limits>
+#include <numeric>
 
 #include "keyseek/score.hpp"
 #include "knn/block_scan.hpp"
@@ -39,6 +40,7 @@ class ProjectionSearch {
         top_count_(scratch.top_count) {
     const std::size_t n = space.store.size();
     budget_ = std::min(params.max_scanned, n);
+    s_.novel.assign(group_, 0);
     const std::size_t pool = dials.pool > 0 ? dials.pool : default_pool(params.k, dials, space);
     pool_ = std::min(n, std::max(params.k, pool));
     s_.visited.resize(n);
@@ -68,11 +70,9 @@ class ProjectionSearch {
     seed_from_previous();
     seed_from_router();
     if (scanned_ == 0) visit(space_.graph.entry_points());
-    score_new();
-    while (dials_.expand > 0 && choose_frontier()) {
-      follow_links();
-      score_new();
-    }
+    find_novel();
+    if (novel_ < group_) follow();
+    if (novel_ > 0) scan_for_novel();
     finish();
   }
 
@@ -105,6 +105,43 @@ class ProjectionSearch {
     }
   }
 
+  /// Queries unlike all training queries: neither lists nor links were made for them.
+  void find_novel() {
+    if (!params_.scan_novel || dials_.lists == 0 || space_.router.empty()) return;
+    if (budget_ < space_.store.size()) return;
+    for (std::size_t g = 0; g < group_; ++g) {
+      s_.novel[g] = s_.route.similarity[g] < dials_.novel ? 1 : 0;
+      novel_ += s_.novel[g];
+    }
+  }
+
+  void follow() {
+    score_new();
+    while (dials_.expand > 0 && choose_frontier()) {
+      follow_links();
+      score_new();
+    }
+  }
+
+  /// All keys, for the novel queries alone: the others have found theirs.
+  void scan_for_novel() {
+    const std::size_t n = space_.store.size();
+    s_.scores.resize(CodeTile::kMaxTile * kBatch);
+    s_.selected.resize(kBatch);
+    s_.list.resize(kBatch);
+    for (std::size_t first = 0; first < n; first += kBatch) {
+      const std::size_t count = std::min(kBatch, n - first);
+      std::iota(s_.list.begin(), s_.list.end(), static_cast<Id>(first));
+      for (std::size_t g = 0; g < group_; ++g) {
+        if (s_.novel[g] == 0) continue;
+        kernels().score_codes(space_.store.codes(), space_.store.scales(), s_.list.data(), count,
+                              tile_of(s_.encoded, g, 1), s_.scores.data(), kBatch);
+        keep(g, s_.list.data(), s_.scores.data(), count);
+      }
+    }
+    hits_.stats.bytes_read += n * (space_.store.code_cols() + sizeof(float));
+  }
+
   /// Scores what was visited since the last call and sorts it into the pools.
   void score_new() {
     s_.scores.resize(CodeTile::kMaxTile * kBatch);
@@ -116,8 +153,9 @@ class ProjectionSearch {
         const std::size_t tile = std::min(CodeTile::kMaxTile, group_ - first);
         kernels().score_codes(space_.store.codes(), space_.store.scales(), ids, count,
                               tile_of(s_.encoded, first, tile), s_.scores.data(), kBatch);
-        for (std::size_t g = 0; g < tile; ++g)
-          keep(first + g, ids, s_.scores.data() + g * kBatch, count);
+        for (std::size_t g = 0; g < tile; ++g) {
+          if (s_.novel[first + g] == 0) keep(first + g, ids, s_.scores.data() + g * kBatch, count);
+        }
       }
       scored_ += count;
     }
@@ -186,9 +224,9 @@ class ProjectionSearch {
       rerank(keys, queries_.row(g), params_.k, pool.items(), s_.rerank);
       store_row(pool.items(), g, params_, hits_);
     }
-    hits_.stats.scanned = scanned_;
+    hits_.stats.scanned = novel_ > 0 ? space_.store.size() : scanned_;
     hits_.stats.expanded = followed_;  // the last frontier is left when the budget is spent
-    hits_.stats.bytes_read += scanned_ * (space_.store.code_cols() + sizeof(float)) +
+    hits_.stats.bytes_read += scored_ * (space_.store.code_cols() + sizeof(float)) +
                               hits_.stats.reranked * keys.cols * size_of(keys.dtype);
   }
 
@@ -205,6 +243,7 @@ class ProjectionSearch {
   std::size_t scored_ = 0;    ///< of them
   std::size_t expanded_ = 0;  ///< keys in s_.expansions
   std::size_t followed_ = 0;  ///< of them
+  std::size_t novel_ = 0;     ///< queries
   std::vector<std::size_t>& top_count_;
 };
 

@@ -55,6 +55,7 @@ struct SearchScratch::State {
   std::vector<std::vector<Ranked>> top;  ///< [G] keys that may still be expanded, and room for more
   std::vector<std::size_t> top_count;    ///< [G] how many they are
   std::vector<float> top_threshold;      ///< [G] score of the last rank that is expanded
+  std::vector<std::uint8_t> novel;       ///< [G] 1: answered by a scan
   std::vector<float> scores;             ///< [G, batch]
   std::vector<std::uint32_t> selected;
   RouteScratch route;

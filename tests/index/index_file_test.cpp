@@ -140,11 +140,11 @@ TEST(IndexFile, NumbersThatMakeNoSenseAreCorrupt) {
   auto longer = params;
   longer.push_back(0);
   refused("params", longer, "longer");
-  refused("points", {0.9, 0.9, 0.1, 0, 4, 4, 4}, "too early");
-  refused("points", {0.9, INFINITY, 0.1, 0, 4, 4, 4, 0}, "not finite");
-  refused("points", {0.9, 0.9, 0.1, 0, 4, 0, 0, 0}, "find nothing");
-  refused("points", {0.9, 0.9, 0.1, 0, 0, 4, 0, 0}, "find nothing");
-  refused("points", {0.9, 0.9, 0.1, 0, 5e9, 4, 0, 0}, "too large");
+  refused("points", {0.9, 0.9, 0.1, 0, 4, 4, 4, 0}, "too early");
+  refused("points", {0.9, INFINITY, 0.1, 0, 4, 4, 4, 0, -1}, "not finite");
+  refused("points", {0.9, 0.9, 0.1, 0, 4, 0, 0, 0, -1}, "find nothing");
+  refused("points", {0.9, 0.9, 0.1, 0, 0, 4, 0, 0, -1}, "find nothing");
+  refused("points", {0.9, 0.9, 0.1, 0, 5e9, 4, 0, 0, -1}, "too large");
   refused("keys.shape", {0, 4, 0}, "impossible shape");
   refused("keys.shape", {4, 1e9, 0}, "impossible shape");
   refused("keys.shape", {4294967295.0, 4, 0}, "impossible shape");

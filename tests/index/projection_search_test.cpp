@@ -73,6 +73,71 @@ TEST(ProjectionSearch, ThoroughDialsAreExact) {
   }
 }
 
+/// Queries from elsewhere: single keys' directions, far from what the training queries want.
+Matrix<float> novel_queries(const Built& built, std::size_t count) {
+  Matrix<float> queries(count, built.keys.cols());
+  for (std::size_t i = 0; i < count; ++i) {
+    built.keys.view().copy_row(17 * i, queries.row(i));
+    for (std::size_t j = 0; j < queries.cols(); ++j) queries.row(i)[j] *= -3.0F;
+  }
+  return queries;
+}
+
+TEST(ProjectionSearch, ANovelQueryIsAnsweredByAScan) {
+  const Built built;
+  const Matrix<float> novel = novel_queries(built, 8);
+  const KnnLists truth = exact_knn(built.keys.view(), novel, {.k = 50});
+  double learned = 0;
+  for (std::size_t i = 0; i < novel.rows(); ++i) {
+    const auto query = novel.view().slice(i, 1);
+    const MatrixView<Id> wanted = truth.ids.view().slice(i, 1);
+    const Hits missed = test::search(built.index, query, {.k = 50});
+    const Hits hits = test::search(built.index, query, {.k = 50, .scan_novel = true});
+    learned += recall(wanted, {missed.ids.data(), 1, 50}) / 8;
+    EXPECT_GE(recall(wanted, {hits.ids.data(), 1, 50}), 0.98);
+    EXPECT_EQ(hits.stats.scanned, 2000U);
+    expect_valid(hits, built.keys.view(), query, 50);
+    // The bound on what is scanned goes before.
+    const Hits bounded =
+        test::search(built.index, query, {.k = 50, .scan_novel = true, .max_scanned = 1999});
+    EXPECT_EQ(bounded.ids, missed.ids);
+  }
+  EXPECT_LE(learned, 0.8);
+}
+
+TEST(ProjectionSearch, BesideANovelQueryOthersAreSearchedAsBefore) {
+  const Built built;
+  const Matrix<float> novel = novel_queries(built, 1);
+  Matrix<float> step(2, built.keys.cols());
+  std::copy_n(built.data.step(3).row(0), step.cols(), step.row(0));
+  std::copy_n(novel.row(0), step.cols(), step.row(1));
+  SearchScratch scratch;
+  Hits hits, again;
+  built.index.search(step, {.k = 20, .scan_novel = true}, scratch, hits);
+  expect_valid(hits, built.keys.view(), step, 20);
+  const KnnLists truth = exact_knn(built.keys.view(), step, {.k = 20});
+  EXPECT_GE(recall(truth.ids, {hits.ids.data(), 2, 20}), 0.9);
+  // The scratch is as good as new.
+  built.index.search(step, {.k = 20, .scan_novel = true}, scratch, again);
+  EXPECT_EQ(again.ids, hits.ids);
+  built.index.search(built.data.step(3), {.k = 20}, scratch, again);
+  EXPECT_EQ(again.ids, test::search(built.index, built.data.step(3), {.k = 20}).ids);
+}
+
+TEST(ProjectionSearch, FewQueriesOfTheTrainingsKindAreNovel) {
+  const Built built;
+  std::size_t scanned_whole = 0;
+  for (std::size_t i = 0; i < built.data.steps(); ++i) {
+    const Hits hits = test::search(built.index, built.data.step(i), {.k = 50, .scan_novel = true});
+    scanned_whole += hits.stats.scanned == 2000 ? 1 : 0;
+  }
+  EXPECT_LE(scanned_whole, built.data.steps() / 5);
+  // Dials that are given call none novel.
+  const Hits hits = test::search(built.index, novel_queries(built, 1),
+                                 {.k = 50, .dials = Dials{}, .scan_novel = true});
+  EXPECT_LT(hits.stats.scanned, 2000U);
+}
+
 TEST(ProjectionSearch, EqualScoresComeInOrderOfId) {
   test::OodData data = test::make_ood_data({.n = 400, .d = 8});
   for (Matrix<float>* m : {&data.keys, &data.test}) {

@@ -167,6 +167,18 @@ def test_beta_pads_and_max_scanned_bounds(head, projection):
     assert projection.search(queries, k=100, max_scanned=200).stats.scanned <= 200
 
 
+def test_a_novel_query_is_scanned_for(head, projection):
+    queries = np.random.default_rng(1).standard_normal((3, 64), dtype=np.float32)
+    truth, _ = keyseek.exact_knn(head.keys, queries, 100)
+    lost = projection.search(queries, 100)
+    found = projection.search(queries, 100, scan_novel=True)
+    assert found.stats.scanned == len(projection) > lost.stats.scanned
+    assert keyseek.recall(truth, found.ids) >= 0.98 > keyseek.recall(truth, lost.ids)
+    assert all(0 < point.dials.novel < 1 for point in projection.operating_points)
+    none = keyseek.Dials(novel=-1)
+    assert projection.search(queries, 100, dials=none, scan_novel=True).stats.scanned < len(projection)
+
+
 def test_results_look_at_their_own_memory(head, flat):
     scores = flat.search(head.queries[:1], k=5).scores
     assert not scores.flags.owndata

@@ -24,7 +24,7 @@ from keyseek.models import (
     encode_first,
     load_model,
     source_of,
-    use_bf16_linears,
+    speed_up_linears,
 )
 from keyseek.texts import NAMED, load_text
 
@@ -116,7 +116,7 @@ def check_lengths(plan: Plan, model: str, source: Source) -> None:
         )
 
 
-def describe(plan: Plan, trained_theta: float, theta: float) -> str:
+def describe(plan: Plan, precision: str, trained_theta: float, theta: float) -> str:
     """One sentence on how the vectors came to be."""
     how = f"full attention prefill of {plan.tokens} tokens"
     if plan.stretch:
@@ -126,7 +126,7 @@ def describe(plan: Plan, trained_theta: float, theta: float) -> str:
             f" the last {STRETCHED.window} tokens"
         )
     return (
-        f"{how}, post-RoPE, linear layers in bfloat16, RoPE and attention in float32,"
+        f"{how}, post-RoPE, linear layers in {precision}, RoPE and attention in float32,"
         f" transformers {transformers.__version__}, torch {torch.__version__}"
     )
 
@@ -138,6 +138,7 @@ def capture(model: Model, ids: Tensor, text_source: str, plan: Plan, out: Path) 
     """
     network, config = model.network, model.network.config
     trained_theta = float(config.rope_theta)
+    precision = str(network.model.layers[0].mlp.down_proj.weight.dtype).removeprefix("torch.")
     if plan.stretch:
         stretch_rope(network, plan.tokens / model.context)
     pattern = STRETCHED if plan.stretch else None
@@ -152,7 +153,7 @@ def capture(model: Model, ids: Tensor, text_source: str, plan: Plan, out: Path) 
             rope_dim=head_dim(config),
             scale=float(network.model.layers[0].self_attn.scaling),
             prefill=plan.tokens - plan.decode,
-            capture=describe(plan, trained_theta, config.rope_theta),
+            capture=describe(plan, precision, trained_theta, config.rope_theta),
             next_token_loss=done.loss,
         )
         if plan.stretch:
@@ -203,7 +204,7 @@ def run(given: argparse.Namespace) -> None:
     text = load_text(given.text)
     ids = encode_first(given.model, text.content, plan.tokens)
     model = load_model(given.model)
-    use_bf16_linears(model.network)
+    speed_up_linears(model.network)
     loss = capture(model, torch.tensor(ids), text.source, plan, given.out)
     print(
         f"{given.out}: {plan.tokens} tokens, {len(plan.layers)} layers x {len(plan.kv_heads)}"

@@ -27,7 +27,7 @@ from keyseek.models import (
     encode_first,
     load_model,
     source_of,
-    use_bf16_linears,
+    speed_up_linears,
 )
 from keyseek.texts import NAMED, load_text
 
@@ -170,12 +170,12 @@ def run(given: argparse.Namespace) -> None:
     ids = encode_first(given.model, text.content, given.tokens)
     model = load_model(given.model)
     keys = model.network.lm_head.weight.detach()
-    use_bf16_linears(model.network)
+    precision = speed_up_linears(model.network)
     hidden, loss = final_states(model, ids)
     how = (
         f"final hidden states of {given.tokens} tokens in passes of at most {model.context},"
         f" training queries from the first three quarters, test queries from the last,"
-        f" linear layers in bfloat16, transformers {transformers.__version__},"
+        f" linear layers in {precision}, transformers {transformers.__version__},"
         f" torch {torch.__version__}"
     )
     attributes = dict(model=model.title, text=text.source, capture=how, next_token_loss=loss)

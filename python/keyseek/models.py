@@ -13,8 +13,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -24,7 +23,6 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, normalizers, processors
 from tokenizers.models import BPE
 from torch import nn
-from torch.utils.hooks import RemovableHandle
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from .errors import InvalidArgument
@@ -240,37 +238,32 @@ def load_model(name: str, cache_folder: Path | None = None) -> Model:
     return Model(name, source.title, network, load_tokenizer(name, cache_folder), source.context)
 
 
+def cpu_computes_bf16() -> bool:
+    """Whether this CPU multiplies bfloat16; one that does not emulates it, slower than float32."""
+    try:
+        flags = set(Path("/proc/cpuinfo").read_text().split())
+    except OSError:
+        return False
+    return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
+
+
+def speed_up_linears(network: Any) -> str:
+    """use_bf16_linears where that is faster; the type that linear layers compute in from now on."""
+    if not cpu_computes_bf16():
+        return "float32"
+    use_bf16_linears(network)
+    return "bfloat16"
+
+
 def use_bf16_linears(network: Any) -> None:
     """Compute the linear layers inside the decoder in bfloat16, everything else in float32.
 
-    Linear layers are most of the work and about four times as fast in bfloat16; norms, RoPE and
-    attention stay in float32, so captured keys and queries carry no bfloat16 rounding of RoPE.
-    The output layer is left alone: its weight is the embedding.
+    Linear layers are most of the work and about four times as fast in bfloat16 on a CPU that has
+    it; norms, RoPE and attention stay in float32, so captured keys and queries carry no bfloat16
+    rounding of RoPE. The output layer is left alone: its weight is the embedding.
     """
     for module in network.model.modules():
         if isinstance(module, nn.Linear):
-            _compute_in_bf16(module)
-
-
-@contextmanager
-def bf16_linears(network: Any) -> Iterator[None]:
-    """use_bf16_linears for a while; the float32 weights come back."""
-    linears = [module for module in network.model.modules() if isinstance(module, nn.Linear)]
-    weights = [module.weight.data for module in linears]
-    hooks = [hook for module in linears for hook in _compute_in_bf16(module)]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for module, weight in zip(linears, weights, strict=True):
-            module.to(weight.dtype)
-            module.weight.data = weight
-
-
-def _compute_in_bf16(module: nn.Linear) -> tuple[RemovableHandle, RemovableHandle]:
-    module.to(torch.bfloat16)
-    return (
-        module.register_forward_pre_hook(lambda _, inputs: (inputs[0].to(torch.bfloat16),)),
-        module.register_forward_hook(lambda _, inputs, output: output.float()),
-    )
+            module.to(torch.bfloat16)
+            module.register_forward_pre_hook(lambda _, inputs: (inputs[0].to(torch.bfloat16),))
+            module.register_forward_hook(lambda _, inputs, output: output.float())

@@ -28,7 +28,7 @@ from .score import Decoded, PreparedPolicy, agreement, divergence
 from .tasks import TASKS, Example, Task, Writer
 
 DEFAULT_FILLER = "pydoc-topics"
-FIRST_SEED = 1
+FIRST_SEED = 11  # those before it are for development
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Runner:
 
     def run(self, cell: Cell, policies: list[Policy]) -> None:
         example = cell.task.make(self._writer, cell.tokens, cell.seed)
-        prompt = read_prompt(self._network, example.prompt, bf16=True)
+        prompt = read_prompt(self._network, example.prompt)
         full = self._decode(Full(), prompt, example)
         for policy in policies:
             begin = time.monotonic()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -17,7 +16,6 @@ from ..errors import InvalidArgument
 from ..hf import ATTENTION_NAME
 from ..hf.attention import LAYER
 from ..hf.rotary import rotary_options
-from ..models import bf16_linears
 from .block import Block
 
 PIECE = 1024  # tokens of a prompt that are read at once
@@ -88,13 +86,10 @@ def read_prompt(
     network: Any,
     ids: list[int],
     progress: Callable[[int, int], None] | None = None,
-    *,
-    bf16: bool = False,
 ) -> Prompt:
     """Reads tokens with full attention. The network's attention becomes "keyseek".
 
-    Layers that attend to a sliding window are left as they are. bf16: the decoder's linear layers
-    compute in bfloat16 meanwhile, which is faster; decoding stays in float32.
+    Layers that attend to a sliding window are left as they are.
     """
     if len(ids) < 2:
         raise InvalidArgument(f"ids has {len(ids)} tokens, a prompt needs at least 2")
@@ -105,7 +100,7 @@ def read_prompt(
     for i, kind in enumerate(kinds[: len(cache.layers)]):
         if kind == "full_attention":
             cache.layers[i] = _ReadLayer(rotary_options(config, kind))
-    with torch.inference_mode(), bf16_linears(network) if bf16 else nullcontext():
+    with torch.inference_mode():
         for begin in range(0, len(ids), PIECE):
             piece = torch.tensor([ids[begin : begin + PIECE]])
             network.model(piece, past_key_values=cache, use_cache=True)

@@ -17,7 +17,7 @@ from .attention import LAYER
 
 # The newest part of a prompt whose queries are kept until the plan is made.
 _KEPT_SHARE = 0.2
-_KEPT_LEAST = 1024
+_KEPT_LEAST = 2048
 
 
 @dataclass(frozen=True)

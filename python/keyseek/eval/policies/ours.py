@@ -15,6 +15,7 @@ from ..block import Attended, Block, Static
 from ..prompt import LayerPrompt
 from .base import LayerPolicy, Policy, tail_of
 
+
 @dataclass(frozen=True)
 class HeadCachePolicy(Policy):
     """A HeadCache per KV head. `options` are those of HeadCache.prefill that the prompt does not
@@ -93,6 +94,7 @@ FORMS: dict[str, dict[str, Any]] = {
     "": {},
     "no-tail": {},
     "no-shift": {"shift": False},
+    "no-novel": {"scan_novel": False},
     "flat": {"retriever": "flat"},
     "recall-0.98": {"target_recall": 0.98},
     # In logits, and as a share: what leaves about the budget's k on average is up to the head.

@@ -30,7 +30,8 @@ class OracleKMeans(Policy):
         indexed = static.indexed(prompt.tokens)
         tail = tail_of(self.budget)
         keys, values = prompt.keys[:, indexed], prompt.values[:, indexed]
-        cluster = torch.stack([k_means(own, tail) for own in keys])
+        name = f"{tail} clusters {indexed}"
+        cluster = prompt.once(name, lambda _: torch.stack([k_means(own, tail) for own in keys]))
         return _ClustersLayer(indexed, self.budget - tail, keys, values, cluster, tail)
 
 

@@ -114,6 +114,8 @@ wheel_is_a_cmake_package() {
 need_apt "${BUILD_PACKAGES[@]}" "${TEST_PACKAGES[@]}" clang libclang-rt-dev llvm \
   clang-format-14 clang-tidy-14
 [[ $(uname -m) != x86_64 ]] || need_apt g++-aarch64-linux-gnu
+# To look at pages with; Ubuntu has it as a snap only, and does without that test.
+if grep -q '^ID=debian' /etc/os-release; then need_apt chromium; fi
 ensure_venv
 ensure_cmake
 CUDA=ON

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
+import subprocess
 
 import pytest
 
@@ -154,6 +156,23 @@ def test_the_page_is_one_file_and_marks_what_full_attention_fails(some_rows, tmp
     assert "small: 200 tokens: KL to full attention, nats" in printed
     line = next(line for line in printed.splitlines() if line.startswith("streaming"))
     assert line.split()[1] == "20"
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
+def test_a_browser_draws_the_page_without_a_network(some_rows, tmp_path):
+    plt = pytest.importorskip("matplotlib.pyplot")
+    out, picture = tmp_path / "page.html", tmp_path / "page.png"
+    assert command.main(["report", str(some_rows[0]), "-o", str(out)]) == 0
+    browser = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=2000",
+               f"--user-data-dir={tmp_path}", "--host-resolver-rules=MAP * ~NOTFOUND"]
+    shot = [*browser, f"--screenshot={picture}", "--window-size=1000,800", out.as_uri()]
+    subprocess.run(shot, check=True, capture_output=True, timeout=120)
+    drawn = subprocess.run([*browser, "--dump-dom", out.as_uri()], check=True, capture_output=True,
+                           timeout=120, text=True).stdout
+    assert "KL to full attention, nats" in drawn and drawn.count("<svg") == 2
+    # The line of a policy is not white: the picture has its colour.
+    colours = {tuple(pixel) for row in plt.imread(picture)[:, :, :3] for pixel in row.round(2)}
+    assert len(colours) > 50
 
 
 def test_a_figure_of_needles_has_a_panel_per_policy(some_rows):

@@ -64,15 +64,13 @@ struct MergeArgs {
   float* lse;  ///< [queries], or null
 };
 
-/// append: a token to the window of each head; the token it replaces goes to `evicted_*`.
+/// append: a token to the window of each head.
 struct AppendArgs {
   const void* key;    ///< [heads, dim]
   const void* value;  ///< [heads, dim]
   void* keys;         ///< [heads, capacity, dim]
   void* values;       ///< [heads, capacity, dim]
   Ring* rings;        ///< [heads]
-  void* evicted_key;  ///< [heads, dim]; left alone while the window fills up
-  void* evicted_value;
   std::uint32_t heads, dim, sink, capacity;
 };
 

@@ -88,7 +88,7 @@ void time_parts(const std::shared_ptr<Runtime>& runtime, Stream stream) {
   time("attention", [&] { runtime->attend(kShape.dtype, b.attend_args(kShape), stream); });
   time("merge", [&] { runtime->merge(kShape.dtype, b.merge_args(kShape), stream); });
   time("copy down", [&] {
-    runtime->copy(b.down[0].get(), b.at(b.layout.outbox), b.layout.down_bytes(), stream);
+    runtime->copy(b.down[0].get(), b.at(b.layout.queries), b.layout.down_bytes(), stream);
   });
   const Parts parts = b.parts(kShape);
   time("copy up", [&] {

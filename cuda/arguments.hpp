@@ -15,8 +15,10 @@
 
 namespace keyseek::cuda {
 
-/// Queries of one KV head that a kernel holds at once, so that each key is read once for all.
+/// Queries of one KV head that a kernel holds at once, so that each key is read once for all of
+/// these: a tile of the group.
 constexpr unsigned kMostQueries = 8;
+constexpr unsigned kMostGroup = 64;
 
 /// How far the rows of one KV head are filled. Rows [0, sink) stay; the others are a ring, and
 /// since attention does not ask for the order of tokens, all filled rows are simply the first.

@@ -9,7 +9,7 @@ namespace keyseek::cuda {
 
 void SessionShape::validate() const {
   require(heads >= 1 && heads <= 65535, "heads is {}, must be 1 to 65535", heads);
-  require(group >= 1 && group <= kMostQueries, "group is {}, must be 1 to {}", group, kMostQueries);
+  require(group >= 1 && group <= kMostGroup, "group is {}, must be 1 to {}", group, kMostGroup);
   require(dim == 64 || dim == 96 || dim == 128 || dim == 256,
           "dim is {}, must be 64, 96, 128 or 256", dim);
   require(dtype == Dtype::f16 || dtype == Dtype::bf16, "dtype is {}, must be f16 or bf16",

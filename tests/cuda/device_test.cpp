@@ -31,7 +31,7 @@ TEST_F(OnDevice, StepsAreFullAttention) {
   for (const bool captured : {false, true}) {
     for (const Dtype dtype : {Dtype::f16, Dtype::bf16}) {
       for (const std::size_t dim : {64U, 96U, 128U, 256U}) {
-        for (std::size_t group = 1; group <= kMostQueries; ++group) {
+        for (const std::size_t group : {1U, 2U, 3U, 4U, 5U, 8U, 9U, 12U, 16U, 64U}) {
           SessionShape shape = small_shape();
           shape.dtype = dtype;
           shape.dim = dim;

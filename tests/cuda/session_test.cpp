@@ -47,6 +47,14 @@ TEST(Session, EveryTypeDimensionAndGroup) {
   }
 }
 
+TEST(Session, GroupsOfMoreThanATile) {
+  for (const std::size_t group : {9U, 12U, 64U}) {
+    SessionShape shape = small_shape();
+    shape.group = group;
+    EXPECT_LT(decode({Pace::lazy, Pace::eager}, shape, 5), 1e-3) << group;
+  }
+}
+
 // The three calls that order a step, each of them left out: some pace of streams must notice.
 TEST(Session, AMissingOrderIsSeen) {
   for (int ignored = 0; ignored < 3; ++ignored) {
@@ -237,8 +245,8 @@ TEST(Session, RefusesShapesByNameAndValue) {
   shape.dim = 80;
   EXPECT_EQ(refusal(shape), "dim is 80, must be 64, 96, 128 or 256");
   shape = small_shape();
-  shape.group = 9;
-  EXPECT_EQ(refusal(shape), "group is 9, must be 1 to 8");
+  shape.group = 65;
+  EXPECT_EQ(refusal(shape), "group is 65, must be 1 to 64");
   shape = small_shape();
   shape.heads = 0;
   EXPECT_EQ(refusal(shape), "heads is 0, must be 1 to 65535");

@@ -171,7 +171,8 @@ void StubRuntime::attend(Dtype dtype, const AttendArgs& args, Stream stream) {
   count_call("launch attend");
   const AttendKernel kernel = attend_kernel(dtype, args.parts.dim, args.group);
   put(stream, {[=] {
-        emulation::run({{args.splits, args.heads}, kAttendThreads}, [&] { kernel(args); });
+        emulation::run({{args.splits, args.heads, attend_tiles(args.group)}, kAttendThreads},
+                       [&] { kernel(args); });
       }});
 }
 

@@ -98,8 +98,10 @@ void DecodeSession::step(std::span<HeadCache* const> heads, DecodePool& pool) {
   widen(sent.queries, cpu_.queries);
   widen(sent.keys, cpu_.keys);
   widen(sent.values, cpu_.values);
+  stage_ = Stage::broken;  // should the CPU's part fail
   step_heads_beside_static(heads, cpu_.queries, cpu_.keys, cpu_.values, pool, cpu_.part.out.data(),
                            cpu_.part.lse.data());
+  stage_ = Stage::waiting;
   finish(cpu_.part);
 }
 

@@ -146,7 +146,9 @@ void DecodeSession::step(const CpuPart& cpu_part) {
   begin();
   const CpuStep sent = wait();
   cpu_.part.reset(shape_.queries(), shape_.dim);
+  stage_ = Stage::broken;  // should the CPU's part fail
   cpu_part(sent, cpu_.part);
+  stage_ = Stage::waiting;
   finish(cpu_.part);
 }
 

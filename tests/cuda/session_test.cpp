@@ -197,6 +197,16 @@ TEST(Session, RefusesStepsAfterAFailureUntilTheNextLoad) {
   EXPECT_NO_THROW(run.session().begin());
 }
 
+TEST(Session, AFailureOfTheCpuNeedsALoadAsWell) {
+  auto runtime = std::make_shared<StubRuntime>();
+  SessionRun run(runtime, small_shape(), 5, kTokens);
+  const CpuPart fails = [](const CpuStep&, Partial&) { throw std::runtime_error("CPU"); };
+  EXPECT_THROW(run.session().step(fails), std::runtime_error);
+  EXPECT_THROW(run.session().begin(), Error);
+  run.session().load(nullptr, nullptr, 0);
+  EXPECT_NO_THROW(run.session().begin());
+}
+
 TEST(Session, ALostDeviceStaysLost) {
   StubOptions options;
   options.fault = DeviceFault::lost;

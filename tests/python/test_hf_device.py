@@ -141,6 +141,15 @@ def test_copies_and_saved_prompts_have_sessions_of_their_own(model, on_device, t
     assert HostSession.opened == 2 * 3
 
 
+def test_steps_may_leave_inference_mode(model, on_device):
+    ids, cache = prompt(300), cache_of(model, 1e-6)
+    logits(model, ids[:, :290], cache, [280] + [1] * 10)
+    with torch.no_grad():
+        for token in range(290, 300):
+            ours = model(ids[:, token : token + 1], past_key_values=cache).logits[:, -1]
+    close(ours, full_logits(model, ids, [280] + [1] * 20))
+
+
 def test_another_stream_gets_another_session(model, on_device, monkeypatch):
     ids, cache = prompt(300), cache_of(model, 1e-6)
     logits(model, ids[:, :290], cache, [280] + [1] * 10)

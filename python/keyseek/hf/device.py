@@ -70,12 +70,14 @@ class LayerSession:
 
     def __init__(self, heads: Sequence[HeadCache], device: torch.device) -> None:
         self.stream = current_stream(device)
-        self._session = open_session(heads, device, self.stream)
-        self._inputs = [
-            torch.from_dlpack(array)
-            for array in (self._session.queries, self._session.key, self._session.value)
-        ]
-        self._output = torch.from_dlpack(self._session.output)
+        # Tensors made in inference mode could not be written to outside of it.
+        with torch.inference_mode(False):
+            self._session = open_session(heads, device, self.stream)
+            self._inputs = [
+                torch.from_dlpack(array)
+                for array in (self._session.queries, self._session.key, self._session.value)
+            ]
+            self._output = torch.from_dlpack(self._session.output)
 
     def load(self, heads: Sequence[HeadCache]) -> None:
         self._session.load(heads)

@@ -62,7 +62,7 @@ struct SessionBuffers;
 /// What a session is made for. Queries, keys, values and outputs have the same element type.
 struct SessionShape {
   std::size_t heads = 0;     ///< KV heads of a layer, of all sequences that step together
-  std::size_t group = 1;     ///< G <= 64; each 8 of them read sink and window once
+  std::size_t group = 1;     ///< G <= 64; every 8 of them read sink and window once
   std::size_t dim = 0;       ///< 64, 96, 128 or 256, of keys and values
   std::size_t sink = 128;    ///< first tokens, which stay
   std::size_t window = 512;  ///< newest tokens, >= 1

@@ -1,6 +1,7 @@
 // The same decodes on a real device, skipped where there is none.
 #include <gtest/gtest.h>
 
+#include "sample_heads.hpp"
 #include "session_run.hpp"
 
 namespace keyseek::cuda::test {
@@ -51,6 +52,21 @@ TEST_F(OnDevice, TheUsualStaticPattern) {
   for (const bool captured : {false, true}) {
     EXPECT_LT(decode(shape, 640, 700, captured), error_bound(shape.dtype));
     EXPECT_LT(decode(shape, 0, 40, captured), error_bound(shape.dtype));
+  }
+}
+
+TEST_F(OnDevice, HeadCachesBesideItAreWhatTheyComputeAlone) {
+  for (const bool captured : {false, true}) {
+    SampleHeads sample;
+    const std::vector<HeadCache*> caches = sample.caches();
+    const Stream stream = runtime_->make_stream();
+    {
+      DecodeSession session(runtime_, session_shape(caches), stream);
+      session.load(caches);
+      if (captured) session.capture();
+      EXPECT_LT(sample.decode(*runtime_, session, stream, SampleHeads::kHorizon + 5), 1e-3);
+    }
+    runtime_->free_stream(stream);
   }
 }
 

@@ -2,105 +2,25 @@
 // together what the caches compute alone, on real heads and through refreshes.
 #include <gtest/gtest.h>
 
-#include "cuda/runtime.hpp"
+#include "sample_heads.hpp"
 #include "stub_runtime.hpp"
-#include "support/decode_head.hpp"
 
 namespace keyseek::cuda::test {
 namespace {
 
-using keyseek::test::DecodeHead;
-
-constexpr std::size_t kPrompt = 3000, kHorizon = 64;
-
-/// Heads of the sample: as many KV heads of one made-up layer.
-class SampleHeads {
- public:
-  explicit SampleHeads(Retriever retriever = Retriever::flat) {
-    for (const std::size_t layer : {2U, 15U}) {
-      DecodeHead head = keyseek::test::sample_head(layer);
-      // As they reach the CPU from a device.
-      head.queries = to_f32(keyseek::test::stored_as(head.queries, Dtype::f16).view());
-      head.params.sink = 16;
-      head.params.window = 32;
-      head.params.horizon = kHorizon;
-      head.params.given = GivenPlan{.retriever = retriever, .stop = {.k = 40}};
-      caches_.push_back(head.prefill(kPrompt, head.params));
-      heads_.push_back(std::move(head));
-    }
-    alone_ = caches_;
-  }
-
-  [[nodiscard]] std::vector<HeadCache*> caches() {
-    std::vector<HeadCache*> pointers;
-    for (HeadCache& cache : caches_) pointers.push_back(&cache);
-    return pointers;
-  }
-
-  /// On the stream: the next token of each head, queries and key and value in f16.
-  void write_token(Runtime& runtime, const DecodeSession& session, Stream stream) {
-    const std::size_t token = alone_[0].tokens(), row = session.shape().dim * sizeof(Half);
-    const std::size_t group = session.shape().group;
-    for (std::size_t i = 0; i < heads_.size(); ++i) {
-      const auto at = [&](void* to, std::size_t rows) {
-        return static_cast<std::byte*>(to) + i * rows * row;
-      };
-      queries_[i] = keyseek::test::stored_as(rows_of(heads_[i].at(token)), Dtype::f16);
-      const TokenInputs to = session.inputs();
-      runtime.copy(at(to.queries, group), queries_[i].view().data, group * row, stream);
-      runtime.copy(at(to.key, 1), heads_[i].keys.view().row(token), row, stream);
-      runtime.copy(at(to.value, 1), heads_[i].values.view().row(token), row, stream);
-    }
-  }
-
-  /// The largest difference of the session's output to that of the caches alone, which take the
-  /// same step.
-  double difference(const DecodeSession& session) {
-    const SessionShape& shape = session.shape();
-    const AnyMatrixView got{session.output(), shape.dtype, shape.queries(), shape.dim, shape.dim};
-    double worst = 0;
-    std::vector<float> row(shape.dim);
-    for (std::size_t i = 0; i < heads_.size(); ++i) {
-      const Matrix<float> expected = heads_[i].step(alone_[i], scratch_);
-      for (std::size_t g = 0; g < shape.group; ++g) {
-        got.copy_row(i * shape.group + g, row.data());
-        worst =
-            std::max(worst, keyseek::test::relative_error(row.data(), expected.row(g), shape.dim));
-      }
-    }
-    return worst;
-  }
-
- private:
-  static Matrix<float> rows_of(MatrixView<float> rows) {
-    Matrix<float> copy(rows.rows, rows.cols);
-    for (std::size_t i = 0; i < rows.rows; ++i) std::copy_n(rows.row(i), rows.cols, copy.row(i));
-    return copy;
-  }
-
-  std::vector<DecodeHead> heads_;
-  std::vector<HeadCache> caches_, alone_;
-  AnyMatrix queries_[2];
-  DecodeScratch scratch_;
-};
+constexpr std::size_t kPrompt = SampleHeads::kPrompt, kHorizon = SampleHeads::kHorizon;
 
 TEST(HeadsSession, IsWhatTheCachesComputeAlone) {
   for (const Retriever retriever : {Retriever::flat, Retriever::none, Retriever::everything}) {
     SampleHeads sample(retriever);
     const std::vector<HeadCache*> caches = sample.caches();
-    auto runtime = std::make_shared<StubRuntime>();
+    auto runtime = std::make_shared<StubRuntime>(StubOptions{Pace::lazy, Pace::eager});
     const Stream stream = runtime->make_stream();
     DecodeSession session(runtime, session_shape(caches), stream);
     session.load(caches);
-    DecodePool pool(2);
-    for (std::size_t s = 0; s < kHorizon + 5; ++s) {
-      sample.write_token(*runtime, session, stream);
-      session.step(caches, pool);
-      runtime->finish_all();
-      ASSERT_LT(sample.difference(session), 1e-3) << to_string(retriever) << ", step " << s;
-    }
+    EXPECT_LT(sample.decode(*runtime, session, stream, kHorizon + 5), 1e-3) << to_string(retriever);
     EXPECT_EQ(caches[0]->tokens(), kPrompt + kHorizon + 5);
-    EXPECT_EQ(caches[0]->indexed(), kPrompt - 16 - 32 + kHorizon);
+    EXPECT_EQ(caches[0]->indexed(), kPrompt - SampleHeads::kSink - SampleHeads::kWindow + kHorizon);
   }
 }
 
@@ -110,22 +30,18 @@ TEST(HeadsSession, CachesOutliveTheirDevice) {
   const std::vector<HeadCache*> caches = sample.caches();
   StubOptions options;
   options.fault = DeviceFault::lost;
-  DecodePool pool(1);
   for (int life = 0; life < 2; ++life) {
     auto runtime = std::make_shared<StubRuntime>(options);
     const Stream stream = runtime->make_stream();
     DecodeSession session(runtime, session_shape(caches), stream);
     session.load(caches);
-    for (std::size_t s = 0; s < 20; ++s) {
-      sample.write_token(*runtime, session, stream);
-      session.step(caches, pool);
-      runtime->finish_all();
-      ASSERT_LT(sample.difference(session), 1e-3) << "life " << life << ", step " << s;
-    }
+    EXPECT_LT(sample.decode(*runtime, session, stream, 20), 1e-3) << "life " << life;
     runtime->set_failing_call(runtime->calls());
+    DecodePool pool(1);
     EXPECT_THROW(session.step(caches, pool), DeviceError);
   }
-  EXPECT_EQ(caches[0]->tokens(), kPrompt + 40);
+  EXPECT_LT(sample.decode_alone(5), 1e-5);
+  EXPECT_EQ(caches[0]->tokens(), kPrompt + 45);
 }
 
 TEST(HeadsSession, LoadWaitsAndEveryFailureIsAnError) {

@@ -171,8 +171,7 @@ class SessionRun {
       for (std::size_t q = 0; q < rows.rows; ++q) {
         rows.copy_row(q, out.data());
         const Reference truth = model_.truth(next_ - outputs_.size() + i, q);
-        const double error = keyseek::test::relative_error(out.data(), truth.out);
-        worst = std::isnan(error) ? keyseek::test::kInfinity : std::max(worst, error);
+        worst = keyseek::test::worse(worst, keyseek::test::relative_error(out.data(), truth.out));
       }
     }
     return worst;

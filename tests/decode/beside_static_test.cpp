@@ -34,8 +34,8 @@ class BothWays {
     add_static(queries, all);
     double worst = 0;
     for (std::size_t g = 0; g < head_.group; ++g)
-      worst = std::max(worst,
-                       test::relative_error(all.out.row(g), expected.row(g), head_.values.cols()));
+      worst = test::worse(
+          worst, test::relative_error(all.out.row(g), expected.row(g), head_.values.cols()));
     return worst;
   }
 

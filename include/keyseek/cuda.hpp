@@ -11,9 +11,8 @@
 /// at a time. Addresses on the device are `void*`. Without a device, or in a build without CUDA,
 /// `open_device` throws: then the CPU decodes alone (`HeadCache`).
 ///
-///     std::vector<keyseek::HeadCache*> heads = ...;  // planned: the KV heads of a layer
-///     keyseek::cuda::DecodeSession session(keyseek::cuda::open_device(),
-///                                          keyseek::cuda::session_shape(heads), stream);
+///     const auto shape = keyseek::cuda::session_shape(heads);  // HeadCaches of a layer, planned
+///     keyseek::cuda::DecodeSession session(keyseek::cuda::open_device(), shape, stream);
 ///     session.load(heads);               // sink and window
 ///     write_token(session.inputs());     // the model, on the same stream
 ///     session.step(heads, pool);         // device and CPU

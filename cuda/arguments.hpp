@@ -15,8 +15,10 @@
 
 namespace keyseek::cuda {
 
-/// Queries of one KV head that a kernel holds at once, so that each key is read once for all.
+/// Queries of one KV head that a kernel holds at once, so that each key is read once for all of
+/// these: a tile of the group.
 constexpr unsigned kMostQueries = 8;
+constexpr unsigned kMostGroup = 64;
 
 /// How far the rows of one KV head are filled. Rows [0, sink) stay; the others are a ring, and
 /// since attention does not ask for the order of tokens, all filled rows are simply the first.
@@ -64,15 +66,13 @@ struct MergeArgs {
   float* lse;  ///< [queries], or null
 };
 
-/// append: a token to the window of each head; the token it replaces goes to `evicted_*`.
+/// append: a token to the window of each head.
 struct AppendArgs {
   const void* key;    ///< [heads, dim]
   const void* value;  ///< [heads, dim]
   void* keys;         ///< [heads, capacity, dim]
   void* values;       ///< [heads, capacity, dim]
   Ring* rings;        ///< [heads]
-  void* evicted_key;  ///< [heads, dim]; left alone while the window fills up
-  void* evicted_value;
   std::uint32_t heads, dim, sink, capacity;
 };
 

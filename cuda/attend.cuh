@@ -1,8 +1,9 @@
 /// Decode attention of the G queries of a KV head over the rows it has on the device.
 ///
-/// The rows are split over blocks (gridDim.x), heads over gridDim.y. In a block, teams of lanes
-/// take rows in turn: a lane holds 8 components of a row and of all queries, so a row is read once,
-/// 16 bytes at a time, and scored against the whole group. Every team keeps a running softmax
+/// The rows are split over blocks (gridDim.x), heads over gridDim.y, and a group of more than 8
+/// queries over gridDim.z, in tiles of 8. In a block, teams of lanes take rows in turn: a lane
+/// holds 8 components of a row and of all queries of the tile, so a row is read once by each tile,
+/// 16 bytes at a time, and scored against all of its queries. Every team keeps a running softmax
 /// (FlashDecoding's split; the state as in arXiv 2205.14135); states are merged within warps, then
 /// across them, and the block writes its part. A split without rows writes the empty part.
 #pragma once
@@ -42,14 +43,26 @@ __device__ inline float dot(const float (&a)[kPacked], const float (&b)[kPacked]
   return sum;
 }
 
-/// This lane's components of the head's queries, scaled for exp2; zero beyond the group.
+/// The queries of a block: from `first` on, of all heads counted.
+struct Tile {
+  unsigned first, count;
+};
+
+template <unsigned G>
+__device__ Tile tile_of_block(const AttendArgs& a) {
+  const unsigned before = blockIdx.z * G, left = a.group - before;
+  return {blockIdx.y * a.group + before, left < G ? left : G};
+}
+
+/// This lane's components of the tile's queries, scaled for exp2; zero beyond the group.
 template <class T, unsigned d, unsigned G>
-__device__ void load_queries(const AttendArgs& a, unsigned part, float (&queries)[G][kPacked]) {
-  const T* from = static_cast<const T*>(a.queries) + std::size_t{blockIdx.y} * a.group * d;
+__device__ void load_queries(const AttendArgs& a, const Tile& tile, unsigned part,
+                             float (&queries)[G][kPacked]) {
+  const T* from = static_cast<const T*>(a.queries) + std::size_t{tile.first} * d;
 #pragma unroll
   for (unsigned g = 0; g < G; ++g) {
     Pack pack{};
-    if (g < a.group && part < d) pack = load(from + g * d + part);
+    if (g < tile.count && part < d) pack = load(from + g * d + part);
     unpack<T>(pack, queries[g]);
 #pragma unroll
     for (unsigned i = 0; i < kPacked; ++i) queries[g][i] *= a.scale * kLog2E;
@@ -58,15 +71,16 @@ __device__ void load_queries(const AttendArgs& a, unsigned part, float (&queries
 
 /// One part from the states of all warps.
 template <unsigned d, unsigned G>
-__device__ void write_part(const AttendArgs& a, const AttendShared<d, G>& shared) {
-  for (unsigned i = threadIdx.x; i < a.group * d; i += kAttendThreads) {
+__device__ void write_part(const AttendArgs& a, const Tile& tile,
+                           const AttendShared<d, G>& shared) {
+  for (unsigned i = threadIdx.x; i < tile.count * d; i += kAttendThreads) {
     const unsigned g = i / d, column = i % d;
     State<1> all;
     all.reset();
     for (unsigned warp = 0; warp < kAttendWarps; ++warp) {
       all.merge({shared.top[warp][g], shared.sum[warp][g], {shared.out[warp][g][column]}});
     }
-    const unsigned query = blockIdx.y * a.group + g;
+    const unsigned query = tile.first + g;
     a.parts.out(blockIdx.x, query)[column] = all.sum > 0.0F ? all.out[0] / all.sum : 0.0F;
     if (column == 0) a.parts.lse(blockIdx.x, query) = (all.top + log2f(all.sum)) / kLog2E;
   }
@@ -81,8 +95,9 @@ __global__ void __launch_bounds__(kAttendThreads) attend(AttendArgs a) {
 
   const unsigned team = threadIdx.x / kTeam<d>;
   const unsigned part = threadIdx.x % kTeam<d> * kPacked;  // first component of this lane
+  const Tile tile = tile_of_block<G>(a);
   float queries[G][kPacked];
-  load_queries<T, d>(a, part, queries);
+  load_queries<T, d>(a, tile, part, queries);
   State<kPacked> states[G];
 #pragma unroll
   for (unsigned g = 0; g < G; ++g) states[g].reset();
@@ -136,7 +151,7 @@ __global__ void __launch_bounds__(kAttendThreads) attend(AttendArgs a) {
     }
   }
   __syncthreads();
-  write_part<d, G>(a, shared);
+  write_part<d, G>(a, tile, shared);
 }
 
 }  // namespace keyseek::cuda

@@ -36,7 +36,6 @@ __device__ inline Pack load(const void* from) {
   const uint4 words = __ldg(static_cast<const uint4*>(from));
   return {{words.x, words.y, words.z, words.w}};
 }
-__device__ inline Pack load_written(const void* from) { return *static_cast<const Pack*>(from); }
 __device__ inline void store(const Pack& pack, void* to) { *static_cast<Pack*>(to) = pack; }
 
 __device__ inline float as_float(std::uint32_t bits) { return __uint_as_float(bits); }

@@ -15,7 +15,7 @@ AttendKernel attend_kernel(unsigned group) {
   if (group == 1) return attend<T, d, 1>;
   if (group == 2) return attend<T, d, 2>;
   if (group <= 4) return attend<T, d, 4>;
-  return group <= kMostQueries ? attend<T, d, kMostQueries> : nullptr;
+  return group <= kMostGroup ? attend<T, d, kMostQueries> : nullptr;
 }
 
 template <class T>
@@ -39,6 +39,9 @@ inline AttendKernel attend_kernel(Dtype dtype, unsigned dim, unsigned group) {
   if (dtype == Dtype::f16) return attend_kernel<Half>(dim, group);
   return dtype == Dtype::bf16 ? attend_kernel<BFloat16>(dim, group) : nullptr;
 }
+
+/// Tiles that a group is cut into: gridDim.z of `attend`.
+inline unsigned attend_tiles(unsigned group) { return (group + kMostQueries - 1) / kMostQueries; }
 
 /// By the element type of the merged output.
 inline MergeKernel merge_kernel(Dtype dtype) {

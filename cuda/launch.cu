@@ -16,7 +16,8 @@ cudaError_t launch(void (*kernel)(Args), dim3 grid, unsigned threads, Args args,
 
 cudaError_t launch_attend(Dtype dtype, const AttendArgs& args, cudaStream_t stream) {
   const AttendKernel kernel = attend_kernel(dtype, args.parts.dim, args.group);
-  return launch(kernel, {args.splits, args.heads}, kAttendThreads, args, stream);
+  const dim3 grid{args.splits, args.heads, attend_tiles(args.group)};
+  return launch(kernel, grid, kAttendThreads, args, stream);
 }
 
 cudaError_t launch_merge(Dtype out, const MergeArgs& args, cudaStream_t stream) {

@@ -143,7 +143,7 @@ suite 'Python tests' "$RESULTS/python.xml" \
 check 'transformers 5' install_transformers5
 suite 'Tests with transformers 5' "$RESULTS/transformers5.xml" \
   env PYTHONPATH="$ROOT/build/transformers5" "$VENV/bin/python" -m pytest -q \
-  tests/python/test_hf.py tests/python/test_eval*.py --junit-xml="$RESULTS/transformers5.xml"
+  tests/python/test_hf*.py tests/python/test_eval*.py --junit-xml="$RESULTS/transformers5.xml"
 check 'find_package(keyseek) from the wheel' wheel_is_a_cmake_package
 
 printf '\n%d passed, %d failed\n' "$passed" "$failed"

@@ -26,16 +26,15 @@ Partial attention(MatrixView<float> queries, AnyMatrixView window_keys, ValuesVi
   return near;
 }
 
-void cuda_session(void* stream, const void* prompt_keys, const void* prompt_values,
+void cuda_session(const std::vector<HeadCache*>& heads, DecodePool& pool, void* stream,
                   const std::function<void(const cuda::TokenInputs&)>& write_token,
-                  const cuda::CpuPart& attend_indexed,
                   const std::function<void(const void*)>& read_attention) {
-  keyseek::cuda::SessionShape shape{.heads = 8, .group = 4, .dim = 128, .scale = 0.0884F};
+  const auto shape = keyseek::cuda::session_shape(heads);  // HeadCaches of a layer, planned
   keyseek::cuda::DecodeSession session(keyseek::cuda::open_device(), shape, stream);
-  session.load(prompt_keys, prompt_values, 640);  // sink and window; the CPU has the rest
-  write_token(session.inputs());                  // the model, on the same stream
-  session.step(attend_indexed);                   // what the CPU does meanwhile
-  read_attention(session.output());               // again on the stream
+  session.load(heads);               // sink and window
+  write_token(session.inputs());     // the model, on the same stream
+  session.step(heads, pool);         // device and CPU
+  read_attention(session.output());  // again on the stream
 }
 
 std::vector<float> decode(AnyMatrixView keys, AnyMatrixView values, MatrixView<float> queries,

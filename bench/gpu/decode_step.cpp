@@ -1,7 +1,7 @@
-// A decode step of one layer on a device, in parts and as a whole, with a flat search of the other
-// tokens on the CPU. One JSON object on a line for each measurement; scripts/gpu-check.sh runs it.
+// A decode step of one layer on a device, in parts and as a whole, with HeadCaches on the CPU. One
+// JSON object on a line for each measurement, plans on stderr; scripts/gpu-check.sh runs it.
 //
-//     keyseek_gpu_bench [TOKENS...]
+//     keyseek_gpu_bench [--capture FILE.attn.h5] TOKENS...
 #include <cuda_runtime_api.h>
 #include <fmt/format.h>
 
@@ -11,10 +11,8 @@
 #include <string>
 #include <vector>
 
-#include "base/random.hpp"
 #include "cuda/buffers.hpp"
-#include "keyseek/attention.hpp"
-#include "keyseek/index.hpp"
+#include "heads.hpp"
 
 namespace keyseek::cuda {
 namespace {
@@ -22,8 +20,6 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr int kWarmUp = 20, kRuns = 200, kSteps = 50;
-// A layer of Llama-3-8B.
-const SessionShape kShape{.heads = 8, .group = 4, .dim = 128, .scale = 0.0884F};
 
 double microseconds(Clock::duration d) {
   return std::chrono::duration<double, std::micro>(d).count();
@@ -34,25 +30,10 @@ double median(std::vector<double> values) {
   return values[values.size() / 2];
 }
 
-Matrix<float> random_rows(std::size_t rows, std::uint64_t seed) {
-  Random random(seed);
-  Matrix<float> m(rows, kShape.dim);
-  for (std::size_t i = 0; i < rows * kShape.dim; ++i)
-    m.data()[i] = static_cast<float>(random.uniform() - 0.5);
-  return m;
-}
-
-AnyMatrix halves(const Matrix<float>& rows) {
-  AlignedVector<std::byte> bytes(rows.rows() * rows.cols() * sizeof(Half));
-  auto* to = reinterpret_cast<Half*>(bytes.data());
-  for (std::size_t i = 0; i < rows.rows() * rows.cols(); ++i) to[i] = to_half(rows.data()[i]);
-  return {SharedArray<std::byte>(std::move(bytes)), Dtype::f16, rows.rows(), rows.cols()};
-}
-
-void report(const char* part, std::size_t tokens, double us) {
+void report(const SessionShape& shape, const char* part, std::size_t tokens, double us) {
   fmt::print(R"({{"part": "{}", "tokens": {}, "heads": {}, "group": {}, "dim": {}, "us": {:.2f}}})"
              "\n",
-             part, tokens, kShape.heads, kShape.group, kShape.dim, us);
+             part, tokens, shape.heads, shape.group, shape.dim, us);
 }
 
 /// Median time of `work` on the stream, between two timing events.
@@ -77,97 +58,134 @@ double time_on_stream(cudaStream_t stream, Work work) {
 }
 
 /// The calls of a step, one by one, on full windows.
-void time_parts(const std::shared_ptr<Runtime>& runtime, Stream stream) {
-  const SessionBuffers b(runtime, kShape, stream);
-  const std::vector<Ring> full(kShape.heads, {static_cast<std::uint32_t>(kShape.capacity()), 0});
+void time_parts(const std::shared_ptr<Runtime>& runtime, const SessionShape& shape, Stream stream) {
+  const SessionBuffers b(runtime, shape, stream);
+  const std::vector<Ring> full(shape.heads, {static_cast<std::uint32_t>(shape.capacity()), 0});
   runtime->copy(b.at(b.layout.rings), full.data(), full.size() * sizeof(Ring), stream);
   const auto time = [&](const char* part, auto work) {
-    report(part, kShape.capacity(), time_on_stream(static_cast<cudaStream_t>(stream), work));
+    report(shape, part, shape.capacity(), time_on_stream(static_cast<cudaStream_t>(stream), work));
   };
-  time("append", [&] { runtime->append(b.append_args(kShape), stream); });
-  time("attention", [&] { runtime->attend(kShape.dtype, b.attend_args(kShape), stream); });
-  time("merge", [&] { runtime->merge(kShape.dtype, b.merge_args(kShape), stream); });
+  time("append", [&] { runtime->append(b.append_args(shape), stream); });
+  time("attention", [&] { runtime->attend(shape.dtype, b.attend_args(shape), stream); });
+  time("merge", [&] { runtime->merge(shape.dtype, b.merge_args(shape), stream); });
   time("copy down", [&] {
-    runtime->copy(b.down[0].get(), b.at(b.layout.outbox), b.layout.down_bytes(), stream);
+    runtime->copy(b.down[0].get(), b.at(b.layout.queries), b.layout.down_bytes(), stream);
   });
-  const Parts parts = b.parts(kShape);
+  const Parts parts = b.parts(shape);
   time("copy up", [&] {
     runtime->copy(parts.out(b.layout.splits, 0), b.up[0].get(), parts.part_size() * sizeof(float),
                   stream);
   });
 }
 
-/// The CPU's tokens: a flat index for each head.
-struct FlatHeads {
-  explicit FlatHeads(std::size_t tokens) {
-    for (std::size_t head = 0; head < kShape.heads; ++head) {
-      const AnyMatrix keys = halves(random_rows(tokens, 2 * head));
-      values.push_back(halves(random_rows(tokens, 2 * head + 1)));
-      indexes.push_back(FlatIndex::build(keys.view()));
-    }
-  }
-
-  void operator()(const CpuStep& step, Partial& out) {
-    const Matrix<float> queries = to_f32(step.queries);
-    for (std::size_t head = 0; head < kShape.heads; ++head) {
-      const auto begin = Clock::now();
-      const std::size_t first = head * kShape.group;
-      indexes[head].search(queries.view().slice(first, kShape.group), {.k = 100}, search, hits);
-      const auto found = Clock::now();
-      attend_hits(hits, {values[head].view()}, kShape.scale, scratch, part);
-      std::copy_n(part.out.data(), kShape.group * kShape.dim, out.out.row(first));
-      std::copy(part.lse.begin(), part.lse.end(), out.lse.data() + first);
-      searching += microseconds(found - begin);
-      attending += microseconds(Clock::now() - found);
-    }
-  }
-
-  std::vector<FlatIndex> indexes;
-  std::vector<AnyMatrix> values;
-  SearchScratch search;
-  AttendScratch scratch;
-  Hits hits;
-  Partial part;
-  double searching = 0, attending = 0;
-};
-
-/// Median time of a step, as the host sees it.
-double time_steps(DecodeSession& session, cudaStream_t stream, const CpuPart& cpu_part) {
+/// Times of steps as the host sees them; each begins and ends with an idle stream.
+template <class Step>
+double time_steps(cudaStream_t stream, Step step) {
   std::vector<double> times;
   for (int i = 0; i < kWarmUp + kSteps; ++i) {
+    cudaStreamSynchronize(stream);
     const auto begin = Clock::now();
-    session.step(cpu_part);
+    step();
     cudaStreamSynchronize(stream);
     if (i >= kWarmUp) times.push_back(microseconds(Clock::now() - begin));
   }
   return median(times);
 }
 
-void time_whole_steps(const std::shared_ptr<Runtime>& runtime, Stream stream,
-                      const std::vector<std::size_t>& contexts) {
-  const AnyMatrix window = halves(random_rows(kShape.heads * kShape.capacity(), 7));
-  const auto nothing = [](const CpuStep&, Partial&) {};
+void time_steps_without_cpu(const std::shared_ptr<Runtime>& runtime, const SessionShape& shape,
+                            Stream stream) {
+  DecodeSession session(runtime, shape, stream);
+  const std::size_t row = shape.heads * shape.capacity() * shape.dim;
+  const std::vector<Half> zeros(row);
+  session.load(zeros.data(), zeros.data(), shape.capacity());
   const auto on = static_cast<cudaStream_t>(stream);
-  DecodeSession session(runtime, kShape, stream);
-  session.load(window.view().data, window.view().data, kShape.capacity());
-  report("step without CPU part", kShape.capacity(), time_steps(session, on, nothing));
+  const auto step = [&] { session.step([](const CpuStep&, Partial&) {}); };
+  report(shape, "step without CPU part", shape.capacity(), time_steps(on, step));
   session.capture();
-  report("captured step without CPU part", kShape.capacity(), time_steps(session, on, nothing));
-  for (const std::size_t tokens : contexts) {
-    FlatHeads cpu(tokens);
-    const double step = time_steps(session, on, std::ref(cpu));
-    report("step with flat search", tokens, step);
-    report("search", tokens, cpu.searching / (kWarmUp + kSteps));
-    report("attention on the CPU", tokens, cpu.attending / (kWarmUp + kSteps));
-  }
+  report(shape, "captured step without CPU part", shape.capacity(), time_steps(on, step));
 }
 
-int run(const std::vector<std::size_t>& contexts) {
+/// Decodes the last tokens of the heads, whose caches plan for those before.
+class Decoding {
+ public:
+  Decoding(const std::shared_ptr<Runtime>& runtime, const std::vector<bench::DecodedHead>& heads,
+           Stream stream)
+      : runtime_(runtime), heads_(heads), stream_(stream), pool_(0) {
+    for (const bench::DecodedHead& head : heads)
+      caches_.push_back(head.planned(head.tokens() - kWarmUp - kSteps));
+    for (HeadCache& cache : caches_) {
+      pointers_.push_back(&cache);
+      fmt::print(stderr, "plan: {}, {} keys of {}\n", to_string(cache.plan().retriever),
+                 cache.plan().stop.k, cache.indexed());
+    }
+  }
+
+  [[nodiscard]] SessionShape shape() const { return session_shape(pointers_); }
+
+  /// The heads' own times are summed and divided by the threads that share them.
+  void time() {
+    DecodeSession session(runtime_, shape(), stream_);
+    session.load(pointers_);
+    double searching = 0, attending = 0;
+    std::vector<double> times;
+    const auto on = static_cast<cudaStream_t>(stream_);
+    for (int i = 0; i < kWarmUp + kSteps; ++i) {
+      write_token(session.inputs());
+      cudaStreamSynchronize(on);
+      const auto begin = Clock::now();
+      session.step(pointers_, pool_);
+      cudaStreamSynchronize(on);
+      if (i < kWarmUp) continue;
+      times.push_back(microseconds(Clock::now() - begin));
+      for (const HeadCache& cache : caches_) {
+        searching += cache.stats().search_us;
+        attending += cache.stats().attend_us;
+      }
+    }
+    const std::size_t tokens = heads_[0].tokens();
+    const double shared =
+        kSteps * static_cast<double>(std::min<std::size_t>(pool_.threads(), caches_.size()));
+    report(shape(), "step", tokens, median(times));
+    report(shape(), "search", tokens, searching / shared);
+    report(shape(), "attention on the CPU", tokens, attending / shared);
+  }
+
+ private:
+  void write_token(const TokenInputs& to) {
+    const std::size_t token = caches_[0].tokens();
+    const auto put = [&](void* place, std::size_t head, AnyMatrixView rows) {
+      const std::size_t bytes = rows.rows * rows.cols * size_of(rows.dtype);
+      runtime_->copy(static_cast<std::byte*>(place) + head * bytes, rows.data, bytes, stream_);
+    };
+    for (std::size_t i = 0; i < heads_.size(); ++i) {
+      put(to.queries, i, heads_[i].at(token));
+      put(to.key, i, heads_[i].keys.view().slice(token, 1));
+      put(to.value, i, heads_[i].values.view().slice(token, 1));
+    }
+  }
+
+  std::shared_ptr<Runtime> runtime_;
+  const std::vector<bench::DecodedHead>& heads_;
+  Stream stream_;
+  DecodePool pool_;
+  std::vector<HeadCache> caches_;
+  std::vector<HeadCache*> pointers_;
+};
+
+int run(const std::string& capture, const std::vector<std::size_t>& contexts) {
   try {
     const auto runtime = open_device();
     Stream stream = runtime->make_stream();
-    time_parts(runtime, stream);
-    time_whole_steps(runtime, stream, contexts);
+    for (const std::size_t tokens : contexts) {
+      const auto heads =
+          capture.empty() ? bench::made_heads(tokens) : bench::captured_heads(capture, tokens);
+      Decoding decoding(runtime, heads, stream);
+      if (tokens == contexts[0]) {
+        time_parts(runtime, decoding.shape(), stream);
+        time_steps_without_cpu(runtime, decoding.shape(), stream);
+      }
+      decoding.time();
+    }
     runtime->free_stream(stream);
   } catch (const Error& error) {
     fmt::print(stderr, "{}\n", error.what());
@@ -180,14 +198,21 @@ int run(const std::vector<std::size_t>& contexts) {
 }  // namespace keyseek::cuda
 
 int main(int count, char** arguments) {
+  // Sink, window and the steps that are measured have to fit.
+  constexpr std::size_t kLeastTokens = 1024;
+  std::string capture;
   std::vector<std::size_t> contexts;
   for (int i = 1; i < count; ++i) {
+    if (std::string(arguments[i]) == "--capture" && i + 1 < count) {
+      capture = arguments[++i];
+      continue;
+    }
     const std::size_t tokens = std::strtoull(arguments[i], nullptr, 10);
-    if (tokens == 0) {
-      fmt::print(stderr, "TOKENS is '{}', must be a number above 0\n", arguments[i]);
+    if (tokens < kLeastTokens) {
+      fmt::print(stderr, "TOKENS is '{}', must be a number from {}\n", arguments[i], kLeastTokens);
       return 2;
     }
     contexts.push_back(tokens);
   }
-  return keyseek::cuda::run(contexts);
+  return keyseek::cuda::run(capture, contexts);
 }

@@ -2,8 +2,9 @@
 
     python3 bench/gpu/table.py build/gpu-check.jsonl
 
-Microseconds of one layer. `step` is what the host saw: the device attends while the CPU searches,
-so it is less than the sum of its parts.
+Microseconds of one layer. What heads do on the CPU is summed and divided by the threads that share
+them. `step` is what the host saw: the device attends while the CPU searches, so it is less than the
+sum of its parts.
 """
 
 import json
@@ -24,7 +25,7 @@ def columns(rows):
             line["attention"] = row["us"] + fixed["attention"]
             line["copies"] = fixed["copy down"] + fixed["copy up"]
             line["append, merge"] = fixed["append"] + fixed["merge"]
-        elif row["part"] == "step with flat search":
+        elif row["part"] == "step":
             line["step"] = row["us"]
         elif row["part"].startswith(FULL):
             line[row["part"]] = row["us"]

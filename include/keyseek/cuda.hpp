@@ -1,29 +1,32 @@
 /// The GPU side of decoding: sink and window of a layer's KV heads lie on the device, all other
 /// tokens stay with the CPU, and both are attended at the same time.
 ///
-/// A step appends the new token to the window, sends the queries and the token that the window
-/// lost to the CPU, and attends to sink and window on the device while the CPU searches. Then the
-/// CPU's partial attention goes up and is merged with the device's. Nothing is allocated in a step
-/// and nothing waits for the whole device. (The split of arXiv 2409.10516.)
+/// A step sends the queries and the new token to the CPU, appends the token to the window, and
+/// attends to sink and window on the device while the CPU searches. Then the CPU's partial
+/// attention goes up and is merged with the device's. The CPU has every token: what the window
+/// loses need not be sent, and a cache can go on without the device. A session allocates nothing in
+/// a step and nothing waits for the whole device. (The split of arXiv 2409.10516.)
 ///
 /// A session owns its memory on the device and uses one stream, the caller's; it is for one thread
 /// at a time. Addresses on the device are `void*`. Without a device, or in a build without CUDA,
 /// `open_device` throws: then the CPU decodes alone (`HeadCache`).
 ///
-///     keyseek::cuda::SessionShape shape{.heads = 8, .group = 4, .dim = 128, .scale = 0.0884F};
+///     const auto shape = keyseek::cuda::session_shape(heads);  // HeadCaches of a layer, planned
 ///     keyseek::cuda::DecodeSession session(keyseek::cuda::open_device(), shape, stream);
-///     session.load(prompt_keys, prompt_values, 640);  // sink and window; the CPU has the rest
-///     write_token(session.inputs());                  // the model, on the same stream
-///     session.step(attend_indexed);                   // what the CPU does meanwhile
-///     read_attention(session.output());               // again on the stream
+///     session.load(heads);               // sink and window
+///     write_token(session.inputs());     // the model, on the same stream
+///     session.step(heads, pool);         // device and CPU
+///     read_attention(session.output());  // again on the stream
 #pragma once
 
 #include <cstddef>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 
 #include "keyseek/attention.hpp"
+#include "keyseek/decode.hpp"
 #include "keyseek/error.hpp"
 #include "keyseek/matrix.hpp"
 
@@ -58,7 +61,7 @@ struct SessionBuffers;
 /// What a session is made for. Queries, keys, values and outputs have the same element type.
 struct SessionShape {
   std::size_t heads = 0;     ///< KV heads of a layer, of all sequences that step together
-  std::size_t group = 1;     ///< G <= 8
+  std::size_t group = 1;     ///< G <= 64; every 8 of them read sink and window once
   std::size_t dim = 0;       ///< 64, 96, 128 or 256, of keys and values
   std::size_t sink = 128;    ///< first tokens, which stay
   std::size_t window = 512;  ///< newest tokens, >= 1
@@ -79,16 +82,19 @@ struct TokenInputs {
   void* value;    ///< [heads, dim]
 };
 
+/// For caches that step together, all KV heads of all sequences of a layer: what they have in
+/// common. Throws Error when they differ, or when no session can be made for them.
+[[nodiscard]] SessionShape session_shape(std::span<HeadCache* const> heads);
+
 /// What the CPU gets from a step, in memory of the session. The views stay as they are until the
 /// step after the next begins.
 struct CpuStep {
-  AnyMatrixView queries;  ///< [heads * group, dim]
-  /// [heads, dim] The token that left the window, from now on the CPU's, so attend to it as well;
-  /// no rows while the window fills up.
-  AnyMatrixView evicted_keys, evicted_values;
+  AnyMatrixView queries;       ///< [heads * group, dim]
+  AnyMatrixView keys, values;  ///< [heads, dim] of the new token, for when the window loses it
 };
 
-/// Attends to the CPU's tokens: [heads * group, dim], `out` has that shape already.
+/// Attends to the tokens that the device has not: [heads * group, dim], `out` has that shape
+/// already.
 using CpuPart = std::function<void(const CpuStep& step, Partial& out)>;
 
 class DecodeSession {
@@ -105,6 +111,9 @@ class DecodeSession {
   /// the host and must stay until the stream has passed this call.
   void load(const void* keys, const void* values, std::size_t tokens);
 
+  /// The same of the static parts of `heads`, in their order. Returns when the device has them.
+  void load(std::span<HeadCache* const> heads);
+
   /// From now on `begin` replays a CUDA graph. Call it once, after `load`; not on the default
   /// stream, which cannot be captured.
   void capture();
@@ -120,6 +129,8 @@ class DecodeSession {
   void finish(const Partial& cpu_part);
   /// All three.
   void step(const CpuPart& cpu_part);
+  /// The same, where the CPU's part is that of the caches that were loaded.
+  void step(std::span<HeadCache* const> heads, DecodePool& pool);
 
   [[nodiscard]] const SessionShape& shape() const noexcept { return shape_; }
   [[nodiscard]] std::size_t rows() const noexcept { return rows_; }  ///< on the device, per head
@@ -129,16 +140,19 @@ class DecodeSession {
 
  private:
   enum class Stage { broken, ready, begun, waiting };
+  struct CpuMemory {
+    Matrix<float> queries, keys, values;
+    Partial part;
+  };
 
   void require_stage(Stage wanted, const char* call) const;
   void enqueue(std::size_t turn);
 
   SessionShape shape_;
   std::unique_ptr<SessionBuffers> buffers_;
-  Partial cpu_;
+  CpuMemory cpu_;
   std::size_t rows_ = 0;
   std::size_t turn_ = 0;  ///< which of two buffers on the host this step uses
-  bool evicted_ = false;  ///< in this step
   Stage stage_ = Stage::broken;
 };
 

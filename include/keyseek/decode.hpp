@@ -186,6 +186,13 @@ class StoredRows {
   std::size_t rows_ = 0, cols_ = 0;
 };
 
+/// What a device holds beside a HeadCache: the first `sink` tokens, and the newest `window`, from
+/// old to new. Views of the cache's memory, until its next step.
+struct StaticPart {
+  AnyMatrixView sink_keys, sink_values;      ///< [sink, d], [sink, dv]
+  AnyMatrixView window_keys, window_values;  ///< [at most window, d], [.., dv]
+};
+
 class HeadCache {
  public:
   HeadCache() = default;  ///< empty; using it is an Error
@@ -202,6 +209,15 @@ class HeadCache {
   /// when a horizon is full.
   void step(MatrixView<float> queries, const float* key, const float* value, DecodeScratch& scratch,
             float* out);
+
+  /// `step` beside a device that attends to the static part, this token included: writes to `out`
+  /// [group, dv] the partial attention over all other tokens, and to `lse` [group] its logarithm of
+  /// sums. The cache keeps what the device holds, so that it refreshes as `step` would and may go
+  /// on alone. DIPR and mass do not see the static part, and keep no fewer keys for it.
+  void step_beside_static(MatrixView<float> queries, const float* key, const float* value,
+                          DecodeScratch& scratch, float* out, float* lse);
+  /// Throws Error when the prompt was shorter than the sink.
+  [[nodiscard]] StaticPart static_part() const;
 
   /// The k best indexed tokens found for each query, without attending; hits.ids are positions
   /// in the sequence. Throws Error when the plan of this head has no index.
@@ -242,6 +258,11 @@ class HeadCache {
                     const Execution& run);
   [[nodiscard]] bool can_refresh() const noexcept;
   [[nodiscard]] ValuesView indexed_values() const;
+  /// Tokens at the front of sink_keys_ that are not pinned.
+  [[nodiscard]] std::size_t sink() const noexcept { return sink_keys_.rows() - pinned_.size(); }
+  void append(MatrixView<float> queries, const float* key, const float* value);
+  void attend_but(std::size_t sink, std::size_t window, MatrixView<float> queries,
+                  DecodeScratch& scratch);
   void attend_indexed(MatrixView<float> queries, DecodeScratch& scratch, Partial& into);
   void retrieve_for(MatrixView<float> queries, DecodeScratch& scratch);
   void remember(MatrixView<float> queries);
@@ -287,5 +308,10 @@ class DecodePool {
 /// `out` [heads * group, dv]. Throws the first Error; other heads may have taken their token.
 void step_heads(std::span<HeadCache* const> heads, MatrixView<float> queries,
                 MatrixView<float> keys, MatrixView<float> values, DecodePool& pool, float* out);
+
+/// `step_beside_static` of many heads at once, in the same shapes; `lse` [heads * group].
+void step_heads_beside_static(std::span<HeadCache* const> heads, MatrixView<float> queries,
+                              MatrixView<float> keys, MatrixView<float> values, DecodePool& pool,
+                              float* out, float* lse);
 
 }  // namespace keyseek

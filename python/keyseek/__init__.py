@@ -17,6 +17,7 @@ from ._core import (
     CapturedHead,
     DecodeMeasurement,
     DecodePool,
+    DecodeSession,
     Dials,
     FlatIndex,
     GraphParams,
@@ -44,6 +45,7 @@ from ._core import (
     rope_shift,
     sample_training_queries,
     step_heads,
+    step_heads_beside_static,
 )
 from ._core import version as __version__
 from .errors import Error, InvalidArgument, IoError
@@ -56,6 +58,7 @@ __all__ = [
     "CapturedHead",
     "DecodeMeasurement",
     "DecodePool",
+    "DecodeSession",
     "Dials",
     "Error",
     "FlatIndex",
@@ -87,4 +90,5 @@ __all__ = [
     "rope_shift",
     "sample_training_queries",
     "step_heads",
+    "step_heads_beside_static",
 ]

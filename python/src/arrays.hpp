@@ -53,14 +53,27 @@ using Vector = nb::ndarray<nb::numpy, T, nb::ndim<1>>;
 template <class T>
 using Table = nb::ndarray<nb::numpy, T, nb::ndim<2>>;
 
+/// Keeps `values` alive as long as somebody holds the capsule.
+template <class Values>
+[[nodiscard]] nb::capsule kept(Values&& values) {
+  auto held = std::make_unique<Values>(std::forward<Values>(values));
+  nb::capsule owner(held.get(), [](void* p) noexcept { delete static_cast<Values*>(p); });
+  static_cast<void>(held.release());
+  return owner;
+}
+
 /// An array that takes over `values`.
 template <class T>
 [[nodiscard]] Table<T> numpy_of(Matrix<T>&& values) {
-  auto kept = std::make_unique<Matrix<T>>(std::move(values));
-  Matrix<T>* matrix = kept.get();
-  const nb::capsule owner(matrix, [](void* p) noexcept { delete static_cast<Matrix<T>*>(p); });
-  static_cast<void>(kept.release());
+  const nb::capsule owner = kept(std::move(values));
+  auto* matrix = static_cast<Matrix<T>*>(owner.data());
   return Table<T>(matrix->data(), {matrix->rows(), matrix->cols()}, owner);
+}
+template <class T>
+[[nodiscard]] Vector<T> numpy_of(std::vector<T>&& values) {
+  const nb::capsule owner = kept(std::move(values));
+  auto* vector = static_cast<std::vector<T>*>(owner.data());
+  return Vector<T>(vector->data(), {vector->size()}, owner);
 }
 
 /// A read-only array that looks at memory `owner` keeps alive.

@@ -43,5 +43,6 @@ void bind_projection_index(nb::module_& m);
 void bind_measure(nb::module_& m);
 void bind_io(nb::module_& m);
 void bind_decode(nb::module_& m);
+void bind_cuda(nb::module_& m);
 
 }  // namespace keyseek::python

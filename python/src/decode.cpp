@@ -2,6 +2,7 @@
 
 #include <nanobind/stl/filesystem.h>
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
@@ -52,6 +53,17 @@ constexpr const char* kStepHeadsDoc = R"(HeadCache.step of many heads of one sha
 
 queries: [heads * group, d] float32, keys: [heads, d], values: [heads, dv]. Returns
 [heads * group, dv] float32. pool: threads to share the heads; None: the calling one alone.)";
+
+constexpr const char* kBesideStaticDoc =
+    R"(step_heads where something else attends to sink and window, the new token included.
+
+Returns the partial attention over all other tokens: out [heads * group, dv] and lse
+[heads * group], the logarithms of the sums of exponentials, -inf over no token.)";
+
+constexpr const char* kStaticPartDoc =
+    R"(Keys [m, d] and values [m, dv] of the sink, then of the newest `window` tokens.
+
+float32 copies: what to attend to beside step_heads_beside_static.)";
 
 HeadCache prefill(const Array& keys, const Array& values, const Array& queries, std::int64_t group,
                   double max_error, double scale, double theta, std::int64_t rotary_dim,
@@ -143,6 +155,39 @@ Table<float> step_all(const std::vector<HeadCache*>& heads, const Array& queries
   return numpy_of(std::move(out));
 }
 
+std::pair<Table<float>, Vector<float>> step_all_beside_static(const std::vector<HeadCache*>& heads,
+                                                              const Array& queries,
+                                                              const Array& keys,
+                                                              const Array& values,
+                                                              DecodePool& pool) {
+  const auto q = borrow_floats(queries, "queries");
+  const auto k = borrow_floats(keys, "keys");
+  const auto v = borrow_floats(values, "values");
+  if (heads.empty()) refuse("heads is empty");
+  const std::size_t rows = heads.size() * heads[0]->group();
+  Matrix<float> out(rows, heads[0]->value_dim());
+  std::vector<float> lse(rows);
+  {
+    const nb::gil_scoped_release released;
+    step_heads_beside_static(heads, q.view, k.view, v.view, pool, out.data(), lse.data());
+  }
+  return {numpy_of(std::move(out)), numpy_of(std::move(lse))};
+}
+
+/// The rows of both in f32.
+Matrix<float> joined(AnyMatrixView first, AnyMatrixView second) {
+  Matrix<float> all(first.rows + second.rows, first.cols);
+  for (std::size_t i = 0; i < first.rows; ++i) first.copy_row(i, all.row(i));
+  for (std::size_t i = 0; i < second.rows; ++i) second.copy_row(i, all.row(first.rows + i));
+  return all;
+}
+
+std::pair<Table<float>, Table<float>> static_part(const HeadCache& self) {
+  const StaticPart part = self.static_part();
+  return {numpy_of(joined(part.sink_keys, part.window_keys)),
+          numpy_of(joined(part.sink_values, part.window_values))};
+}
+
 void bind_plan(nb::module_& m) {
   nb::class_<HeadPlan>(m, "HeadPlan",
                        R"(How the indexed tokens of a head are attended, and what to expect.
@@ -215,6 +260,7 @@ For one thread at a time; different heads are independent. Made by `prefill`.)")
           },
           nb::arg("queries"), nb::arg("k") = 100,
           "The k best indexed tokens found for queries [group, d]: Hits whose ids are positions.")
+      .def("static_part", &static_part, kStaticPartDoc)
       .def(
           "refresh",
           [](HeadCache& self, int threads, const ProgressCallback& progress) {
@@ -258,6 +304,8 @@ one caller at a time.)")
            [](const DecodePool& self) { return fmt::format("DecodePool({})", self.threads()); });
   m.def("step_heads", &step_all, nb::arg("heads"), nb::arg("queries"), nb::arg("keys"),
         nb::arg("values"), nb::arg("pool") = nb::none(), kStepHeadsDoc);
+  m.def("step_heads_beside_static", &step_all_beside_static, nb::arg("heads"), nb::arg("queries"),
+        nb::arg("keys"), nb::arg("values"), nb::arg("pool"), kBesideStaticDoc);
 }
 
 }  // namespace keyseek::python

@@ -20,4 +20,5 @@ NB_MODULE(_core, m) {
   bind_measure(m);
   bind_io(m);
   bind_decode(m);
+  bind_cuda(m);
 }

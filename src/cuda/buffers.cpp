@@ -36,11 +36,9 @@ DeviceLayout::DeviceLayout(const SessionShape& shape)
   keys = pieces.add(row_bytes);
   values = pieces.add(row_bytes);
   rings = pieces.add(shape.heads * sizeof(Ring));
-  outbox = pieces.add(down_bytes());
-  evicted_key = outbox + query_bytes;
-  evicted_value = evicted_key + token_bytes;
-  key = pieces.add(token_bytes);
-  value = pieces.add(token_bytes);
+  queries = pieces.add(down_bytes());
+  key = queries + query_bytes;
+  value = key + token_bytes;
   const Parts sizes{nullptr, narrowed(shape.queries()), narrowed(shape.dim)};
   parts = pieces.add((splits + 1) * sizes.stride() * sizeof(float));
   output = pieces.add(query_bytes);
@@ -66,7 +64,9 @@ SessionBuffers::SessionBuffers(const std::shared_ptr<Runtime>& from, const Sessi
   }
 }
 
-SessionBuffers::~SessionBuffers() {
+SessionBuffers::~SessionBuffers() { settle(); }
+
+void SessionBuffers::settle() const noexcept {
   try {
     for (Stream used : {stream, copies.get()}) {
       runtime->record(finished.get(), used);
@@ -87,8 +87,6 @@ AppendArgs SessionBuffers::append_args(const SessionShape& shape) const {
           at(layout.keys),
           at(layout.values),
           reinterpret_cast<Ring*>(at(layout.rings)),
-          at(layout.evicted_key),
-          at(layout.evicted_value),
           narrowed(shape.heads),
           narrowed(shape.dim),
           narrowed(shape.sink),
@@ -96,7 +94,7 @@ AppendArgs SessionBuffers::append_args(const SessionShape& shape) const {
 }
 
 AttendArgs SessionBuffers::attend_args(const SessionShape& shape) const {
-  return {at(layout.outbox),
+  return {at(layout.queries),
           at(layout.keys),
           at(layout.values),
           reinterpret_cast<const Ring*>(at(layout.rings)),

@@ -43,9 +43,9 @@ struct DeviceLayout {
   std::size_t query_bytes;
   std::size_t row_bytes;  ///< keys or values of all heads
   std::size_t keys, values, rings;
-  /// What goes down in one copy: queries, then the evicted key and value.
-  std::size_t outbox, evicted_key, evicted_value;
-  std::size_t key, value, parts, output;
+  /// The inputs, which go down in one copy.
+  std::size_t queries, key, value;
+  std::size_t parts, output;
   std::size_t bytes;
 
   [[nodiscard]] std::size_t down_bytes() const noexcept { return query_bytes + 2 * token_bytes; }
@@ -53,10 +53,12 @@ struct DeviceLayout {
 
 struct SessionBuffers {
   SessionBuffers(const std::shared_ptr<Runtime>& from, const SessionShape& shape, Stream on);
-  ~SessionBuffers();  ///< waits for the work that uses them
+  ~SessionBuffers();
   SessionBuffers(const SessionBuffers&) = delete;
   SessionBuffers& operator=(const SessionBuffers&) = delete;
 
+  /// Waits for all work that uses memory of the session or of its caller.
+  void settle() const noexcept;
   [[nodiscard]] std::byte* at(std::size_t offset) const noexcept {
     return static_cast<std::byte*>(device.get()) + offset;
   }

@@ -9,7 +9,7 @@ namespace keyseek::cuda {
 
 void SessionShape::validate() const {
   require(heads >= 1 && heads <= 65535, "heads is {}, must be 1 to 65535", heads);
-  require(group >= 1 && group <= kMostQueries, "group is {}, must be 1 to {}", group, kMostQueries);
+  require(group >= 1 && group <= kMostGroup, "group is {}, must be 1 to {}", group, kMostGroup);
   require(dim == 64 || dim == 96 || dim == 128 || dim == 256,
           "dim is {}, must be 64, 96, 128 or 256", dim);
   require(dtype == Dtype::f16 || dtype == Dtype::bf16, "dtype is {}, must be f16 or bf16",
@@ -29,7 +29,7 @@ DecodeSession::DecodeSession(const std::shared_ptr<Runtime>& runtime, const Sess
   require(runtime != nullptr, "runtime is null, must be a device that was opened");
   shape.validate();
   buffers_ = std::make_unique<SessionBuffers>(runtime, shape, stream);
-  cpu_.reset(shape.queries(), shape.dim);
+  cpu_.part.reset(shape.queries(), shape.dim);
 }
 
 DecodeSession::DecodeSession(DecodeSession&&) noexcept = default;
@@ -76,7 +76,7 @@ void DecodeSession::capture() {
 
 TokenInputs DecodeSession::inputs() const noexcept {
   const DeviceLayout& at = buffers_->layout;
-  return {buffers_->at(at.outbox), buffers_->at(at.key), buffers_->at(at.value)};
+  return {buffers_->at(at.queries), buffers_->at(at.key), buffers_->at(at.value)};
 }
 
 const void* DecodeSession::output() const noexcept { return buffers_->at(buffers_->layout.output); }
@@ -90,8 +90,7 @@ void DecodeSession::begin() {
   } else {
     enqueue(turn_);
   }
-  evicted_ = rows_ == shape_.capacity();
-  rows_ += evicted_ ? 0 : 1;
+  rows_ = std::min(rows_ + 1, shape_.capacity());
   stage_ = Stage::begun;
 }
 
@@ -100,12 +99,12 @@ void DecodeSession::begin() {
 void DecodeSession::enqueue(std::size_t turn) {
   SessionBuffers& b = *buffers_;
   Stream copies = b.copies.get();
-  b.runtime->append(b.append_args(shape_), b.stream);
   b.runtime->record(b.forked.get(), b.stream);
   b.runtime->wait(copies, b.forked.get());
-  b.runtime->copy(b.down[turn].get(), b.at(b.layout.outbox), b.layout.down_bytes(), copies);
+  b.runtime->copy(b.down[turn].get(), b.at(b.layout.queries), b.layout.down_bytes(), copies);
   b.runtime->record_for_host(b.arrived[turn].get(), copies);
   b.runtime->record(b.joined.get(), copies);
+  b.runtime->append(b.append_args(shape_), b.stream);
   b.runtime->attend(shape_.dtype, b.attend_args(shape_), b.stream);
   b.runtime->wait(b.stream, b.joined.get());
 }
@@ -117,12 +116,11 @@ CpuStep DecodeSession::wait() {
   const auto* sent = static_cast<const std::byte*>(buffers_->down[turn_].get());
   const DeviceLayout& at = buffers_->layout;
   const auto view = [&](std::size_t offset, std::size_t rows) {
-    return AnyMatrixView{sent + (offset - at.outbox), shape_.dtype, rows, shape_.dim, shape_.dim};
+    return AnyMatrixView{sent + (offset - at.queries), shape_.dtype, rows, shape_.dim, shape_.dim};
   };
-  const std::size_t evicted = evicted_ ? shape_.heads : 0;
   stage_ = Stage::waiting;
-  return {view(at.outbox, shape_.queries()), view(at.evicted_key, evicted),
-          view(at.evicted_value, evicted)};
+  return {view(at.queries, shape_.queries()), view(at.key, shape_.heads),
+          view(at.value, shape_.heads)};
 }
 
 void DecodeSession::finish(const Partial& cpu_part) {
@@ -147,9 +145,11 @@ void DecodeSession::finish(const Partial& cpu_part) {
 void DecodeSession::step(const CpuPart& cpu_part) {
   begin();
   const CpuStep sent = wait();
-  cpu_.reset(shape_.queries(), shape_.dim);
-  cpu_part(sent, cpu_);
-  finish(cpu_);
+  cpu_.part.reset(shape_.queries(), shape_.dim);
+  stage_ = Stage::broken;  // should the CPU's part fail
+  cpu_part(sent, cpu_.part);
+  stage_ = Stage::waiting;
+  finish(cpu_.part);
 }
 
 std::size_t DecodeSession::bytes_down() const noexcept { return buffers_->layout.down_bytes(); }

@@ -28,6 +28,20 @@ TEST(Attend, EveryTypeDimensionAndGroup) {
   }
 }
 
+// In tiles of 8, the last one not full.
+TEST(Attend, GroupsOfMoreThanATile) {
+  for (const Dtype dtype : kDtypes) {
+    for (const std::uint32_t dim : kDims) {
+      for (const std::uint32_t group : {9U, 12U, 16U, kMostGroup}) {
+        SCOPED_TRACE(testing::Message() << to_string(dtype) << " d " << dim << " G " << group);
+        StaticProblem problem({dtype, 2, group, dim, 21, 2, 0.1F});
+        problem.attend();
+        expect_truth(problem.merged(), problem, 1e-5);
+      }
+    }
+  }
+}
+
 TEST(Attend, StoredOutputsKeepTheirPromise) {
   for (const Dtype dtype : kDtypes) {
     for (const std::uint32_t dim : kDims) {
@@ -123,17 +137,20 @@ TEST(Attend, AMissingBarrierIsSeen) {
   EXPECT_GT(wrong, 0);
 }
 
-TEST(Attend, ReadsEachByteOnceForTheGroup) {
-  for (const std::uint32_t dim : kDims) {
-    StaticProblem problem({Dtype::bf16, 2, 8, dim, 75, 4, 0.1F});
-    problem.rings = {{75, 0}, {30, 0}};
-    for (const AnyMatrixView rows : {problem.keys.view(), problem.values.view()}) {
-      const emulation::ReadCounts reads(rows.data, rows.rows * dim * 2);
-      problem.attend();
-      const std::size_t per_row = dim / kPacked;
-      for (std::size_t i = 0; i < reads.counts().size(); ++i) {
-        const bool filled = i / per_row < 75 + 30;
-        ASSERT_EQ(reads.counts()[i], filled ? 1U : 0U) << "d " << dim << ", piece " << i;
+TEST(Attend, ReadsEachByteOnceForEveryEightQueries) {
+  for (const std::uint32_t group : {8U, 20U}) {
+    for (const std::uint32_t dim : kDims) {
+      StaticProblem problem({Dtype::bf16, 2, group, dim, 75, 4, 0.1F});
+      problem.rings = {{75, 0}, {30, 0}};
+      for (const AnyMatrixView rows : {problem.keys.view(), problem.values.view()}) {
+        const emulation::ReadCounts reads(rows.data, rows.rows * dim * 2);
+        problem.attend();
+        const std::size_t per_row = dim / kPacked;
+        for (std::size_t i = 0; i < reads.counts().size(); ++i) {
+          const bool filled = i / per_row < 75 + 30;
+          ASSERT_EQ(reads.counts()[i], filled ? (group + 7) / 8 : 0U)
+              << "d " << dim << ", piece " << i;
+        }
       }
     }
   }
@@ -142,7 +159,7 @@ TEST(Attend, ReadsEachByteOnceForTheGroup) {
 TEST(Attend, HasNoKernelForOtherShapes) {
   EXPECT_EQ(attend_kernel(Dtype::f16, 80, 1), nullptr);
   EXPECT_EQ(attend_kernel(Dtype::f32, 64, 1), nullptr);
-  EXPECT_EQ(attend_kernel(Dtype::f16, 64, kMostQueries + 1), nullptr);
+  EXPECT_EQ(attend_kernel(Dtype::f16, 64, kMostGroup + 1), nullptr);
 }
 
 }  // namespace

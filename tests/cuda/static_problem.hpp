@@ -48,7 +48,11 @@ struct StaticProblem {
   void attend(emulation::Order order = emulation::Order::ascending, int skipped_barrier = -1) {
     const AttendArgs a = args();
     const AttendKernel kernel = attend_kernel(shape.dtype, shape.dim, shape.group);
-    emulation::run({{shape.splits, shape.heads}, kAttendThreads, order, 1, skipped_barrier},
+    emulation::run({{shape.splits, shape.heads, attend_tiles(shape.group)},
+                    kAttendThreads,
+                    order,
+                    1,
+                    skipped_barrier},
                    [&] { kernel(a); });
   }
 

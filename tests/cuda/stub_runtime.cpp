@@ -2,6 +2,7 @@
 
 #include <cstring>
 #include <stdexcept>
+#include <utility>
 
 #include "cuda/dispatch.cuh"
 
@@ -118,6 +119,7 @@ void StubRuntime::record_on(Event event, Stream stream, bool for_host) {
 
 void StubRuntime::wait(Stream stream, Event event) {
   count_call("make a stream wait");
+  if (std::exchange(step_is_over_, false)) orders_ = 0;
   if (ignores_order()) return;
   if (recording_ != nullptr && recording_->marks.contains(event)) {
     recording_->streams.insert(stream);
@@ -160,7 +162,6 @@ void StubRuntime::copy_pieces(void* to, std::size_t to_pitch, const void* from,
 
 void StubRuntime::append(const AppendArgs& args, Stream stream) {
   count_call("launch append");
-  orders_ = 0;
   put(stream, {[=] {
         emulation::run({{args.heads, 1}, kAppendThreads}, [&] { cuda::append(args); });
       }});
@@ -170,12 +171,14 @@ void StubRuntime::attend(Dtype dtype, const AttendArgs& args, Stream stream) {
   count_call("launch attend");
   const AttendKernel kernel = attend_kernel(dtype, args.parts.dim, args.group);
   put(stream, {[=] {
-        emulation::run({{args.splits, args.heads}, kAttendThreads}, [&] { kernel(args); });
+        emulation::run({{args.splits, args.heads, attend_tiles(args.group)}, kAttendThreads},
+                       [&] { kernel(args); });
       }});
 }
 
 void StubRuntime::merge(Dtype out, const MergeArgs& args, Stream stream) {
   count_call("launch merge");
+  step_is_over_ = true;
   const MergeKernel kernel = merge_kernel(out);
   put(stream, {[=] {
         emulation::run({{merge_blocks(args.parts), 1}, kMergeThreads}, [&] { kernel(args); });

@@ -25,7 +25,7 @@ struct StubOptions {
   Pace other_streams = Pace::eager;
   int failing_call = -1;  ///< this call fails, counted from 0
   DeviceFault fault = DeviceFault::refused;
-  /// Of the calls after each `append` that order work (wait, synchronize), this one does nothing.
+  /// Of the calls of each step that order work (wait, synchronize), this one does nothing.
   int ignored_order = -1;
 };
 
@@ -111,7 +111,7 @@ class StubRuntime final : public Runtime {
   std::map<void*, std::unique_ptr<Mark>> events_;
   std::map<void*, std::unique_ptr<Recording>> graphs_;
   std::unique_ptr<Recording> recording_;
-  bool lost_ = false, freed_too_early_ = false;
+  bool lost_ = false, freed_too_early_ = false, step_is_over_ = true;
   int calls_ = 0, allocations_ = 0, orders_ = 0;
   std::size_t bytes_down_ = 0, bytes_up_ = 0;
 };

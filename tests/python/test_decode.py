@@ -141,6 +141,50 @@ def test_a_pool_steps_heads_together(captured, prefill):
     assert [len(head) for head in heads] == [601, 611, 621, 631]
 
 
+def test_a_step_is_that_of_the_static_part_and_of_the_rest(captured, prefill):
+    caches = [prefill(retriever="flat", k=40), prefill(2400, retriever="everything")]
+    alone = [cache.copy() for cache in caches]
+    pool = keyseek.DecodePool(2)
+    token, d = slice(PROMPT, PROMPT + 2), captured.keys.shape[1]
+    queries = captured.queries(PROMPT, PROMPT + 2)
+    keys, values = captured.keys[token].astype("f4"), captured.values[token].astype("f4")
+    expected = keyseek.step_heads(alone, queries, keys, values)
+    out, lse = keyseek.step_heads_beside_static(caches, queries, keys, values, pool)
+    assert (out.shape, lse.shape) == ((6, d), (6,))
+    for i, cache in enumerate(caches):
+        # The step's token is among the newest ones now.
+        static_keys, static_values = cache.static_part()
+        assert static_keys.shape == (128 + 512, d)
+        assert (static_keys[-1] == keys[i]).all() and (static_values[0] == captured.values[0]).all()
+        for g in range(3 * i, 3 * i + 3):
+            logits = captured.scale * static_keys @ queries[g]
+            weights = np.exp(logits - logits.max())
+            static_lse = logits.max() + np.log(weights.sum())
+            share = 1 / (1 + np.exp(lse[g] - static_lse))
+            both = share * (weights @ static_values) / weights.sum() + (1 - share) * out[g]
+            assert both == pytest.approx(expected[g], abs=1e-4)
+    with pytest.raises(keyseek.InvalidArgument, match="heads is empty"):
+        keyseek.step_heads_beside_static([], queries, keys, values, pool)
+
+
+def test_a_session_names_what_it_cannot_serve(captured, prefill):
+    f32 = keyseek.HeadCache.prefill(
+        captured.keys[:700].astype("f4"),
+        captured.values[:700].astype("f4"),
+        captured.queries(600, 700),
+        3,
+        scale=0.125,
+    )
+    for heads, fault in (([], "heads is empty"), ([f32], "dtype is f32, must be f16 or bf16")):
+        with pytest.raises(keyseek.InvalidArgument, match=fault):
+            keyseek.DecodeSession(heads)
+    with pytest.raises(keyseek.InvalidArgument, match="device is -1"):
+        keyseek.DecodeSession([prefill(retriever="flat")], device=-1)
+    with pytest.raises(keyseek.Error, match="no CUDA device|there are .* CUDA devices") as raised:
+        keyseek.DecodeSession([prefill(retriever="flat")], device=1000)
+    assert raised.value.code == "unsupported"
+
+
 @pytest.mark.parametrize(
     ("options", "fault"),
     [

@@ -8,6 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "bench" / "gpu"))
 
+import pytest  # noqa: E402
 import table  # noqa: E402
 
 
@@ -20,7 +21,7 @@ def test_one_line_for_each_context():
             row("copy down", 640, 9.0), row("copy up", 640, 8.0),
             row("step without CPU part", 640, 40.0)]
     for tokens, search in ((4096, 100.0), (8192, 200.0)):
-        rows += [row("step with flat search", tokens, search + 50), row("search", tokens, search),
+        rows += [row("step", tokens, search + 50), row("search", tokens, search),
                  row("attention on the CPU", tokens, 20.0)]
     rows.append(row("full attention, sdpa", 8192, 77.0))
     assert table.table(rows).splitlines() == [
@@ -28,4 +29,14 @@ def test_one_line_for_each_context():
         "|---|---|---|---|---|---|---|",
         "| 4096 | 100.0 | 25.0 | 17.0 | 5.0 | 150.0 |  |",
         "| 8192 | 200.0 | 25.0 | 17.0 | 5.0 | 250.0 | 77.0 |",
+    ]
+
+
+def test_peers_have_the_shape_and_the_contexts_of_the_steps():
+    pytest.importorskip("torch")
+    import peers
+    rows = [row("append", 640, 2.0), row("step", 4096, 150.0), row("step", 8192, 250.0)]
+    assert peers.problems(rows) == [
+        {"heads": 8, "group": 4, "dim": 128, "tokens": 4096},
+        {"heads": 8, "group": 4, "dim": 128, "tokens": 8192},
     ]

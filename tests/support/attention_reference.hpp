@@ -64,6 +64,11 @@ inline double relative_error(const float* out, const std::vector<double>& truth)
   return relative_error(out, truth.data(), truth.size());
 }
 
+/// The larger of two errors; infinite for what is not a number.
+inline double worse(double a, double b) {
+  return std::isnan(a) || std::isnan(b) ? kInfinity : std::max(a, b);
+}
+
 inline void expect_close(const Partial& part, std::size_t g, const Reference& truth,
                          double bound = 1e-5) {
   EXPECT_LT(relative_error(part.out.row(g), truth.out), bound) << "query " << g;

@@ -11,7 +11,9 @@ Importing the module registers the attention "keyseek"; a model that is loaded a
 with model.set_attn_implementation("keyseek"). Without a RetrievalCache that attention is
 PyTorch's own. Layers that attend to a sliding window are left alone.
 
-Models with rotary embedding of Llama's kind on the CPU, transformers 4.57 and later.
+Models with rotary embedding of Llama's kind, transformers 4.57 and later. With a model on a CUDA
+device and a build with KEYSEEK_CUDA, prompts stay on the device until they are planned, and
+decoding attends to sink and window there while the CPU retrieves.
 """
 
 from .attention import ATTENTION_NAME, attention

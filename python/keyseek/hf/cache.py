@@ -23,7 +23,7 @@ class RetrievalCache(DynamicCache):
 
     config: of the model, whose attention must be "keyseek". max_error: wanted mean of
     |out - full| / |full| of a layer's attention output, head by head. dtype: keys and values are
-    stored as this (None: as the model gives them). threads: for planning and for steps; 0: as
+    stored as this (None: as the model gives them); on a GPU float16 or bfloat16. threads: for planning and for steps; 0: as
     PyTorch. Further options go to keyseek.HeadCache.prefill: sink, window, horizon,
     least_indexed, pinned, int8_values, tail_vectors, least_k, max_k, rule, share, observed,
     held_out, seed; or a given plan by retriever, k, target_recall, limit, index.
@@ -100,10 +100,16 @@ class RetrievalCache(DynamicCache):
 
     @classmethod
     def load(
-        cls, config: Any, path: str | os.PathLike[str], *, threads: int = 0
+        cls,
+        config: Any,
+        path: str | os.PathLike[str],
+        *,
+        threads: int = 0,
+        device: torch.device | str = "cpu",
     ) -> RetrievalCache:
-        """What `save` wrote, for the same model. Indexed keys are mapped: processes share them."""
-        state = read_state(path)
+        """What `save` wrote, for the same model on `device`. Indexed keys are mapped: processes
+        share them."""
+        state = read_state(path, device)
         dtype = None if state["dtype"] is None else getattr(torch, state["dtype"])
         cache = cls(config, state["max_error"], dtype=dtype, threads=threads, **state["options"])
         restore(cache, state, path)

@@ -13,6 +13,7 @@ from transformers.cache_utils import DynamicLayer
 
 from .._core import DecodePool, HeadCache, HeadPlan, step_heads
 from ..errors import InvalidArgument
+from . import device as devices
 from .attention import LAYER
 
 # The newest part of a prompt whose queries are kept until the plan is made.
@@ -35,7 +36,8 @@ class RetrievalLayer(DynamicLayer):
 
     While a prompt is read it is a DynamicLayer that also keeps the newest queries. The first
     single token after a prompt that is long enough makes it plan; from then on it retrieves,
-    and `keys` and `values` are gone.
+    and `keys` and `values` are gone. Tensors on a CUDA device stay there until the plan is made;
+    then the HeadCaches have everything, and a session on the device has sink and window as well.
     """
 
     def __init__(self, options: LayerOptions, rotary: dict[str, Any]) -> None:
@@ -51,6 +53,7 @@ class RetrievalLayer(DynamicLayer):
         self._scale: float | None = None
         self._tokens = 0
         self._batch = 0
+        self._session: devices.LayerSession | None = None
 
     @property
     def retrieving(self) -> bool:
@@ -64,10 +67,9 @@ class RetrievalLayer(DynamicLayer):
         Returns what the attention function needs: all of them, or only the new ones once the
         layer retrieves; the keys carry this layer along.
         """
-        if key_states.device.type != "cpu":
-            raise InvalidArgument(
-                f"keys are on {key_states.device}: this version retrieves on the CPU only"
-            )
+        if self._tokens == 0 and devices.retrieves_beside(key_states.device):
+            dtype = self._options.dtype or key_states.dtype
+            devices.require_session(key_states.device, key_states, value_states, dtype)
         if self.retrieving and key_states.shape[0] != self._batch:
             raise InvalidArgument(
                 f"keys are of {key_states.shape[0]} requests, the cache of {self._batch}"
@@ -97,20 +99,27 @@ class RetrievalLayer(DynamicLayer):
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """query [B, Hq, q, d], new key and value [B, Hkv, q, d]: token by token -> [B, q, Hq, dv]."""
         batch, query_heads, count, _ = query.shape
-        steps = [
-            torch.from_numpy(
-                step_heads(
-                    self.heads,
-                    rows(query[:, :, t]),
-                    rows(key[:, :, t]),
-                    rows(value[:, :, t]),
-                    self._options.pool,
-                )
-            )
-            for t in range(count)
-        ]
-        out = steps[0] if count == 1 else torch.stack(steps)
+        step = self._step_beside if devices.retrieves_beside(query.device) else self._step_here
+        if count == 1:
+            out = step(query[:, :, 0], key[:, :, 0], value[:, :, 0])
+        else:
+            # A copy of each: a session has one output.
+            steps = [step(query[:, :, t], key[:, :, t], value[:, :, t]).clone() for t in range(count)]
+            out = torch.stack(steps)
         return out.view(count, batch, query_heads, -1).transpose(0, 1).to(query.dtype)
+
+    def _step_here(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """query [B, Hq, d], key and value [B, Hkv, d] -> [B * Hq, dv]."""
+        return torch.from_numpy(
+            step_heads(self.heads, rows(query), rows(key), rows(value), self._options.pool)
+        )
+
+    def _step_beside(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """The same with sink and window on the tensors' device. The heads have all tokens, so a
+        session can be made at any time: here after planning, loading, or a change of stream."""
+        if self._session is None or self._session.stream != devices.current_stream(query.device):
+            self._session = devices.LayerSession(self.heads, query.device)
+        return self._session.step(self.heads, self._options.pool, query, key, value)
 
     def retrieve_topk(self, queries: Tensor, k: int | None) -> tuple[Tensor, Tensor]:
         """See RetrievalCache.retrieve_topk. Heads that attend to everything have no indices."""
@@ -129,7 +138,7 @@ class RetrievalLayer(DynamicLayer):
             if head.plan.retriever not in ("everything", "none") and wanted > 0:
                 found = head.retrieve(own[i], wanted)
                 indices[i, :, :wanted] = torch.from_numpy(found.ids)
-        indices = indices.view(batch, query_heads, width)
+        indices = indices.view(batch, query_heads, width).to(queries.device)
         return indices, (indices >= 0).sum(-1)
 
     def plans(self) -> list[HeadPlan]:
@@ -159,7 +168,8 @@ class RetrievalLayer(DynamicLayer):
             if self._starts is not None:
                 self._starts = [self._starts[i] for i in indices.tolist()]
             return
-        per_request = len(self.heads) // self._batch
+        before = len(self.heads)
+        per_request = before // self._batch
         chosen = indices.tolist()
         # A request that is chosen once moves, one that is chosen again is copied.
         seen: set[int] = set()
@@ -170,6 +180,10 @@ class RetrievalLayer(DynamicLayer):
             seen.add(request)
         self.heads = heads
         self._batch = len(chosen)
+        if self._session is not None and len(chosen) * per_request == before:
+            self._session.load(heads)
+        else:
+            self._session = None  # of another size: the next step makes one
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         batch = self._batch if self.retrieving else (0 if self.keys is None else self.keys.shape[0])
@@ -198,10 +212,11 @@ class RetrievalLayer(DynamicLayer):
         """Turns the prompt into HeadCaches, if it is long enough and they are not there yet."""
         if self.retrieving or not self._is_long_enough():
             return
-        queries = torch.cat(self._queries, dim=2)
-        batch, kv_heads = self.keys.shape[:2]
+        queries = torch.cat(self._queries, dim=2).cpu()
+        keys, values = self.keys.cpu(), self.values.cpu()
+        batch, kv_heads = keys.shape[:2]
         group = queries.shape[1] // kv_heads
-        dtype = self._options.dtype or self.keys.dtype
+        dtype = self._options.dtype or keys.dtype
         heads = []
         for request in range(batch):
             start = self._starts[request]
@@ -210,8 +225,8 @@ class RetrievalLayer(DynamicLayer):
                 own = queries[request, head * group : (head + 1) * group, -positions:]
                 heads.append(
                     HeadCache.prefill(
-                        self.keys[request, head, start:].to(dtype).contiguous(),
-                        self.values[request, head, start:].to(dtype).contiguous(),
+                        keys[request, head, start:].to(dtype).contiguous(),
+                        values[request, head, start:].to(dtype).contiguous(),
                         rows(own.transpose(0, 1)),
                         group,
                         scale=self._scale,
@@ -234,7 +249,7 @@ def kept_positions(tokens: int) -> int:
 
 def rows(states: Tensor) -> NDArray[np.float32]:
     """[..., d] as float32 rows [m, d]; NumPy's arrays are handed over in a tenth of the time."""
-    return states.detach().reshape(-1, states.shape[-1]).float().contiguous().numpy()
+    return states.detach().reshape(-1, states.shape[-1]).float().cpu().contiguous().numpy()
 
 
 def _fits_f16(states: Tensor) -> bool:

@@ -31,6 +31,7 @@ def copy_layer(layer: Any) -> Any:
     other = copy.copy(layer)
     if isinstance(layer, RetrievalLayer):
         other.heads = [head.copy() for head in layer.heads]
+        other._session = None  # one for each: their windows differ from here on
         other._queries = list(layer._queries)
     return other
 
@@ -60,11 +61,11 @@ def save_cache(cache: RetrievalCache, path: str | os.PathLike[str]) -> None:
         raise IoError(f"cannot write {target}: {error.strerror or error}", "io") from None
 
 
-def read_state(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The contents of state.pt; only tensors and plain values are read from it."""
+def read_state(path: str | os.PathLike[str], device: Any) -> dict[str, Any]:
+    """The contents of state.pt, its tensors on `device`; only these and plain values are read."""
     file = Path(path, STATE)
     try:
-        state = torch.load(file, weights_only=True)
+        state = torch.load(file, weights_only=True, map_location=device)
     except OSError as error:
         raise IoError(f"cannot read {file}: {error.strerror or error}", "io") from None
     except Exception as error:  # torch raises what its archive and pickle code raise

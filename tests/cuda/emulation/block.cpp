@@ -39,7 +39,7 @@ class Block {
  public:
   Block(const Launch& launch, const std::function<void()>& kernel)
       : launch_(launch), kernel_(kernel), order_(launch.threads) {
-    for (unsigned i = 0; i < launch.threads; ++i) threads_.emplace_back().index = {i, 0};
+    for (unsigned i = 0; i < launch.threads; ++i) threads_.emplace_back().index = {i, 0, 0};
     std::iota(order_.begin(), order_.end(), 0U);
     if (launch.order == Order::descending) std::reverse(order_.begin(), order_.end());
     random_.seed(launch.seed);
@@ -145,8 +145,10 @@ void run(const Launch& launch, const std::function<void()>& kernel) {
   Block fibers(launch, kernel);
   block = &fibers;
   gridDim = launch.grid;
-  for (unsigned y = 0; y < launch.grid.y; ++y) {
-    for (unsigned x = 0; x < launch.grid.x; ++x) fibers.run({x, y});
+  for (unsigned z = 0; z < launch.grid.z; ++z) {
+    for (unsigned y = 0; y < launch.grid.y; ++y) {
+      for (unsigned x = 0; x < launch.grid.x; ++x) fibers.run({x, y, z});
+    }
   }
   block = nullptr;
 }

@@ -17,15 +17,19 @@
 namespace keyseek::cuda::emulation {
 
 struct Index {
-  unsigned x = 0, y = 0;
+  unsigned x = 0, y = 0, z = 0;
+};
+struct Grid {
+  unsigned x = 1, y = 1, z = 1;
 };
 /// Of the fiber that runs.
-inline Index threadIdx, blockIdx, gridDim;
+inline Index threadIdx, blockIdx;
+inline Grid gridDim;
 
 enum class Order { ascending, descending, shuffled };
 
 struct Launch {
-  Index grid;
+  Grid grid;
   unsigned threads = 0;
   Order order = Order::ascending;
   std::uint64_t seed = 1;    ///< of Order::shuffled

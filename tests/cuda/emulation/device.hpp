@@ -26,12 +26,11 @@ inline float __shfl_xor_sync(unsigned lanes, float mine, unsigned mask) {
   return emulation::shuffle_xor(lanes, mine, mask);
 }
 
-inline Pack load_written(const void* from) {
+inline Pack load(const void* from) {
   Pack pack;
   emulation::read(from, &pack, sizeof pack);
   return pack;
 }
-inline Pack load(const void* from) { return load_written(from); }
 inline void store(const Pack& pack, void* to) { emulation::write(&pack, to, sizeof pack); }
 
 inline float as_float(std::uint32_t bits) { return std::bit_cast<float>(bits); }

@@ -23,10 +23,11 @@ class RetrievalCache(DynamicCache):
 
     config: of the model, whose attention must be "keyseek". max_error: wanted mean of
     |out - full| / |full| of a layer's attention output, head by head. dtype: keys and values are
-    stored as this (None: as the model gives them); on a GPU float16 or bfloat16. threads: for planning and for steps; 0: as
-    PyTorch. Further options go to keyseek.HeadCache.prefill: sink, window, horizon,
-    least_indexed, pinned, int8_values, tail_vectors, least_k, max_k, rule, share, observed,
-    held_out, seed; or a given plan by retriever, k, target_recall, limit, index.
+    stored as this (None: as the model gives them); on a GPU float16 or bfloat16. threads: for
+    planning and for steps; 0: as PyTorch. Further options go to keyseek.HeadCache.prefill: sink,
+    window, horizon, least_indexed, pinned, int8_values, scan_novel, tail_vectors, least_k, max_k,
+    rule, share, observed, held_out, seed; or a given plan by retriever, k, target_recall, limit,
+    index.
 
     A prompt is read with full attention, in one piece or several; the plan is made before the
     first single token after it. Prompts that are too short to gain anything, and tokens until

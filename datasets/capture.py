@@ -22,6 +22,7 @@ from keyseek.models import (
     Model,
     Source,
     encode_first,
+    linear_type,
     load_model,
     source_of,
     speed_up_linears,
@@ -138,7 +139,6 @@ def capture(model: Model, ids: Tensor, text_source: str, plan: Plan, out: Path) 
     """
     network, config = model.network, model.network.config
     trained_theta = float(config.rope_theta)
-    precision = str(network.model.layers[0].mlp.down_proj.weight.dtype).removeprefix("torch.")
     if plan.stretch:
         stretch_rope(network, plan.tokens / model.context)
     pattern = STRETCHED if plan.stretch else None
@@ -153,7 +153,7 @@ def capture(model: Model, ids: Tensor, text_source: str, plan: Plan, out: Path) 
             rope_dim=head_dim(config),
             scale=float(network.model.layers[0].self_attn.scaling),
             prefill=plan.tokens - plan.decode,
-            capture=describe(plan, precision, trained_theta, config.rope_theta),
+            capture=describe(plan, linear_type(network), trained_theta, config.rope_theta),
             next_token_loss=done.loss,
         )
         if plan.stretch:

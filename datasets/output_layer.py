@@ -25,6 +25,7 @@ from keyseek.models import (
     Model,
     encode,
     encode_first,
+    linear_type,
     load_model,
     source_of,
     speed_up_linears,
@@ -170,12 +171,12 @@ def run(given: argparse.Namespace) -> None:
     ids = encode_first(given.model, text.content, given.tokens)
     model = load_model(given.model)
     keys = model.network.lm_head.weight.detach()
-    precision = speed_up_linears(model.network)
+    speed_up_linears(model.network)
     hidden, loss = final_states(model, ids)
     how = (
         f"final hidden states of {given.tokens} tokens in passes of at most {model.context},"
         f" training queries from the first three quarters, test queries from the last,"
-        f" linear layers in {precision}, transformers {transformers.__version__},"
+        f" linear layers in {linear_type(model.network)}, transformers {transformers.__version__},"
         f" torch {torch.__version__}"
     )
     attributes = dict(model=model.title, text=text.source, capture=how, next_token_loss=loss)

@@ -247,12 +247,16 @@ def cpu_computes_bf16() -> bool:
     return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
 
 
-def speed_up_linears(network: Any) -> str:
-    """use_bf16_linears where that is faster; the type that linear layers compute in from now on."""
-    if not cpu_computes_bf16():
-        return "float32"
-    use_bf16_linears(network)
-    return "bfloat16"
+def speed_up_linears(network: Any) -> None:
+    """use_bf16_linears where that is faster."""
+    if cpu_computes_bf16():
+        use_bf16_linears(network)
+
+
+def linear_type(network: Any) -> str:
+    """What the linear layers inside the decoder compute in: "float32" or "bfloat16"."""
+    linear = next(module for module in network.model.modules() if isinstance(module, nn.Linear))
+    return str(linear.weight.dtype).removeprefix("torch.")
 
 
 def use_bf16_linears(network: Any) -> None:

@@ -1,5 +1,6 @@
 // HeadCaches beside a session: what it is made for, what it loads, and the CPU's part of a step.
 #include <cstring>
+#include <functional>
 
 #include "base/fail.hpp"
 #include "cuda/buffers.hpp"
@@ -93,16 +94,14 @@ void DecodeSession::load(std::span<HeadCache* const> heads) {
 void DecodeSession::step(std::span<HeadCache* const> heads, DecodePool& pool) {
   require(heads.size() == shape_.heads, "there are {} heads, the session has {}", heads.size(),
           shape_.heads);
-  begin();
-  const CpuStep sent = wait();
-  widen(sent.queries, cpu_.queries);
-  widen(sent.keys, cpu_.keys);
-  widen(sent.values, cpu_.values);
-  stage_ = Stage::broken;  // should the CPU's part fail
-  step_heads_beside_static(heads, cpu_.queries, cpu_.keys, cpu_.values, pool, cpu_.part.out.data(),
-                           cpu_.part.lse.data());
-  stage_ = Stage::waiting;
-  finish(cpu_.part);
+  const auto attend_rest = [&](const CpuStep& sent, Partial& part) {
+    widen(sent.queries, cpu_.queries);
+    widen(sent.keys, cpu_.keys);
+    widen(sent.values, cpu_.values);
+    step_heads_beside_static(heads, cpu_.queries, cpu_.keys, cpu_.values, pool, part.out.data(),
+                             part.lse.data());
+  };
+  step(CpuPart(std::ref(attend_rest)));  // by reference: a step allocates nothing
 }
 
 }  // namespace keyseek::cuda

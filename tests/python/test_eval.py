@@ -141,6 +141,13 @@ def test_means_have_students_intervals():
     assert rows.mean_of([]) is None
 
 
+def test_answers_count_as_kept_where_full_attention_gives_them():
+    pairs = [(1, 1), (0.5, 1), (1, 0), (1, 1), (0, 0.5)]
+    found = [{"exact": own, "full_exact": full} for own, full in pairs]
+    assert rows.kept(found) == (2, 3)
+    assert rows.kept(found[2:3]) == (0, 0)
+
+
 def test_the_page_is_one_file_and_marks_what_full_attention_fails(some_rows, tmp_path, capsys):
     pytest.importorskip("matplotlib")
     path, _, _ = some_rows
@@ -154,6 +161,7 @@ def test_the_page_is_one_file_and_marks_what_full_attention_fails(some_rows, tmp
     assert "random (full fails)" in text
     printed = capsys.readouterr().out
     assert "small: 200 tokens: KL to full attention, nats" in printed
+    assert "small: 200 tokens: examples that are exact, of those that are with full" in printed
     line = next(line for line in printed.splitlines() if line.startswith("streaming"))
     assert line.split()[1] == "20"
 

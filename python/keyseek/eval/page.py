@@ -9,6 +9,7 @@ import argparse
 import html
 import statistics
 from collections.abc import Callable
+from functools import partial
 
 from ..bench.results import Row
 from ..errors import InvalidArgument
@@ -17,7 +18,7 @@ from ..report.page import whole_page
 from ..report.tables import Table
 from .figures import head_figure, kl_figure, needle_figure
 from .policies import Full
-from .rows import Mean, distinct, mean_of, read_rows, solved, where
+from .rows import Mean, distinct, kept, mean_of, read_rows, solved, where
 
 INTRODUCTION = """
 Every policy decodes the same gold answers from the same prefill. All attend sink, window and what
@@ -81,17 +82,23 @@ def _figure(caption: str, svg: str) -> str:
     return f"<figure><figcaption>{caption}</figcaption>{svg}</figure>"
 
 
+Cell = Callable[[list[Row]], str]
+
+
 def tables(rows: list[Row]) -> list[tuple[str, Table]]:
     """Title and table of every length and measure: policies by tasks."""
     found = []
     for tokens in sorted(distinct(rows, "tokens")):
         own = where(rows, tokens=tokens)
         for name, (words, show) in MEASURES.items():
-            found.append((f"{tokens:,} tokens: {words}", _table(own, name, show)))
+            table = _table(own, partial(_mean, name, show), partial(_plain_mean, name, show))
+            found.append((f"{tokens:,} tokens: {words}", table))
+        title = f"{tokens:,} tokens: examples that are exact, of those that are with full attention"
+        found.append((title, _table(own, _kept, _kept)))
     return found
 
 
-def _table(rows: list[Row], name: str, show: Callable[[float], str]) -> Table:
+def _table(rows: list[Row], cell: Cell, total: Cell) -> Table:
     """Lines are policies at a budget. Tasks that full attention fails are marked."""
     tasks = distinct(rows, "task")
     marks = ["" if solved(where(rows, task=task)) else " (full fails)" for task in tasks]
@@ -100,16 +107,24 @@ def _table(rows: list[Row], name: str, show: Callable[[float], str]) -> Table:
     for policy, budget in sorted({(row["policy"], row["budget"]) for row in rows}, key=_by_budget):
         own = where(rows, policy=policy, budget=budget)
         vectors = statistics.fmean(row["vectors"] for row in own)
-        cells = [_cell(where(own, task=task), name, show) for task in tasks]
-        table.rows.append(
-            [policy, f"{vectors:,.0f}", *cells, show(statistics.fmean(r[name] for r in own))]
-        )
+        cells = [cell(where(own, task=task)) for task in tasks]
+        table.rows.append([policy, f"{vectors:,.0f}", *cells, total(own)])
     return table
 
 
-def _cell(rows: list[Row], name: str, show: Callable[[float], str]) -> str:
+def _mean(name: str, show: Callable[[float], str], rows: list[Row]) -> str:
     found: Mean | None = mean_of([row[name] for row in rows])
     return "-" if found is None else found.text(show)
+
+
+def _plain_mean(name: str, show: Callable[[float], str], rows: list[Row]) -> str:
+    """Over different tasks, whose spread is no uncertainty."""
+    return show(statistics.fmean(row[name] for row in rows))
+
+
+def _kept(rows: list[Row]) -> str:
+    exact, able = kept(rows)
+    return f"{exact} of {able}" if able else "-"
 
 
 def _by_budget(policy: tuple[str, int]) -> tuple[bool, int, bool, str]:

@@ -11,7 +11,8 @@ from ..bench.results import Row, parse_rows
 from ..errors import Error, IoError
 from .policies import Full
 
-NEEDED = ("model", "task", "variant", "tokens", "seed", "policy", "budget", "kl", "exact", "gold")
+NEEDED = ("model", "task", "variant", "tokens", "seed", "policy", "budget", "kl", "exact",
+          "full_exact", "gold")
 # A task counts as solved by full attention when it is exact in at least this share.
 SOLVED = 0.5
 # Student's t, two-sided 95 %, by degrees of freedom; beyond these the last is near enough.
@@ -73,3 +74,10 @@ def solved(rows: list[Row]) -> bool:
     """Whether full attention can do what these rows, of one task and length, are about."""
     full = where(rows, policy=Full.family)
     return bool(full) and statistics.fmean(row["exact"] for row in full) >= SOLVED
+
+
+def kept(rows: list[Row]) -> tuple[int, int]:
+    """Of how many examples every question is exact, and of how many with full attention; the
+    first counts among the second."""
+    able = [row for row in rows if row["full_exact"] == 1]
+    return sum(row["exact"] == 1 for row in able), len(able)

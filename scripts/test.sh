@@ -102,6 +102,12 @@ install_transformers5() {
     pip_install --target build/transformers5 'transformers>=5,<6'
 }
 
+install_kvpress() {
+  [[ -d build/kvpress/kvpress ]] ||
+    pip_install --target build/kvpress --no-deps -r tests/python/requirements-kvpress.txt
+  PYTHONPATH=build/kvpress "$VENV/bin/python" -c 'import kvpress'
+}
+
 # The wheel carries library and headers: its cmake.prefix entry point leads to them.
 wheel_is_a_cmake_package() {
   local prefix
@@ -144,6 +150,9 @@ check 'transformers 5' install_transformers5
 suite 'Tests with transformers 5' "$RESULTS/transformers5.xml" \
   env PYTHONPATH="$ROOT/build/transformers5" "$VENV/bin/python" -m pytest -q \
   tests/python/test_hf*.py tests/python/test_eval*.py --junit-xml="$RESULTS/transformers5.xml"
+check 'kvpress' install_kvpress
+suite 'Tests beside kvpress' "$RESULTS/kvpress.xml" env PYTHONPATH="$ROOT/build/kvpress" \
+  "$VENV/bin/python" -m pytest -q tests/python/test_kvpress.py --junit-xml="$RESULTS/kvpress.xml"
 check 'find_package(keyseek) from the wheel' wheel_is_a_cmake_package
 
 printf '\n%d passed, %d failed\n' "$passed" "$failed"

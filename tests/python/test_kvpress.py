@@ -46,8 +46,7 @@ def test_streaming_keeps_the_same_tokens(both):
 
 
 def test_snapkv_ranks_by_the_same_attention(both):
-    """Without the pooling: ours takes the largest neighbour, as in the paper's code, kvpress the
-    mean."""
+    """Without the pooling: ours takes the largest neighbour, kvpress the mean."""
     layer, given = both
     press = kvpress.SnapKVPress(0.5, window_size=snapkv.OBSERVED, kernel_size=1)
     mean = snapkv._received(layer, INDEXED).mean(1) / layer.queries.shape[1]

@@ -180,6 +180,15 @@ void search(const ProjectionIndex& index, MatrixView<float> queries, MatrixView<
   for (keyseek::Id id : hits.row_ids(0)) attend_to(id);
 }
 
+EncodedQueries sketch(AnyMatrixView keys, MatrixView<float> training_queries,
+                      MatrixView<float> queries) {
+  auto sketch = keyseek::Sketch::build(keys, training_queries);
+  keyseek::EncodedQueries encoded;
+  std::vector<float> scratch;
+  sketch.encode_queries(queries, encoded, scratch);
+  return encoded;
+}
+
 std::string snapshot() {
   keyseek::Snapshot<std::string> name(std::make_shared<const std::string>("old"));
   auto mine = name.get();

@@ -45,10 +45,12 @@ enum class Retriever : std::uint8_t {
   everything = 0,  ///< exactly, all of them
   none = 1,        ///< by the tail alone
   flat = 2,        ///< the best by FlatIndex, and the tail
-  projection = 3,  ///< the best by ProjectionIndex, and the tail
-  custom = 4,      ///< the best by the caller's own search, and the tail
+  sketch = 3,      ///< the best by SketchIndex, and the tail
+  projection = 4,  ///< the best by ProjectionIndex, and the tail
+  complete = 5,    ///< of a given plan only: sketch where it reads markedly less, else flat
+  custom = 6,      ///< the best by the caller's own search, and the tail
 };
-/// "everything", "none", "flat", "projection" or "custom".
+/// "everything", "none", "flat", "sketch", "projection", "complete" or "custom".
 [[nodiscard]] std::string_view to_string(Retriever retriever) noexcept;
 
 /// Which of the keys that were found are attended.
@@ -80,7 +82,7 @@ using IndexKeys = std::function<SearchKeys(const AnyMatrix& keys)>;
 
 /// A plan that the caller makes: `stop` with its k and limit as they are.
 struct GivenPlan {
-  Retriever retriever = Retriever::projection;
+  Retriever retriever = Retriever::complete;
   StopRule stop = {};
   double target_recall = 0.995;  ///< of the projection index's search
 };
@@ -158,10 +160,11 @@ struct StepStats {
 /// The index over a head's indexed keys: one of these, or none.
 struct HeadIndex {
   std::optional<FlatIndex> flat;
+  std::optional<SketchIndex> sketch;
   std::optional<ProjectionIndex> projection;
   SearchKeys custom;
 
-  [[nodiscard]] bool empty() const { return !flat && !projection && !custom; }
+  [[nodiscard]] bool empty() const { return !flat && !sketch && !projection && !custom; }
 };
 
 /// Rows that grow at the end and shrink at the front, stored in an element type.

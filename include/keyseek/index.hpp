@@ -1,8 +1,9 @@
 /// Indexes: keys that can be searched, saved and mapped.
 ///
 /// `FlatIndex` scans every key (8-bit, the group's queries batched, threshold seeded by
-/// the previous step, exact rerank). `ProjectionIndex` looks at a few per cent of them:
-/// key store + graph + router + dials as one value. Both have the same `search`.
+/// the previous step, exact rerank). `SketchIndex` scans a sketch of every key, a fraction of its
+/// codes, and scores the best of each query again. `ProjectionIndex` looks at a few per cent of
+/// them: key store + graph + router + dials as one value. All have the same `search`.
 ///
 /// Searching is const, thread-safe and takes no lock that another search or an append
 /// holds for long: it works on a snapshot. `append` is for one writer at a time, beside
@@ -33,6 +34,7 @@
 #include "keyseek/rope.hpp"
 #include "keyseek/router.hpp"
 #include "keyseek/search.hpp"
+#include "keyseek/sketch.hpp"
 #include "keyseek/snapshot.hpp"
 
 namespace keyseek {
@@ -68,6 +70,46 @@ class FlatIndex {
  private:
   struct State;
   explicit FlatIndex(std::shared_ptr<const State> state);
+  [[nodiscard]] std::shared_ptr<const State> state() const;  ///< throws when empty
+  Snapshot<State> state_;
+};
+
+/// Every key is looked at, but not as closely: at 5 % left out by the sketch, recall is .99 and
+/// more, and what it misses are keys like others that it found. So it misses no key of weight, also
+/// for a query unlike all that came before, where a ProjectionIndex may.
+class SketchIndex {
+ public:
+  SketchIndex() = default;  ///< empty; using it is an Error
+  /// Copies and encodes `keys` [n, d], for queries like `queries` [m, d]. Throws Error on empty or
+  /// mismatching input.
+  [[nodiscard]] static SketchIndex build(AnyMatrixView keys, MatrixView<float> queries,
+                                         const SketchParams& params = {},
+                                         const Execution& run = {});
+
+  [[nodiscard]] std::size_t size() const;
+  [[nodiscard]] std::size_t dim() const;
+  [[nodiscard]] std::size_t sketch_dim() const;  ///< coordinates of a key in the sketch
+  [[nodiscard]] AnyMatrix keys() const;          ///< as stored; shares the index's memory
+  [[nodiscard]] std::size_t bytes() const;       ///< all of it, stored keys included
+
+  /// `queries` [G, d], 1 <= G <= 64; fills `hits`. Of each query the best 400 + 4 k by the sketch
+  /// are scored in 8 bits for all of the group.
+  void search(MatrixView<float> queries, const SearchParams& params, SearchScratch& scratch,
+              Hits& hits) const;
+  void append(AnyMatrixView keys);
+
+  void save(const std::filesystem::path& path) const;
+  /// Reads and checks everything.
+  [[nodiscard]] static SketchIndex load(const std::filesystem::path& path);
+  /// Maps the file; checks everything as `load` does, then pages are shared and evictable.
+  [[nodiscard]] static SketchIndex map(const std::filesystem::path& path);
+  /// Its sections, in a file that holds more than an index (HeadCache's).
+  void write(IndexFileWriter& file) const;
+  [[nodiscard]] static SketchIndex read(const ContainerReader& file);
+
+ private:
+  struct State;
+  explicit SketchIndex(std::shared_ptr<const State> state);
   [[nodiscard]] std::shared_ptr<const State> state() const;  ///< throws when empty
   Snapshot<State> state_;
 };
@@ -151,7 +193,7 @@ class ProjectionIndex {
   Snapshot<State> state_;
 };
 
-/// Kind of an index file: "flat" or "projection". Throws Error when it is neither.
+/// Kind of an index file: "flat", "sketch" or "projection". Throws Error when it is none of them.
 [[nodiscard]] std::string index_kind(const std::filesystem::path& path);
 
 }  // namespace keyseek

@@ -43,6 +43,8 @@ struct Measurement {
 /// `queries` is [steps * group, d]; the index is only read.
 [[nodiscard]] Measurement measure_steps(const FlatIndex& index, MatrixView<float> queries,
                                         const MeasureParams& params);
+[[nodiscard]] Measurement measure_steps(const SketchIndex& index, MatrixView<float> queries,
+                                        const MeasureParams& params);
 [[nodiscard]] Measurement measure_steps(const ProjectionIndex& index, MatrixView<float> queries,
                                         const MeasureParams& params);
 

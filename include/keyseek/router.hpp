@@ -104,7 +104,6 @@ class Router {
   [[nodiscard]] static Router from_parts(Parts parts, std::size_t n);
 
  private:
-  void encode_tile(MatrixView<float> projected, RouteScratch& s) const;
   void score_centroids(std::size_t group, RouteScratch& s) const;
   [[nodiscard]] std::span<const std::uint64_t> nearest_clusters(std::size_t g, std::size_t probes,
                                                                 RouteScratch& s) const;

@@ -29,6 +29,7 @@ namespace keyseek {
 
 struct SearchStats {
   std::size_t scanned = 0;     ///< keys whose code was scored (once for the whole group)
+  std::size_t sketched = 0;    ///< keys whose sketch was scored, likewise
   std::size_t expanded = 0;    ///< keys whose links were followed
   std::size_t reranked = 0;    ///< keys scored in stored precision
   std::size_t bytes_read = 0;  ///< of codes, links, lists and stored keys
@@ -68,19 +69,19 @@ struct Dials {
 /// What to return. With none of the optional rules: the k best keys that were found.
 struct SearchParams {
   std::size_t k = 100;
-  /// Recall wanted: chooses among the dials that tuning stored. Ignored by FlatIndex.
+  /// Recall wanted: chooses among the dials that tuning stored. For ProjectionIndex.
   double target_recall = 0.95;
-  /// Dials to use instead of the tuned ones. Ignored by FlatIndex.
+  /// Dials to use instead of the tuned ones. For ProjectionIndex.
   std::optional<Dials> dials = {};
   /// DIPR (AlayaDB): of the k best, only keys with q.k >= max - beta.
   std::optional<float> beta = {};
   /// Scan all keys for a query that is novel, by the dials: an index that learned where queries
   /// look knows nothing about one unlike them, as when a question is asked about a detail that
-  /// the text never returned to. Tuning calls a hundredth of its held-out queries novel. Ignored
-  /// by FlatIndex, and where max_scanned forbids it.
+  /// the text never returned to. Tuning calls a hundredth of its held-out queries novel. For
+  /// ProjectionIndex, where max_scanned allows it.
   bool scan_novel = false;
-  /// Upper bound on keys scanned in a step; the best found by then are returned. Ignored by
-  /// FlatIndex.
+  /// Upper bound on keys scanned in a step; the best found by then are returned. For
+  /// ProjectionIndex: the others look at all.
   std::size_t max_scanned = SIZE_MAX;
   /// Hits of the previous step of the same sequence, a warm start; may be `hits` itself.
   const Hits* previous = nullptr;

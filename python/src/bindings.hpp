@@ -39,6 +39,7 @@ void bind_rope(nb::module_& m);
 void bind_search(nb::module_& m);
 void bind_params(nb::module_& m);
 void bind_flat_index(nb::module_& m);
+void bind_sketch_index(nb::module_& m);
 void bind_projection_index(nb::module_& m);
 void bind_measure(nb::module_& m);
 void bind_io(nb::module_& m);

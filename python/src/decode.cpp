@@ -36,9 +36,9 @@ least_k, max_k: keys retrieved per query. max_memory: in units of keys and value
 projection index is cut to. rule: which of the keys found are attended, "top-k",
 "dipr" (logits above the largest - limit) or "mass" (a share `limit` of the mass seen).
 
-The plan keeps max_error. With retriever ("everything", "none", "flat", "projection" or "custom")
-it is given instead: k keys per query, searched with target_recall ("projection"), and `limit` of
-the rule.
+The plan keeps max_error. With retriever ("everything", "none", "flat", "sketch", "projection",
+"complete": sketch where it reads markedly less, else flat, or "custom") it is given instead: k keys
+per query, searched with target_recall ("projection"), and `limit` of the rule.
 
 index: a search of your own, in the plan or as retriever="custom". Called as index(keys [n, d] float32)
 when keys are indexed; returns a function (queries [G, d] float32, k) -> (ids [G, k], scores [G, k]) with
@@ -192,8 +192,8 @@ void bind_plan(nb::module_& m) {
   nb::class_<HeadPlan>(m, "HeadPlan",
                        R"(How the indexed tokens of a head are attended, and what to expect.
 
-retriever: "everything" (all, exactly), "none" (by the tail alone), "flat", "projection" or "custom"
-(the best keys and the tail). rule, k, limit: which of the best. Bytes are those read for the
+retriever: "everything" (all, exactly), "none" (by the tail alone), "flat", "sketch", "projection" or
+"custom" (the best keys and the tail). rule, k, limit: which of the best. Bytes are those read for the
 indexed tokens.)")
       .def_prop_ro("retriever",
                    [](const HeadPlan& p) { return std::string(to_string(p.retriever)); })

@@ -75,7 +75,7 @@ q.k >= max - beta. max_scanned: no effect here, where every key is scanned.)")
       });
   m.def(
       "index_kind", [](const Path& path) { return index_kind(path); }, nb::arg("path"),
-      "Kind of an index file: \"flat\" or \"projection\".");
+      "Kind of an index file: \"flat\", \"sketch\" or \"projection\".");
 }
 
 }  // namespace keyseek::python

@@ -14,13 +14,16 @@ namespace keyseek::python {
 namespace {
 
 const FlatIndex& searched(const FlatIndex* index) { return *index; }
+const SketchIndex& searched(const SketchIndex* index) { return *index; }
 const ProjectionIndex& searched(const ReportedIndex* index) { return index->index; }
 
-Measurement measure(const std::variant<const FlatIndex*, const ReportedIndex*>& index,
-                    const Array& queries, std::int64_t group, std::int64_t k, double target_recall,
-                    const std::optional<Dials>& dials, std::optional<float> beta,
-                    std::optional<std::int64_t> max_scanned, bool warm_start, bool cold_cache,
-                    std::int64_t repeats, std::int64_t timed_steps) {
+using AnyIndex = std::variant<const FlatIndex*, const SketchIndex*, const ReportedIndex*>;
+
+Measurement measure(const AnyIndex& index, const Array& queries, std::int64_t group, std::int64_t k,
+                    double target_recall, const std::optional<Dials>& dials,
+                    std::optional<float> beta, std::optional<std::int64_t> max_scanned,
+                    bool warm_start, bool cold_cache, std::int64_t repeats,
+                    std::int64_t timed_steps) {
   const auto rows = borrow_floats(queries, "queries");
   const ProgressCallback silent;
   Watch watch(silent);

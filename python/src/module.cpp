@@ -16,6 +16,7 @@ NB_MODULE(_core, m) {
   bind_search(m);
   bind_params(m);
   bind_flat_index(m);
+  bind_sketch_index(m);
   bind_projection_index(m);
   bind_measure(m);
   bind_io(m);

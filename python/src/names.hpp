@@ -52,7 +52,9 @@ inline constexpr Named<Projection> kProjections[] = {{"cooccurrence", Projection
   static constexpr Named<Retriever> kRetrievers[] = {{"everything", Retriever::everything},
                                                      {"none", Retriever::none},
                                                      {"flat", Retriever::flat},
+                                                     {"sketch", Retriever::sketch},
                                                      {"projection", Retriever::projection},
+                                                     {"complete", Retriever::complete},
                                                      {"custom", Retriever::custom}};
   return value_of(kRetrievers, name, argument);
 }

@@ -15,12 +15,14 @@ namespace {
 void bind_stats(nb::module_& m) {
   nb::class_<SearchStats>(m, "SearchStats", "What one search looked at.")
       .def_ro("scanned", &SearchStats::scanned, "Keys whose code was scored, once for the group.")
+      .def_ro("sketched", &SearchStats::sketched, "Keys whose sketch was scored, likewise.")
       .def_ro("expanded", &SearchStats::expanded, "Keys whose links were followed.")
       .def_ro("reranked", &SearchStats::reranked, "Keys scored in stored precision.")
       .def_ro("bytes_read", &SearchStats::bytes_read, "Bytes of codes, links, lists and keys read.")
       .def("__repr__", [](const SearchStats& s) {
-        return fmt::format("SearchStats(scanned={}, expanded={}, reranked={}, bytes_read={})",
-                           s.scanned, s.expanded, s.reranked, s.bytes_read);
+        return fmt::format(
+            "SearchStats(scanned={}, sketched={}, expanded={}, reranked={}, bytes_read={})",
+            s.scanned, s.sketched, s.expanded, s.reranked, s.bytes_read);
       });
 }
 

@@ -16,12 +16,15 @@ Json to_json(const OperatingPoint& point) {
 }  // namespace
 
 AnyIndex open_index(const std::string& path, bool mapped) {
-  if (index_kind(path) == kFlat) return mapped ? FlatIndex::map(path) : FlatIndex::load(path);
+  const std::string kind = index_kind(path);
+  if (kind == kFlat) return mapped ? FlatIndex::map(path) : FlatIndex::load(path);
+  if (kind == kSketch) return mapped ? SketchIndex::map(path) : SketchIndex::load(path);
   return mapped ? ProjectionIndex::map(path) : ProjectionIndex::load(path);
 }
 
 std::string_view kind_of(const AnyIndex& index) {
-  return std::holds_alternative<FlatIndex>(index) ? kFlat : kProjection;
+  if (std::holds_alternative<FlatIndex>(index)) return kFlat;
+  return std::holds_alternative<SketchIndex>(index) ? kSketch : kProjection;
 }
 std::size_t size_of(const AnyIndex& index) {
   return std::visit([](const auto& i) { return i.size(); }, index);
@@ -42,6 +45,8 @@ Json describe(const AnyIndex& index) {
                  {"keys", size_of(index)},
                  {"dim", dim_of(index)},
                  {"index_bytes", bytes_of(index)}};
+  if (const auto* sketch = std::get_if<SketchIndex>(&index))
+    report["sketch_dim"] = sketch->sketch_dim();
   if (const auto* projection = std::get_if<ProjectionIndex>(&index)) {
     report["extra_bytes"] = projection->extra_bytes();
     report["extra_bytes_per_key"] =

@@ -1,4 +1,4 @@
-/// An index of either kind.
+/// An index of any kind.
 #pragma once
 
 #include <string>
@@ -11,9 +11,10 @@
 
 namespace keyseek::cli {
 
-using AnyIndex = std::variant<FlatIndex, ProjectionIndex>;
+using AnyIndex = std::variant<FlatIndex, SketchIndex, ProjectionIndex>;
 
 inline constexpr std::string_view kFlat = "flat";
+inline constexpr std::string_view kSketch = "sketch";
 inline constexpr std::string_view kProjection = "projection";
 
 /// Loads or maps the file, with all checks.
@@ -23,9 +24,9 @@ inline constexpr std::string_view kProjection = "projection";
 [[nodiscard]] std::size_t size_of(const AnyIndex& index);
 [[nodiscard]] std::size_t dim_of(const AnyIndex& index);
 [[nodiscard]] std::size_t bytes_of(const AnyIndex& index);
-/// 0 for a flat index.
+/// 0 for an index without links.
 [[nodiscard]] std::size_t unreachable_of(const AnyIndex& index);
-/// Kind, keys, dim, bytes and, of a projection index, links and tuned dials.
+/// Kind, keys, dim, bytes; the sketch's dim; of a projection index, links and tuned dials.
 [[nodiscard]] Json describe(const AnyIndex& index);
 
 [[nodiscard]] Measurement measure(const AnyIndex& index, MatrixView<float> queries,

@@ -15,7 +15,8 @@ struct Options {
   ConsoleOptions console;
   DataOptions data;
   std::string keys, train, out;
-  bool flat = false, use_lists = false;
+  std::string_view kind = kProjection;
+  bool use_lists = false;
   std::size_t group = 1;
   ProjectionParams params;
   int threads = 0;
@@ -72,14 +73,18 @@ void run_build(const Options& options) {
   io::Benchmark data = read_input(options, run);
   Json report;
   AnyIndex index;
-  if (options.flat) {
+  if (options.kind == kFlat) {
     index = FlatIndex::build(data.keys.view(), run);
   } else {
     const std::string name = options.keys.empty() ? options.data.data : options.keys;
     const io::TrainingSet training = training_of(data, options.use_lists, name);
-    BuildReport built;
-    index = build_projection(data.keys.view(), training, options.params, run, &built);
-    report = to_json(built);
+    if (options.kind == kSketch) {
+      index = SketchIndex::build(data.keys.view(), training.queries.train, {}, run);
+    } else {
+      BuildReport built;
+      index = build_projection(data.keys.view(), training, options.params, run, &built);
+      report = to_json(built);
+    }
   }
   save(index, options.out);
   Json described = describe(index);
@@ -98,8 +103,9 @@ Command add_build(CLI::App& tool) {
   app->add_option("--train", options->train, "Training queries: vectors")->type_name("FILE");
   add_count(*app, "--group", options->group, "Queries of a step in --train, with --keys");
   app->add_option("--out", options->out, "The index to write")->required()->type_name("FILE");
-  add_choice<bool>(*app, "--index", options->flat, {{"projection", false}, {"flat", true}},
-                   "Kind of index");
+  add_choice<std::string_view>(*app, "--index", options->kind,
+                               {{"projection", kProjection}, {"sketch", kSketch}, {"flat", kFlat}},
+                               "Kind of index");
   app->add_flag("--use-lists", options->use_lists,
                 "Take exact lists from the data (learn_neighbors)");
   add_options(*app, options->params);

@@ -159,7 +159,9 @@ void add_given_plan(CLI::App& app, Options& options) {
       {"everything", Retriever::everything},
       {"none", Retriever::none},
       {"flat", Retriever::flat},
-      {"projection", Retriever::projection}};
+      {"sketch", Retriever::sketch},
+      {"projection", Retriever::projection},
+      {"complete", Retriever::complete}};
   CLI::Option* retriever =
       add_choice(app, "--retriever", options.given.retriever, names, "Given, instead of planned");
   retriever->default_str("planned");

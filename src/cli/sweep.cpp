@@ -14,7 +14,7 @@ Command add_sweep(CLI::App& tool) {
   app->add_option("--out", options->out, "Rows are appended; those that are there are not repeated")
       ->required()
       ->type_name("FILE");
-  app->add_option("--index", options->indexes, "Indexes: flat, projection")
+  app->add_option("--index", options->indexes, "Indexes: flat, sketch, projection")
       ->delimiter(',')
       ->type_name("NAME,..")
       ->capture_default_str();

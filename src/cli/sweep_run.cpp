@@ -23,7 +23,7 @@ namespace {
 struct BuiltIndex {
   AnyIndex index;
   double build_s = 0;
-  Json params;  ///< of the build; null for a flat index
+  Json params;  ///< of the build; null for an index without any
 };
 
 /// A row in the making.
@@ -87,7 +87,7 @@ class Sweep {
     // Tuned points outside the grid are known only once the index is built. They come first
     // in every round, so where the whole grid has its rows, they have theirs.
     if (all_done(kind, points)) return;
-    const BuiltIndex& built = built_.emplace_back(projection ? build_projection() : build_flat());
+    const BuiltIndex& built = built_.emplace_back(build(kind));
     if (const auto* index = std::get_if<ProjectionIndex>(&built.index)) {
       points = with_tuned(std::move(points), index->dials());
     }
@@ -183,13 +183,16 @@ class Sweep {
     return {std::move(index), spent.count(), std::move(params)};
   }
 
-  BuiltIndex build_flat() {
-    return timed(Json(), [&] { return FlatIndex::build(data_.keys.view(), run_); });
-  }
-
-  BuiltIndex build_projection() {
+  BuiltIndex build(const std::string& kind) {
+    if (kind == kFlat)
+      return timed(Json(), [&] { return FlatIndex::build(data_.keys.view(), run_); });
     if (!options_.train.empty()) replace_training(data_, options_.train);
     io::TrainingSet training = training_of(data_, options_.use_lists, options_.data.data);
+    if (kind == kSketch) {
+      return timed(Json(), [&] {
+        return SketchIndex::build(data_.keys.view(), training.queries.train, {}, run_);
+      });
+    }
     // Tuned as it will be searched.
     training.queries.group = group_;
     if (!warm_) training.queries.tuning_steps = 1;
@@ -284,8 +287,8 @@ void SweepOptions::validate() const {
   require(repeats >= 1, "--repeats is 0");
   require(cold_steps >= 1, "--cold-steps is 0");
   for (const std::string& index : indexes) {
-    require(index == kFlat || index == kProjection,
-            "--index names '{}', which is neither flat nor projection", index);
+    require(index == kFlat || index == kSketch || index == kProjection,
+            "--index names '{}', which is none of flat, sketch and projection", index);
     require(std::count(indexes.begin(), indexes.end(), index) == 1, "--index names '{}' twice",
             index);
   }

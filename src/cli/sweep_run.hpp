@@ -15,7 +15,7 @@ struct SweepOptions {
   ConsoleOptions console;
   DataOptions data;
   std::string out, train;
-  std::vector<std::string> indexes = {"flat", "projection"};
+  std::vector<std::string> indexes = {"flat", "sketch", "projection"};
   ProjectionParams params;
   std::size_t k = 100;
   std::size_t points = 0;       ///< of the grid; 0: all

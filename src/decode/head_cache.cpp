@@ -60,8 +60,12 @@ std::string_view to_string(Retriever retriever) noexcept {
       return "none";
     case Retriever::flat:
       return "flat";
+    case Retriever::sketch:
+      return "sketch";
     case Retriever::projection:
       return "projection";
+    case Retriever::complete:
+      return "complete";
     case Retriever::custom:
       return "custom";
     case Retriever::everything:
@@ -249,6 +253,7 @@ void HeadCache::refresh_with(MatrixView<float> queries, std::span<const std::siz
   tail_ = std::move(planned.tail);
   // The index has a copy of the keys: kept once.
   if (index_.flat) indexed_keys = index_.flat->keys();
+  if (index_.sketch) indexed_keys = index_.sketch->keys();
   if (index_.projection) indexed_keys = index_.projection->keys();
   indexed_keys_ = std::move(indexed_keys);
   indexed_values_ = std::move(indexed_values);
@@ -271,6 +276,7 @@ ValuesView HeadCache::indexed_values() const {
 std::size_t HeadCache::bytes() const {
   std::size_t index = indexed_keys_.bytes();
   if (index_.flat) index = index_.flat->bytes();
+  if (index_.sketch) index = index_.sketch->bytes();
   if (index_.projection) index = index_.projection->bytes();
   return index + indexed_values_.bytes() + value_scales_.size() * sizeof(float) +
          sink_keys_.bytes() + sink_values_.bytes() + pinned_.size() * sizeof(std::size_t) +

@@ -89,8 +89,8 @@ StopRule read_stop(Numbers& from) {
   return stop;
 }
 
-Retriever read_retriever(Numbers& from) {
-  return static_cast<Retriever>(from.whole_up_to(static_cast<std::size_t>(Retriever::projection)));
+Retriever read_retriever(Numbers& from, Retriever last) {
+  return static_cast<Retriever>(from.whole_up_to(static_cast<std::size_t>(last)));
 }
 
 DecodeParams read_params_of_head(const ContainerReader& file) {
@@ -117,7 +117,7 @@ DecodeParams read_params_of_head(const ContainerReader& file) {
   p.seed |= n.whole_up_to(0xffffffffU);
   if (n.whole_up_to(1) == 1) {
     GivenPlan given;
-    given.retriever = read_retriever(n);
+    given.retriever = read_retriever(n, Retriever::complete);
     given.target_recall = n.real();
     given.stop = read_stop(n);
     p.given = given;
@@ -131,7 +131,7 @@ DecodeParams read_params_of_head(const ContainerReader& file) {
 HeadPlan read_plan(const ContainerReader& file) {
   Numbers n(file, "head.plan");
   HeadPlan plan;
-  plan.retriever = read_retriever(n);
+  plan.retriever = read_retriever(n, Retriever::projection);
   plan.target_recall = n.real();
   plan.tail_vectors = n.whole();
   for (double* value :
@@ -240,6 +240,7 @@ void HeadCache::save(const std::filesystem::path& path) const {
   file.add_numbers("asked.at", numbers_of(remembered_at_));
   if (!tail_.empty()) write(tail_, file);
   if (index_.flat) index_.flat->write(file);
+  if (index_.sketch) index_.sketch->write(file);
   if (index_.projection) index_.projection->write(file);
   if (index_.empty()) file.add_bytes("indexed.keys", bytes_of(indexed_keys_.view()));
   file.save(path);
@@ -272,8 +273,10 @@ void HeadCache::read_tokens(const ContainerReader& file) {
         std::all_of(value_scales_.begin(), value_scales_.end(), [](float x) { return x > 0; }),
         "a scale of the values is not positive");
   if (plan_.retriever == Retriever::flat) index_.flat = FlatIndex::read(file);
+  if (plan_.retriever == Retriever::sketch) index_.sketch = SketchIndex::read(file);
   if (plan_.retriever == Retriever::projection) index_.projection = ProjectionIndex::read(file);
   if (index_.flat) indexed_keys_ = index_.flat->keys();
+  if (index_.sketch) indexed_keys_ = index_.sketch->keys();
   if (index_.projection) indexed_keys_ = index_.projection->keys();
   if (index_.empty()) indexed_keys_ = read_rows(file, "indexed.keys", keys, indexed, dim_);
   check(file, indexed_keys_.rows() == indexed && indexed_keys_.cols() == dim_,

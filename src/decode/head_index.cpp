@@ -33,6 +33,10 @@ void search_index(const HeadIndex& index, const HeadPlan& plan, MatrixView<float
     index.flat->search(queries, params, scratch, hits);
     return;
   }
+  if (plan.retriever == Retriever::sketch) {
+    index.sketch->search(queries, params, scratch, hits);
+    return;
+  }
   params.target_recall = plan.target_recall;
   index.projection->search(queries, params, scratch, hits);
 }

@@ -16,6 +16,8 @@ namespace {
 
 // Fewer keys than this are scanned whole: near the size where both are equally fast.
 constexpr std::size_t kLeastGraph = 6000;
+// With fewer, what goes on from the sketch is most of the keys.
+constexpr std::size_t kLeastSketch = 1500;
 // Positions that train an index, where the prompt has so many: a tenth of a short prompt asks for
 // too little of it.
 constexpr std::size_t kLeastTraining = 1024;
@@ -29,6 +31,12 @@ constexpr std::size_t kDegree = 16, kMaxDegree = 24;
 // Bytes per key of such a graph, and per training query in the router (its list of 100 in gaps,
 // its projected codes); memory for tail and remembered queries, in units of keys and values.
 constexpr double kLinkBytes = 55, kRouterBytes = 280, kReserve = 0.08;
+// A sketch costs a second look: taken where it reads less than this share of what a full scan does.
+// With more, the scan is as fast or faster.
+constexpr double kWorthSketching = 0.7;
+// A projection index may miss a key that no query of the prompt wanted: taken where it reads less
+// than this share of what a search reads that looks at every key.
+constexpr double kWorthMissing = 0.5;
 // Rungs beyond the first one that keeps the goal: more keys at a lower recall may cost less.
 constexpr std::size_t kFurther = 2;
 
@@ -185,32 +193,36 @@ class Planner {
 
   /// Finds the cheapest search that keeps the goal; a higher rung when none does.
   Planned search_for(const Choice& choice) {
-    if (ladder_[choice.rung].k == 0)
+    const std::size_t k = ladder_[choice.rung].k;
+    if (k == 0)
       return finish({.retriever = Retriever::none, .stop = {.k = 0}}, fit({.k = 0}, choice.tail));
     if (params_.index) {
       result_.index.custom = params_.index(input_.indexed_keys);
-      auto planned = climb(choice, Retriever::custom, {1.0});
-      if (planned) return std::move(*planned);
-      return everything();
+      return finish(climb(choice, Retriever::custom, {1.0}));
     }
-    // An index that misses some keys may make up for it with a few more of them; only then
-    // is a whole scan the better way.
-    if (keys_.rows >= kLeastGraph)
-      build_projection(ladder_[choice.rung].k, {kRecalls.begin(), kRecalls.end()});
-    if (result_.index.projection) {
-      auto planned = climb(choice, Retriever::projection, {kRecalls.begin(), kRecalls.end()});
-      if (planned) return std::move(*planned);
-    }
-    build_flat();
-    auto planned = climb(choice, Retriever::flat, {1.0});
-    if (planned) return std::move(*planned);
-    return everything();
+    build_complete();
+    std::optional<Found> best = climb(choice, Retriever::flat, {1.0});
+    if (result_.index.sketch)
+      best = cheaper(std::move(best), climb(choice, Retriever::sketch, {1.0}), kWorthSketching);
+    // An index that misses some keys may make up for it with a few more of them.
+    const std::vector<double> recalls(kRecalls.begin(), kRecalls.end());
+    if (keys_.rows >= kLeastGraph) build_projection(k, recalls);
+    if (result_.index.projection)
+      best = cheaper(std::move(best), climb(choice, Retriever::projection, recalls), kWorthMissing);
+    return finish(std::move(best));
+  }
+
+  /// `other` where it reads less than a share `worth` of what `best` does.
+  static std::optional<Found> cheaper(std::optional<Found> best, std::optional<Found> other,
+                                      double worth) {
+    if (best && (!other || other->read >= worth * best->read)) return best;
+    return other;
   }
 
   /// The first rung that keeps the goal, at its lowest recall that does; or one of the next two,
   /// where a lower recall still keeps it and reads less. Nothing when none does.
-  std::optional<Planned> climb(const Choice& choice, Retriever retriever,
-                               const std::vector<double>& recalls) {
+  std::optional<Found> climb(const Choice& choice, Retriever retriever,
+                             const std::vector<double>& recalls) {
     std::optional<Found> best;
     std::size_t tried = recalls.size(), last = ladder_.size();
     for (std::size_t rung = choice.rung; rung < last && tried > 0; ++rung) {
@@ -226,9 +238,7 @@ class Planner {
         break;
       }
     }
-    if (!best) return std::nullopt;
-    last_ = best->trial;
-    return finish(best->plan, std::move(best->tail));
+    return best;
   }
 
   Planned as_given(const GivenPlan& given) {
@@ -242,16 +252,42 @@ class Planner {
       plan.target_recall = given.target_recall;
       build_projection(plan.stop.k, {given.target_recall});
     }
+    if (plan.retriever == Retriever::complete) build_complete();
     if (plan.retriever == Retriever::flat) build_flat();
+    if (plan.retriever == Retriever::sketch) build_sketch();
     if (plan.retriever == Retriever::custom)
       result_.index.custom = params_.index(input_.indexed_keys);
-    Tail tail = fit(plan.stop, params_.tail_vectors);
+    const Tail tail = fit(plan.stop, params_.tail_vectors);
+    if (plan.retriever != Retriever::complete) return finish(tried(plan, tail));
+    plan.retriever = Retriever::flat;
+    std::optional<Found> best = tried(plan, tail);
+    plan.retriever = Retriever::sketch;
+    if (result_.index.sketch) best = cheaper(std::move(best), tried(plan, tail), kWorthSketching);
+    return finish(std::move(best));
+  }
+
+  [[nodiscard]] Found tried(const HeadPlan& plan, const Tail& tail) {
     searched_error(plan, tail);
-    return finish(plan, std::move(tail));
+    return {plan, tail, last_, read()};
   }
 
   void build_flat() {
     if (!result_.index.flat) result_.index.flat = FlatIndex::build(keys_, run_);
+  }
+
+  void build_sketch() {
+    if (!result_.index.sketch)
+      result_.index.sketch = SketchIndex::build(keys_, training().train, {}, run_);
+  }
+
+  /// A sketch only where it may pay, and max_memory has room for it.
+  void build_complete() {
+    build_flat();
+    if (keys_.rows < kLeastSketch) return;
+    build_sketch();
+    const double index = static_cast<double>(result_.index.sketch->bytes()) +
+                         static_cast<double>(keys_.rows) * value_bytes();
+    if (index > (params_.max_memory - kReserve) * full_bytes()) result_.index.sketch.reset();
   }
 
   /// What max_memory leaves for the router when codes and links have theirs.
@@ -261,8 +297,8 @@ class Planner {
     return std::clamp(left / kRouterBytes, 0.02, RouterParams().queries_per_key);
   }
 
-  void build_projection(std::size_t k, std::vector<double> recalls) {
-    if (result_.index.projection) return;
+  /// Queries of the prompt moved to where decoding will happen, and those held out.
+  [[nodiscard]] TrainingQueries training() const {
     const auto wanted = static_cast<std::size_t>(
         std::ceil(params_.share * static_cast<double>(input_.tokens.size())));
     const std::size_t count =
@@ -279,13 +315,18 @@ class Planner {
                                  .tuning_runs = 0});
     training.tuning = seen_.held.queries;
     training.tuning_steps = seen_.held.run;
+    return training;
+  }
+
+  void build_projection(std::size_t k, std::vector<double> recalls) {
+    if (result_.index.projection) return;
     ProjectionParams projection;
     projection.graph.degree = kDegree;
     projection.graph.max_degree = kMaxDegree;
     projection.router.queries_per_key = queries_per_key();
     projection.target_recalls = std::move(recalls);
     projection.tuning_k = k;
-    result_.index.projection = ProjectionIndex::build(keys_, training, projection, run_);
+    result_.index.projection = ProjectionIndex::build(keys_, training(), projection, run_);
   }
 
   [[nodiscard]] bool flat_is_better(double recall) const {
@@ -319,6 +360,13 @@ class Planner {
     return last_.error;
   }
 
+  /// The search that was found, or everything.
+  Planned finish(std::optional<Found> found) {
+    if (!found) return everything();
+    last_ = found->trial;
+    return finish(found->plan, std::move(found->tail));
+  }
+
   Planned finish(HeadPlan plan, Tail tail) {
     if (plan.retriever == Retriever::none) last_ = {.error = exact_error(plan.stop, tail)};
     plan.tail_vectors = tail.vectors();
@@ -329,6 +377,7 @@ class Planner {
     result_.plan = plan;
     result_.tail = std::move(tail);
     if (plan.retriever != Retriever::flat) result_.index.flat.reset();
+    if (plan.retriever != Retriever::sketch) result_.index.sketch.reset();
     if (plan.retriever != Retriever::projection) result_.index.projection.reset();
     return std::move(result_);
   }

@@ -101,7 +101,8 @@ void FlatIndex::search(MatrixView<float> queries, const SearchParams& params,
   }
   for (std::size_t first = 0; first < queries.rows; first += CodeTile::kMaxTile) {
     const std::size_t tile = std::min(CodeTile::kMaxTile, queries.rows - first);
-    scan_blocks(store, tile_of(s.encoded, first, tile), s.pools.data() + first, s.blocks);
+    scan_blocks(store.codes(), store.scales(), store.size(), tile_of(s.encoded, first, tile),
+                s.pools.data() + first, s.blocks);
   }
   const AnyMatrixView keys = store.stored();
   for (std::size_t g = 0; g < queries.rows; ++g) {

@@ -63,6 +63,15 @@ void IndexFileWriter::add_array(std::string_view name, const SharedArray<T>& arr
   writer_.add(std::string(name), std::as_bytes(array.span()));
 }
 
+void IndexFileWriter::add_matrix(std::string_view name, std::string_view shape_name,
+                                 const AnyMatrix& matrix) {
+  add_numbers(std::string(shape_name),
+              {static_cast<double>(matrix.rows()), static_cast<double>(matrix.cols()),
+               static_cast<double>(static_cast<int>(matrix.dtype()))});
+  writer_.add(std::string(name),
+              {static_cast<const std::byte*>(matrix.view().data), matrix.bytes()});
+}
+
 void IndexFileWriter::add_numbers(std::string name, std::vector<double> numbers) {
   numbers_.push_back(std::move(numbers));
   writer_.add(std::move(name), std::as_bytes(std::span<const double>(numbers_.back())));
@@ -70,15 +79,22 @@ void IndexFileWriter::add_numbers(std::string name, std::vector<double> numbers)
 
 void IndexFileWriter::add(const KeyStore& store) {
   const KeyStore::Parts parts = store.parts();
-  const AnyMatrixView keys = parts.keys.view();
-  add_numbers("keys.shape", {static_cast<double>(keys.rows), static_cast<double>(keys.cols),
-                             static_cast<double>(static_cast<int>(keys.dtype))});
-  writer_.add("keys", {static_cast<const std::byte*>(keys.data), parts.keys.bytes()});
+  add_matrix("keys", "keys.shape", parts.keys);
   add_array("codes", parts.codes);
   add_array("codes.scales", parts.scales);
   add_array("codes.mean", parts.mean);
   add_array("codes.channel", parts.channel);
   add_numbers("codes.layout", {static_cast<double>(static_cast<int>(parts.layout))});
+}
+
+void IndexFileWriter::add(const Sketch& sketch) {
+  const Sketch::Parts& parts = sketch.parts();
+  add_matrix("sketch.queries", "sketch.queries.shape", parts.query_map);
+  add_matrix("sketch.keys", "sketch.keys.shape", parts.key_map);
+  add_numbers("sketch.factor", {double{parts.factor}});
+  add_array("sketch.mean", parts.mean);
+  add_array("sketch.codes", parts.codes);
+  add_array("sketch.scales", parts.scales);
 }
 
 void IndexFileWriter::add(const Graph& graph) {
@@ -90,12 +106,7 @@ void IndexFileWriter::add(const Graph& graph) {
 
 void IndexFileWriter::add(const Router& router) {
   const Router::Parts& parts = router.parts();
-  const AnyMatrixView projection = parts.projection.view();
-  add_numbers("router.shape",
-              {static_cast<double>(projection.rows), static_cast<double>(projection.cols),
-               static_cast<double>(static_cast<int>(projection.dtype))});
-  writer_.add("router.projection",
-              {static_cast<const std::byte*>(projection.data), parts.projection.bytes()});
+  add_matrix("router.projection", "router.shape", parts.projection);
   add_array("router.centroids", parts.centroids);
   add_array("router.centroid_scales", parts.centroid_scales);
   add_array("router.clusters", parts.cluster_offsets);
@@ -141,6 +152,23 @@ KeyStore read_store(const ContainerReader& reader) {
   layout.finish();
   parts.layout = static_cast<CodeLayout>(value);
   return KeyStore::from_parts(std::move(parts));
+}
+
+Sketch read_sketch(const ContainerReader& reader, const KeyStore& store) {
+  Sketch::Parts parts;
+  parts.query_map = read_matrix(reader, "sketch.queries", "sketch.queries.shape");
+  parts.key_map = read_matrix(reader, "sketch.keys", "sketch.keys.shape");
+  Numbers factor(reader, "sketch.factor");
+  parts.factor = static_cast<float>(factor.real());
+  factor.finish();
+  parts.mean = reader.array<float>("sketch.mean");
+  parts.codes = reader.array<std::uint8_t>("sketch.codes");
+  parts.scales = reader.array<float>("sketch.scales");
+  if (parts.query_map.cols() != store.dim()) {
+    fail(ErrorCode::corrupt, "{}: the sketch is for dimension {}, the keys have {}",
+         reader.path().string(), parts.query_map.cols(), store.dim());
+  }
+  return Sketch::from_parts(std::move(parts), store.size());
 }
 
 Graph read_graph(const ContainerReader& reader, std::size_t n) {
@@ -230,7 +258,7 @@ const ContainerReader& require_kind(const ContainerReader& reader, std::string_v
 
 std::string index_kind(const std::filesystem::path& path) {
   std::string kind = ContainerReader::peek_kind(path);
-  if (kind != "flat" && kind != "projection") {
+  if (kind != "flat" && kind != "sketch" && kind != "projection") {
     fail(ErrorCode::unsupported, "{} holds \"{}\", which is no index", path.string(), kind);
   }
   return kind;

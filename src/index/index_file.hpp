@@ -22,6 +22,7 @@ class IndexFileWriter {
   explicit IndexFileWriter(std::string kind) : writer_(std::move(kind)) {}
 
   void add(const KeyStore& store);
+  void add(const Sketch& sketch);
   void add(const Graph& graph);
   void add(const Router& router);
   void add(const std::vector<OperatingPoint>& points);
@@ -34,6 +35,7 @@ class IndexFileWriter {
   void save(const std::filesystem::path& path) const { writer_.save(path); }
 
  private:
+  void add_matrix(std::string_view name, std::string_view shape_name, const AnyMatrix& matrix);
   template <class T>
   void add_array(std::string_view name, const SharedArray<T>& array);
 
@@ -63,6 +65,7 @@ class Numbers {
 
 /// Reads them back; every fault is an Error(corrupt).
 [[nodiscard]] KeyStore read_store(const ContainerReader& reader);
+[[nodiscard]] Sketch read_sketch(const ContainerReader& reader, const KeyStore& store);
 [[nodiscard]] Graph read_graph(const ContainerReader& reader, std::size_t n);
 [[nodiscard]] Router read_router(const ContainerReader& reader, const KeyStore& store);
 [[nodiscard]] std::vector<OperatingPoint> read_points(const ContainerReader& reader);

@@ -22,6 +22,15 @@ void each_array(KeyStore::Parts& parts, const Visit& visit) {
 }
 
 template <class Visit>
+void each_array(Sketch::Parts& parts, const Visit& visit) {
+  visit(parts.query_map);
+  visit(parts.key_map);
+  visit(parts.mean);
+  visit(parts.codes);
+  visit(parts.scales);
+}
+
+template <class Visit>
 void each_array(Graph::Parts& parts, const Visit& visit) {
   visit(parts.offsets);
   visit(parts.targets);
@@ -77,6 +86,14 @@ void pack(KeyStore& store) {
   KeyStore::Parts parts = store.parts();
   const Packer packer(parts);
   store = KeyStore::from_parts(std::move(parts));
+}
+
+void pack(KeyStore& store, Sketch& sketch) {
+  KeyStore::Parts store_parts = store.parts();
+  Sketch::Parts sketch_parts = sketch.parts();
+  const Packer packer(store_parts, sketch_parts);
+  store = KeyStore::from_parts(std::move(store_parts));
+  sketch = Sketch::from_parts(std::move(sketch_parts), store.size());
 }
 
 void pack(KeyStore& store, Graph& graph, Router& router) {

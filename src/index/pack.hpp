@@ -8,10 +8,12 @@
 #include "keyseek/graph.hpp"
 #include "keyseek/key_store.hpp"
 #include "keyseek/router.hpp"
+#include "keyseek/sketch.hpp"
 
 namespace keyseek {
 
 void pack(KeyStore& store);
+void pack(KeyStore& store, Sketch& sketch);
 void pack(KeyStore& store, Graph& graph, Router& router);
 
 }  // namespace keyseek

@@ -14,14 +14,18 @@ std::size_t rerank_pool(std::size_t k, std::size_t d) noexcept {
   return k + (d >= 128 ? 30 : 60) * std::max<std::size_t>(k, 25) / 100;
 }
 
+std::size_t trained_rerank_pool(std::size_t k, std::size_t d) noexcept {
+  return k + std::max<std::size_t>(8, k / (d >= 128 ? 10 : 4));
+}
+
 CodeTile tile_of(const EncodedQueries& queries, std::size_t first, std::size_t count) noexcept {
   return {queries.codes.row(first), queries.scale.data() + first, queries.correction.data() + first,
           count, queries.codes.cols()};
 }
 
-void scan_blocks(const KeyStore& store, const CodeTile& tile, Pool* pools,
-                 BlockScanScratch& scratch) {
-  const std::size_t blocks = (store.size() + KeyStore::kBlock - 1) / KeyStore::kBlock;
+void scan_blocks(const std::uint8_t* codes, const float* scales, std::size_t n,
+                 const CodeTile& tile, Pool* pools, BlockScanScratch& scratch) {
+  const std::size_t blocks = (n + KeyStore::kBlock - 1) / KeyStore::kBlock;
   constexpr std::size_t kRoom = kBlocksAtOnce * KeyStore::kBlock;
   scratch.ids.resize(CodeTile::kMaxTile * kRoom);
   scratch.scores.resize(CodeTile::kMaxTile * kRoom);
@@ -31,7 +35,7 @@ void scan_blocks(const KeyStore& store, const CodeTile& tile, Pool* pools,
   for (std::size_t first = 0; first < blocks; first += kBlocksAtOnce) {
     for (std::size_t g = 0; g < tile.group; ++g) thresholds[g] = pools[g].threshold();
     const std::size_t last = std::min(blocks, first + kBlocksAtOnce);
-    k.scan_blocks({store.codes(), store.scales(), first, last}, tile,
+    k.scan_blocks({codes, scales, first, last}, tile,
                   {scratch.ids.data(), scratch.scores.data(), kRoom, thresholds, counts});
     for (std::size_t g = 0; g < tile.group; ++g) {
       for (std::size_t i = g * kRoom; i < g * kRoom + counts[g]; ++i) {

@@ -1,4 +1,4 @@
-/// Scan of all 8-bit codes for a tile of queries: what FlatIndex and exact_knn share.
+/// Scan of all 8-bit codes for a tile of queries: what FlatIndex, SketchIndex and exact_knn share.
 #pragma once
 
 #include <cstddef>
@@ -15,6 +15,9 @@ namespace keyseek {
 /// of a key carry less.
 [[nodiscard]] std::size_t rerank_pool(std::size_t k, std::size_t d) noexcept;
 
+/// Likewise where the codes were made for the queries: few more than k.
+[[nodiscard]] std::size_t trained_rerank_pool(std::size_t k, std::size_t d) noexcept;
+
 /// Rows [first, first + count) of encoded queries as a kernel's tile.
 [[nodiscard]] CodeTile tile_of(const EncodedQueries& queries, std::size_t first,
                                std::size_t count) noexcept;
@@ -25,10 +28,10 @@ struct BlockScanScratch {
   std::vector<float> scores;
 };
 
-/// Adds to pools[g] the best keys of query g of the tile. `store` must be in blocks;
-/// pools are reset by the caller (capacity, first threshold). Scores lack the query's
+/// Adds to pools[g] the best of n keys of query g of the tile, whose `codes` and `scales` are in
+/// blocks. Pools are reset by the caller (capacity, first threshold). Scores lack the query's
 /// constant offset.
-void scan_blocks(const KeyStore& store, const CodeTile& tile, Pool* pools,
-                 BlockScanScratch& scratch);
+void scan_blocks(const std::uint8_t* codes, const float* scales, std::size_t n,
+                 const CodeTile& tile, Pool* pools, BlockScanScratch& scratch);
 
 }  // namespace keyseek

@@ -65,7 +65,8 @@ void scan_int8(AnyMatrixView keys, MatrixView<float> queries, const KnnParams& p
         const EncodedQueries encoded = store.encode_queries(queries.slice(begin, end - begin));
         Pool pools[kTile];
         for (Pool& p : pools) p.reset(pool);
-        scan_blocks(store, tile_of(encoded, 0, end - begin), pools, scan_scratch);
+        scan_blocks(store.codes(), store.scales(), store.size(), tile_of(encoded, 0, end - begin),
+                    pools, scan_scratch);
         for (std::size_t g = 0; g < end - begin; ++g) {
           rerank(keys, queries.row(begin + g), params.k, pools[g].items(), rerank_scratch);
           store_row(pools[g].items(), begin + g, lists);

@@ -130,6 +130,10 @@ Measurement measure_steps(const FlatIndex& index, MatrixView<float> queries,
                           const MeasureParams& params) {
   return measure(index, queries, params);
 }
+Measurement measure_steps(const SketchIndex& index, MatrixView<float> queries,
+                          const MeasureParams& params) {
+  return measure(index, queries, params);
+}
 Measurement measure_steps(const ProjectionIndex& index, MatrixView<float> queries,
                           const MeasureParams& params) {
   return measure(index, queries, params);

@@ -43,12 +43,17 @@ class Rehearsal {
 
   static Index build(const Matrix<float>& keys) {
     const Execution one_thread{.threads = 1};
+    const AnyMatrixView rows = AnyMatrixView::of(keys.view());
     if constexpr (std::is_same_v<Index, FlatIndex>) {
-      return FlatIndex::build(AnyMatrixView::of(keys.view()), one_thread);
+      return FlatIndex::build(rows, one_thread);
     } else {
       TrainingQueries training;
       training.train = random_rows(kTraining, keys.cols(), 2);
-      return ProjectionIndex::build(AnyMatrixView::of(keys.view()), training, {}, one_thread);
+      if constexpr (std::is_same_v<Index, SketchIndex>) {
+        return SketchIndex::build(rows, training.train, {}, one_thread);
+      } else {
+        return ProjectionIndex::build(rows, training, {}, one_thread);
+      }
     }
   }
 

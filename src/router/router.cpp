@@ -14,6 +14,7 @@
 #include "router/projection.hpp"
 #include "score/codes.hpp"
 #include "score/kernels.hpp"
+#include "score/projected.hpp"
 #include "select/ranked.hpp"
 
 namespace keyseek {
@@ -64,27 +65,14 @@ float similarity(std::span<const Ranked> near, const float* query, std::size_t d
   return static_cast<float>(score_of(*std::max_element(near.begin(), near.end())) / norm);
 }
 
-/// Coordinates of queries, row by row.
-void project(MatrixView<float> queries, AnyMatrixView projection, float* out,
-             std::vector<float>& scratch) {
-  scratch.resize(queries.rows * projection.rows);
-  kernels().score_rows[static_cast<std::size_t>(Dtype::f16)](
-      projection.data, projection.stride, nullptr, projection.rows, queries.data, queries.stride,
-      queries.rows, queries.cols, scratch.data());
-  for (std::size_t g = 0; g < queries.rows; ++g) {
-    for (std::size_t r = 0; r < projection.rows; ++r)
-      out[g * projection.rows + r] = scratch[r * queries.rows + g];
-  }
-}
-
 Matrix<float> projected_rows(MatrixView<float> queries, const std::vector<std::size_t>& rows,
                              AnyMatrixView projection, const Execution& run) {
   Matrix<float> out(rows.size(), projection.rows);
   parallel_for(rows.size(), 256, run, "projecting queries",
                [&](std::size_t begin, std::size_t end, int) {
-                 std::vector<float> scratch;
+                 std::vector<float> scratch(projection.rows);
                  for (std::size_t i = begin; i < end; ++i) {
-                   project(queries.slice(rows[i], 1), projection, out.row(i), scratch);
+                   project(queries.slice(rows[i], 1), projection, out.row(i), scratch.data());
                    scale_to_unit(out.row(i), projection.rows);
                  }
                });
@@ -266,7 +254,7 @@ Router Router::extended(MatrixView<float> queries, MatrixView<Id> lists, std::si
   std::vector<std::uint32_t> cluster(queries.rows);
   RouteScratch scratch;
   for (std::size_t i = 0; i < queries.rows; ++i) {
-    encode_tile(projected.view().slice(i, 1), scratch);
+    encode_projected(projected.view().slice(i, 1), scratch.encoded);
     score_centroids(1, scratch);
     cluster[i] = id_of(nearest_clusters(0, 1, scratch)[0]);
   }
@@ -285,20 +273,6 @@ Router Router::extended(MatrixView<float> queries, MatrixView<Id> lists, std::si
   router.parts_ = parts_;
   place(std::move(members), clusters(), router.parts_);
   return router;
-}
-
-void Router::encode_tile(MatrixView<float> projected, RouteScratch& s) const {
-  const std::size_t group = projected.rows, cols = code_cols(dim());
-  if (s.encoded.codes.rows() != group || s.encoded.codes.cols() != cols) {
-    s.encoded.codes = Matrix<std::int8_t>(group, cols);
-    s.encoded.scale.resize(group);
-    s.encoded.correction.resize(group);
-  }
-  for (std::size_t g = 0; g < group; ++g) {
-    const QueryCode code = encode_query(projected.row(g), dim(), s.encoded.codes.row(g));
-    s.encoded.scale[g] = code.scale;
-    s.encoded.correction[g] = code.correction;
-  }
 }
 
 void Router::score_centroids(std::size_t group, RouteScratch& s) const {
@@ -327,8 +301,9 @@ std::span<const std::uint32_t> Router::nearest(MatrixView<float> queries, std::s
   require(count >= 1, "count is 0");
   const std::size_t group = queries.rows;
   s.projected.resize(group * dim());
-  project(queries, parts_.projection.view(), s.projected.data(), s.scores);
-  encode_tile({s.projected.data(), group, dim()}, s);
+  s.scores.resize(group * dim());
+  project(queries, parts_.projection.view(), s.projected.data(), s.scores.data());
+  encode_projected({s.projected.data(), group, dim()}, s.encoded);
   score_centroids(group, s);
   s.near.assign(group * count, kNoId);
   s.similarity.resize(group);

@@ -4,6 +4,8 @@
 #include <bit>
 #include <cmath>
 
+#include "keyseek/key_store.hpp"
+
 namespace keyseek {
 namespace {
 
@@ -46,6 +48,19 @@ QueryCode encode_query(const float* row, std::size_t d, std::int8_t* code) {
   }
   std::fill(code + d, code + code_cols(d), std::int8_t{0});
   return {scale, 128 * sum};
+}
+
+std::size_t blocked_rows(std::size_t n) noexcept {
+  return (n + KeyStore::kBlock - 1) / KeyStore::kBlock * KeyStore::kBlock;
+}
+
+void place_in_block(const std::uint8_t* code, std::size_t cols, std::size_t i,
+                    std::uint8_t* codes) noexcept {
+  constexpr std::size_t kPiece = 4;
+  std::uint8_t* lane =
+      codes + i / KeyStore::kBlock * KeyStore::kBlock * cols + i % KeyStore::kBlock * kPiece;
+  for (std::size_t j = 0; j < cols; j += kPiece)
+    std::copy_n(code + j, kPiece, lane + j * KeyStore::kBlock);
 }
 
 }  // namespace keyseek

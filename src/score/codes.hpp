@@ -1,4 +1,4 @@
-/// 8-bit codes of single vectors: what KeyStore and Router encode with.
+/// 8-bit codes of single vectors: what KeyStore, Router and Sketch encode with.
 #pragma once
 
 #include <cstddef>
@@ -19,5 +19,12 @@ struct QueryCode {
   std::int32_t correction;
 };
 QueryCode encode_query(const float* row, std::size_t d, std::int8_t* code);
+
+/// Rows of codes in blocks of 16 interleaved keys, for n keys.
+[[nodiscard]] std::size_t blocked_rows(std::size_t n) noexcept;
+
+/// Puts key i's code of `cols` bytes where blocks keep it.
+void place_in_block(const std::uint8_t* code, std::size_t cols, std::size_t i,
+                    std::uint8_t* codes) noexcept;
 
 }  // namespace keyseek

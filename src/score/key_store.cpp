@@ -67,8 +67,7 @@ AlignedVector<float> channel_scales(AnyMatrixView keys, MatrixView<float> querie
 }
 
 std::size_t coded_rows(CodeLayout layout, std::size_t n) {
-  if (layout == CodeLayout::rows) return n;
-  return (n + KeyStore::kBlock - 1) / KeyStore::kBlock * KeyStore::kBlock;
+  return layout == CodeLayout::rows ? n : blocked_rows(n);
 }
 
 /// Puts key i's code where the layout keeps it.
@@ -78,11 +77,7 @@ void place(const std::uint8_t* code, CodeLayout layout, std::size_t cols, std::s
     std::copy_n(code, cols, codes.data() + i * cols);
     return;
   }
-  constexpr std::size_t kPiece = 4;
-  std::uint8_t* lane =
-      codes.data() + i / KeyStore::kBlock * KeyStore::kBlock * cols + i % KeyStore::kBlock * kPiece;
-  for (std::size_t j = 0; j < cols; j += kPiece)
-    std::copy_n(code + j, kPiece, lane + j * KeyStore::kBlock);
+  place_in_block(code, cols, i, codes.data());
 }
 
 void encode_rows(AnyMatrixView keys, std::size_t first, const float* mean, const float* channel,

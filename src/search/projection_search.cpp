@@ -18,11 +18,9 @@ constexpr float kNothing = -std::numeric_limits<float>::infinity();
 // raise spare the next batch.
 constexpr std::size_t kBatch = 256;
 
-/// Keys reranked by default: few more than k, since the store was encoded for its queries; and
-/// all whose links are followed.
+/// Keys reranked by default: what the codes ask for, and all whose links are followed.
 std::size_t default_pool(std::size_t k, const Dials& dials, const SearchSpace& space) {
-  const std::size_t margin = std::max<std::size_t>(8, k / (space.store.dim() >= 128 ? 10 : 4));
-  return std::max<std::size_t>(k + margin, dials.expand);
+  return std::max<std::size_t>(trained_rerank_pool(k, space.store.dim()), dials.expand);
 }
 
 /// One search: what it reads, what it works in, what it counts.

@@ -47,19 +47,23 @@ struct SearchScratch::State {
   std::vector<Pool> pools;   ///< [G] best keys by approximate score
   RerankScratch rerank;
   BlockScanScratch blocks;
-  // Projection search only:
+  // Sketch and projection search:
   KeySet visited;
+  std::vector<Id> scanned;    ///< members of `visited`, in order, and room for more
+  std::vector<float> scores;  ///< [G, batch]
+  std::vector<std::uint32_t> selected;
+  std::vector<Id> list;  ///< keys on their way into a set
+  // Sketch search only:
+  EncodedQueries sketched;
+  std::vector<Pool> candidates;  ///< [G] best keys by the sketch
+  // Projection search only:
   KeySet expanded;
-  std::vector<Id> scanned;               ///< members of `visited`, in order, and room for more
   std::vector<Id> expansions;            ///< members of `expanded`, in order, and room for more
   std::vector<std::vector<Ranked>> top;  ///< [G] keys that may still be expanded, and room for more
   std::vector<std::size_t> top_count;    ///< [G] how many they are
   std::vector<float> top_threshold;      ///< [G] score of the last rank that is expanded
   std::vector<std::uint8_t> novel;       ///< [G] 1: answered by a scan
-  std::vector<float> scores;             ///< [G, batch]
-  std::vector<std::uint32_t> selected;
   RouteScratch route;
-  std::vector<Id> list;  ///< one of the router's lists, or candidates to expand
 };
 
 }  // namespace keyseek

@@ -94,7 +94,7 @@ TEST_F(IndexFiles, BuildRefuses) {
   expect_failure("build --keys k.fbin --train l.fbin --no-shift" + out, 2, {"--no-shift"});
   expect_failure("build --keys k.fbin --train l.fbin --use-lists" + out, 2, {"learn_neighbors"});
   expect_failure("build --data b.hdf5 --horizon 5" + out, 2, {"--horizon", "b.hdf5"});
-  expect_failure("build --data b.hdf5 --index tree" + out, 2, {"'tree'", "projection|flat"});
+  expect_failure("build --data b.hdf5 --index tree" + out, 2, {"'tree'", "projection|sketch|flat"});
   expect_failure("build --data b.hdf5 --tune-recalls 0.9,1.5" + out, 2, {"1.5"});
   expect_failure("build --data b.hdf5 --degree 0" + out, 2, {"degree"});
   expect_failure("build --data b.hdf5 --damping nan" + out, 2, {"damping"});

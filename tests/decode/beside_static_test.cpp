@@ -79,7 +79,8 @@ TEST(BesideStatic, EverythingPlansAreTheWhole) {
 
 TEST(BesideStatic, RetrievingPlansAreTheWholeThroughRefreshes) {
   const DecodeHead& head = sample_of_layer_2();
-  for (const Retriever retriever : {Retriever::none, Retriever::flat, Retriever::projection}) {
+  for (const Retriever retriever :
+       {Retriever::none, Retriever::flat, Retriever::sketch, Retriever::projection}) {
     for (const std::size_t pinned : {0U, 20U}) {
       const DecodeParams params = with(given_plan(retriever), [&](DecodeParams& p) {
         p.horizon = 64;

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <set>
 
 #include "file/temporary_directory.hpp"
 #include "keyseek/score.hpp"
@@ -47,7 +48,7 @@ SearchKeys exact_search(const AnyMatrix& keys) {
 }
 
 TEST(GivenPlan, IsTakenAsItIs) {
-  for (const Retriever retriever : {Retriever::flat, Retriever::projection}) {
+  for (const Retriever retriever : {Retriever::flat, Retriever::sketch, Retriever::projection}) {
     HeadCache cache = sample_of_layer_2().prefill(kPrompt, given_plan(retriever, {.k = 60}));
     const HeadPlan& plan = cache.plan();
     EXPECT_EQ(plan.retriever, retriever);
@@ -67,6 +68,23 @@ TEST(GivenPlan, IsTakenAsItIs) {
   HeadCache all = sample_of_layer_2().prefill(kPrompt, given_plan(Retriever::everything, {}));
   EXPECT_EQ(all.plan().retriever, Retriever::everything);
   EXPECT_LT(sample_of_layer_2().decode(all, 5), 1e-5);
+}
+
+TEST(GivenPlan, CompleteIsASketchWhereItReadsMarkedlyLess) {
+  const auto plan = [](std::size_t prompt, Retriever retriever) {
+    return sample_of_layer_2().prefill(prompt, given_plan(retriever, {.k = 16})).plan();
+  };
+  std::set<Retriever> chosen;
+  for (const std::size_t prompt : {std::size_t{1700}, std::size_t{2500}, kPrompt}) {
+    const HeadPlan flat = plan(prompt, Retriever::flat), sketch = plan(prompt, Retriever::sketch),
+                   complete = plan(prompt, Retriever::complete);
+    const bool worth = sketch.bytes_per_step < 0.7 * flat.bytes_per_step;
+    EXPECT_EQ(complete.retriever, worth ? Retriever::sketch : Retriever::flat);
+    EXPECT_EQ(complete.bytes_per_step, (worth ? sketch : flat).bytes_per_step);
+    EXPECT_NEAR(sketch.expected_error, flat.expected_error, 0.05 * flat.expected_error);
+    chosen.insert(complete.retriever);
+  }
+  EXPECT_TRUE(chosen.contains(Retriever::flat));
 }
 
 TEST(GivenPlan, MoreKeysThanThereAreMeansAllOfThem) {
@@ -165,7 +183,8 @@ TEST(GivenPlan, RulesArePlannedToo) {
                                                     p.max_error = 0.05;
                                                     p.rule = rule;
                                                   }));
-    EXPECT_EQ(cache.plan().retriever, Retriever::flat);
+    EXPECT_TRUE(cache.plan().retriever == Retriever::flat ||
+                cache.plan().retriever == Retriever::sketch);
     EXPECT_EQ(cache.plan().stop.rule, rule);
     EXPECT_GT(cache.plan().stop.limit, 0.0);
     EXPECT_LE(cache.plan().expected_error, 0.8 * 0.05);

@@ -34,8 +34,8 @@ TEST(HeadFile, DecodingGoesOnAsIfNothingHadHappened) {
   const TemporaryDirectory directory;
   const auto path = directory / "head.ks", again = directory / "again.ks";
   std::vector<DecodeParams> all;
-  for (const Retriever r :
-       {Retriever::everything, Retriever::none, Retriever::flat, Retriever::projection})
+  for (const Retriever r : {Retriever::everything, Retriever::none, Retriever::flat,
+                            Retriever::sketch, Retriever::projection, Retriever::complete})
     all.push_back(given(r));
   all.push_back(test::with(given(Retriever::flat), [](DecodeParams& p) {
     p.int8_values = true;
@@ -152,7 +152,7 @@ TEST(HeadFile, ContradictionsAreCorrupt) {
   number("head.params", 2, 0, "scale is 0");
   number("head.params", 4, 1000, "rotary_dim");
   number("head.params", 12, 2, "too large");
-  number("head.plan", 0, 4, "too large");  // a search of one's own
+  number("head.plan", 0, 5, "too large");  // what only a given plan can name
   number("head.plan", 0, 1, "indexed.keys");
   number("head.plan", 2, 10, "not the plan's");
   number("head.plan", 8, 5000, "more keys than there are");

@@ -144,6 +144,12 @@ TEST(Append, CopiesGoSeparateWays) {
   flat.append(any(g.fresh));
   EXPECT_EQ(old.size(), kOld);
   EXPECT_EQ(flat.size(), kAll2000);
+
+  SketchIndex sketch = SketchIndex::build(any(g.all.slice(0, kOld)), g.asked);
+  const SketchIndex old_sketch = sketch;
+  sketch.append(any(g.fresh));
+  EXPECT_EQ(old_sketch.size(), kOld);
+  EXPECT_EQ(sketch.size(), kAll2000);
 }
 
 TEST(Append, AFailedOneChangesNothing) {
@@ -185,7 +191,8 @@ void search_while_growing(Index& index, const Growing& g, const SearchParams& pa
     for (std::size_t step = start; !done; ++step) {
       index.search(g.asked.slice(step % 30 * 2, 2), warm, scratch, hits);
       warm.previous = &hits;
-      const std::size_t seen = hits.stats.scanned;  // all keys there were
+      // All keys there were.
+      const std::size_t seen = std::max(hits.stats.scanned, hits.stats.sketched);
       if (seen < largest || (seen - kOld) % kChunk != 0 || hits.count[0] != params.k) ++faults;
       largest = seen;
       for (const Id id : hits.ids) faults += id < seen ? 0U : 1U;
@@ -212,6 +219,17 @@ TEST(Append, SearchesGoOnMeanwhile) {
   EXPECT_EQ(g.index.unreachable(), 0U);
   FlatIndex flat = FlatIndex::build(any(g.all.slice(0, kOld)));
   search_while_growing(flat, g, {.k = 20}, [&](AnyMatrixView keys) { flat.append(keys); });
+  SketchIndex sketch = SketchIndex::build(any(g.all.slice(0, kOld)), g.asked);
+  search_while_growing(sketch, g, {.k = 20}, [&](AnyMatrixView keys) { sketch.append(keys); });
+}
+
+TEST(Append, ASketchIndexGrownFindsOldAndNewKeys) {
+  const Growing g;
+  SketchIndex sketch = SketchIndex::build(any(g.all.slice(0, kOld)), g.asked);
+  sketch.append(any(g.fresh));
+  const auto truth = exact_knn(any(g.all), g.asked, {.k = 20}).ids;
+  const auto steps = test::walk(sketch, g.asked, 2, {.k = 20}, true);
+  EXPECT_GE(test::outcome(steps, truth, kAll2000).recall, 0.97);
 }
 
 TEST(Append, AFlatIndexGrownIsAsGoodAsOneBuilt) {

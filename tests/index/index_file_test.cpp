@@ -25,12 +25,14 @@ struct Files {
   ProjectionIndex index =
       ProjectionIndex::build(keys.view(), data.training, {.list_length = 40, .tuning_k = 40});
   FlatIndex flat = FlatIndex::build(keys.view());
+  SketchIndex sketch = SketchIndex::build(keys.view(), data.training.train);
   std::filesystem::path projection_path = directory / "projection.ks",
-                        flat_path = directory / "flat.ks";
+                        flat_path = directory / "flat.ks", sketch_path = directory / "sketch.ks";
 
   Files() {
     index.save(projection_path);
     flat.save(flat_path);
+    sketch.save(sketch_path);
   }
 };
 
@@ -56,6 +58,8 @@ TEST(IndexFile, LoadedAndMappedIndexesAreTheSame) {
   check(f.index, ProjectionIndex::map(f.projection_path), f.projection_path);
   check(f.flat, FlatIndex::load(f.flat_path), f.flat_path);
   check(f.flat, FlatIndex::map(f.flat_path), f.flat_path);
+  check(f.sketch, SketchIndex::load(f.sketch_path), f.sketch_path);
+  check(f.sketch, SketchIndex::map(f.sketch_path), f.sketch_path);
 }
 
 TEST(IndexFile, DialsAndReachabilityComeBack) {
@@ -161,12 +165,14 @@ void open_every_way(const std::filesystem::path& path, ErrorCode code,
 TEST(IndexFile, DamagedFilesAreRefused) {
   const Files f;
   const auto damaged = f.directory / "damaged.ks";
-  for (const auto& path : {f.projection_path, f.flat_path}) {
+  for (const auto& path : {f.projection_path, f.flat_path, f.sketch_path}) {
     const Bytes bytes = test::read_bytes(path);
     const auto refused = [&](const Bytes& content) {
       test::write_bytes(damaged, content);
       if (path == f.flat_path) {
         open_every_way<FlatIndex>(damaged, ErrorCode::corrupt, {damaged.string()});
+      } else if (path == f.sketch_path) {
+        open_every_way<SketchIndex>(damaged, ErrorCode::corrupt, {damaged.string()});
       } else {
         open_every_way<ProjectionIndex>(damaged, ErrorCode::corrupt, {damaged.string()});
       }
@@ -188,6 +194,9 @@ TEST(IndexFile, KindsAreToldApart) {
   const Files f;
   EXPECT_EQ(index_kind(f.projection_path), "projection");
   EXPECT_EQ(index_kind(f.flat_path), "flat");
+  EXPECT_EQ(index_kind(f.sketch_path), "sketch");
+  open_every_way<SketchIndex>(f.flat_path, ErrorCode::corrupt,
+                              {f.flat_path.string(), "flat index", "sketch index"});
   open_every_way<FlatIndex>(f.projection_path, ErrorCode::corrupt,
                             {f.projection_path.string(), "projection index", "flat index"});
   open_every_way<ProjectionIndex>(f.flat_path, ErrorCode::corrupt,
@@ -240,6 +249,26 @@ TEST(IndexFile, PartsOfDifferentIndexesDoNotMix) {
   open_every_way<FlatIndex>(path, ErrorCode::corrupt, {"not in blocks"});
 }
 
+TEST(IndexFile, ASketchOfOtherKeysDoesNotMix) {
+  const Files f;
+  const auto path = f.directory / "mixed.ks";
+  const auto refused = [&](const Matrix<float>& sketched, CodeLayout layout,
+                           const std::vector<std::string>& parts) {
+    const auto queries = test::normal_matrix(30, sketched.cols(), 1);
+    const Sketch sketch = Sketch::build(any(sketched), queries);
+    const KeyStore store = KeyStore::encode(any(f.data.keys), f.data.training.train, layout);
+    IndexFileWriter writer("sketch");
+    writer.add(store);
+    writer.add(sketch);
+    writer.save(path);
+    open_every_way<SketchIndex>(path, ErrorCode::corrupt, parts);
+  };
+  refused(test::normal_matrix(700, 12, 2), CodeLayout::rows, {"dimension 12", "20"});
+  refused(test::normal_matrix(650, 20, 2), CodeLayout::rows, {"codes do not match"});
+  refused(test::normal_matrix(699, 20, 2), CodeLayout::rows, {"a scale is wrong"});
+  refused(f.data.keys, CodeLayout::blocks, {"not in rows"});
+}
+
 TEST(IndexFile, FilesThatAreNotThereAreAnIoError) {
   const Files f;
   const auto nowhere = f.directory / "missing" / "index.ks";
@@ -247,8 +276,9 @@ TEST(IndexFile, FilesThatAreNotThereAreAnIoError) {
   expect_error(ErrorCode::io, {nowhere.string()}, [&] { f.flat.save(nowhere); });
   open_every_way<ProjectionIndex>(nowhere, ErrorCode::io, {nowhere.string()});
   open_every_way<FlatIndex>(nowhere, ErrorCode::io, {nowhere.string()});
+  open_every_way<SketchIndex>(nowhere, ErrorCode::io, {nowhere.string()});
   expect_error(ErrorCode::io, {nowhere.string()}, [&] { (void)index_kind(nowhere); });
-  EXPECT_EQ(f.directory.names().size(), 2U);
+  EXPECT_EQ(f.directory.names().size(), 3U);
 }
 
 TEST(IndexFile, AMappedIndexOutlivesItsReplacement) {

@@ -1,4 +1,4 @@
-// Both indexes on real attention vectors: a head of SmolLM2, as decoding meets it.
+// Indexes on real attention vectors: a head of SmolLM2, as decoding meets it.
 #include <gtest/gtest.h>
 
 #include "keyseek/index.hpp"
@@ -52,6 +52,18 @@ TEST(SampleHead, TheFlatIndexFindsNearlyAll) {
     const auto steps = walk(index, sample.data.queries, sample.data.group, {}, warm);
     EXPECT_GE(outcome(steps, sample.data.truth_ids, index.size()).recall, 0.9995)
         << "warm " << warm;
+  }
+}
+
+TEST(SampleHead, TheSketchIndexFindsNearlyAll) {
+  const test::Sample sample;
+  const SketchIndex index = SketchIndex::build(sample.keys(), sample.training.train);
+  EXPECT_LE(index.sketch_dim(), 48U);
+  for (const bool warm : {false, true}) {
+    const auto steps = walk(index, sample.data.queries, sample.data.group, {}, warm);
+    const auto seen = outcome(steps, sample.data.truth_ids, index.size());
+    EXPECT_GE(seen.recall, 0.995) << "warm " << warm;
+    EXPECT_LE(seen.scanned_fraction, 0.3) << "warm " << warm;
   }
 }
 

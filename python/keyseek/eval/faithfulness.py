@@ -25,8 +25,8 @@ POLICIES: tuple[Policy, ...] = (
     OracleTopK(500),
     Keyseek(100),
     Keyseek(164),
-    Keyseek(100, "recall-0.98"),
-    Keyseek(164, "recall-0.98"),
+    Keyseek(100, "projection"),
+    Keyseek(164, "projection"),
     *PLANNED.values(),
 )
 

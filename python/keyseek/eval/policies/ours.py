@@ -66,7 +66,8 @@ class Planned(HeadCachePolicy):
 
 @dataclass(frozen=True)
 class Keyseek(HeadCachePolicy):
-    """The projection index and the trained tail at a fixed budget for every head.
+    """Top-k by a search that looks at every key, and the trained tail, at a fixed budget for every
+    head.
 
     form: what is left out or done otherwise, a key of FORMS.
     """
@@ -85,7 +86,7 @@ class Keyseek(HeadCachePolicy):
     @property
     def options(self) -> dict[str, Any]:
         tail = 0 if self.form == "no-tail" else tail_of(self.budget)
-        given = {"retriever": "projection", "k": self.budget - tail, "tail_vectors": tail}
+        given = {"retriever": "complete", "k": self.budget - tail, "tail_vectors": tail}
         # Also a short prompt is retrieved from.
         return {**given, "least_indexed": 1, **FORMS[self.form]}
 
@@ -94,9 +95,12 @@ FORMS: dict[str, dict[str, Any]] = {
     "": {},
     "no-tail": {},
     "no-shift": {"shift": False},
-    "no-novel": {"scan_novel": False},
+    # Which of the two "complete" chose is up to the prompt's length.
     "flat": {"retriever": "flat"},
-    "recall-0.98": {"target_recall": 0.98},
+    "sketch": {"retriever": "sketch"},
+    "projection": {"retriever": "projection"},
+    "projection-0.98": {"retriever": "projection", "target_recall": 0.98},
+    "projection-no-novel": {"retriever": "projection", "scan_novel": False},
     # In logits, and as a share: what leaves about the budget's k on average is up to the head.
     "dipr": {"rule": "dipr", "limit": 4.0},
     "mass": {"rule": "mass", "limit": 0.95},

@@ -1,0 +1,20 @@
+/// The coordinates of a sketch. See sketch.hpp for the reasoning.
+#pragma once
+
+#include "keyseek/matrix.hpp"
+#include "keyseek/sketch.hpp"
+
+namespace keyseek {
+
+/// Maps [dim, d] of queries and of centred keys into the same coordinates, where a rounding error
+/// of either side weighs the same.
+struct SketchMaps {
+  Matrix<Half> queries;  ///< over `factor`
+  float factor = 1;
+  Matrix<float> keys;
+};
+
+[[nodiscard]] SketchMaps sketch_maps(AnyMatrixView keys, MatrixView<float> queries,
+                                     const SketchParams& params);
+
+}  // namespace keyseek

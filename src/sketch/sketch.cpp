@@ -1,0 +1,142 @@
+#include "keyseek/sketch.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/fail.hpp"
+#include "base/parallel.hpp"
+#include "score/codes.hpp"
+#include "score/kernels.hpp"
+#include "score/projected.hpp"
+#include "sketch/coordinates.hpp"
+
+namespace keyseek {
+namespace {
+
+/// Writes the codes of `keys` behind `first` others.
+void encode(AnyMatrixView keys, std::size_t first, const AnyMatrix& map,
+            const SharedArray<float>& mean, const Execution& run,
+            AlignedVector<std::uint8_t>& codes, AlignedVector<float>& scales) {
+  const std::size_t d = keys.cols, r = map.rows(), n = first + keys.rows;
+  codes.resize(blocked_rows(n) * code_cols(r), 128);
+  scales.resize(blocked_rows(n), 0.0F);
+  parallel_for(keys.rows, 256, run, "sketching keys", [&](std::size_t begin, std::size_t end, int) {
+    std::vector<float> row(d), coordinates(r);
+    std::vector<std::uint8_t> code(code_cols(r));
+    for (std::size_t i = begin; i < end; ++i) {
+      keys.copy_row(i, row.data());
+      for (std::size_t j = 0; j < d; ++j) row[j] -= mean[j];
+      kernels().score_rows[static_cast<std::size_t>(Dtype::f32)](
+          map.view().data, d, nullptr, r, row.data(), d, 1, d, coordinates.data());
+      scales[first + i] = encode_key(coordinates.data(), r, code.data());
+      place_in_block(code.data(), code.size(), first + i, codes.data());
+    }
+  });
+}
+
+AlignedVector<float> mean_of(AnyMatrixView keys) {
+  std::vector<double> sums(keys.cols);
+  std::vector<float> row(keys.cols);
+  for (std::size_t i = 0; i < keys.rows; ++i) {
+    keys.copy_row(i, row.data());
+    for (std::size_t j = 0; j < keys.cols; ++j) sums[j] += double{row[j]};
+  }
+  AlignedVector<float> mean(keys.cols);
+  std::transform(sums.begin(), sums.end(), mean.begin(), [&](double sum) {
+    return static_cast<float>(sum / static_cast<double>(keys.rows));
+  });
+  return mean;
+}
+
+void check(bool ok, const char* what) {
+  if (!ok) fail(ErrorCode::corrupt, "sketch: {}", what);
+}
+
+}  // namespace
+
+void SketchParams::validate() const {
+  require(dim <= 4096, "sketch.dim is {}, at most 4096", dim);
+  require(residual > 0.0 && residual < 1.0, "sketch.residual is {}, must be in (0, 1)", residual);
+  require(std::isfinite(ridge) && ridge >= 0.0, "sketch.ridge is {}, must be at least 0", ridge);
+}
+
+Sketch Sketch::build(AnyMatrixView keys, MatrixView<float> queries, const SketchParams& params,
+                     const Execution& run) {
+  params.validate();
+  run.validate();
+  require(keys.rows > 0, "keys is empty");
+  require(queries.rows > 0, "queries is empty");
+  require(queries.cols == keys.cols, "queries have dimension {}, keys have {}", queries.cols,
+          keys.cols);
+  require_finite(keys, "keys");
+  require_finite(AnyMatrixView::of(queries), "queries");
+  const SketchMaps maps = sketch_maps(keys, queries, params);
+  Sketch sketch;
+  sketch.size_ = keys.rows;
+  sketch.parts_.query_map = AnyMatrix::copy_of(AnyMatrixView::of(maps.queries.view()));
+  sketch.parts_.key_map = AnyMatrix::copy_of(AnyMatrixView::of(maps.keys.view()));
+  sketch.parts_.factor = maps.factor;
+  sketch.parts_.mean = SharedArray(mean_of(keys));
+  AlignedVector<std::uint8_t> codes;
+  AlignedVector<float> scales;
+  encode(keys, 0, sketch.parts_.key_map, sketch.parts_.mean, run, codes, scales);
+  sketch.parts_.codes = SharedArray(std::move(codes));
+  sketch.parts_.scales = SharedArray(std::move(scales));
+  return sketch;
+}
+
+Sketch Sketch::appended(AnyMatrixView keys) const {
+  require(!empty(), "keys cannot be appended to an empty sketch");
+  require(keys.cols == parts_.key_map.cols(), "keys have dimension {}, the sketch has {}",
+          keys.cols, parts_.key_map.cols());
+  require_finite(keys, "keys");
+  Sketch sketch = *this;
+  sketch.size_ += keys.rows;
+  AlignedVector<std::uint8_t> codes(parts_.codes.begin(), parts_.codes.end());
+  AlignedVector<float> scales(parts_.scales.begin(), parts_.scales.end());
+  encode(keys, size_, parts_.key_map, parts_.mean, {1, {}}, codes, scales);
+  sketch.parts_.codes = SharedArray(std::move(codes));
+  sketch.parts_.scales = SharedArray(std::move(scales));
+  return sketch;
+}
+
+std::size_t Sketch::bytes() const noexcept {
+  return parts_.query_map.bytes() + parts_.key_map.bytes() + parts_.mean.bytes() +
+         parts_.codes.bytes() + parts_.scales.bytes();
+}
+
+void Sketch::encode_queries(MatrixView<float> queries, EncodedQueries& out,
+                            std::vector<float>& scratch) const {
+  require(!empty(), "the sketch is empty: build one first");
+  require(queries.cols == parts_.query_map.cols(), "queries have dimension {}, the sketch has {}",
+          queries.cols, parts_.query_map.cols());
+  scratch.resize(2 * queries.rows * dim());
+  float* projected = scratch.data() + queries.rows * dim();
+  project(queries, parts_.query_map.view(), projected, scratch.data());
+  encode_projected({projected, queries.rows, dim()}, out);
+  for (float& scale : out.scale) scale *= parts_.factor;
+}
+
+Sketch Sketch::from_parts(Parts parts, std::size_t n) {
+  const std::size_t r = parts.query_map.rows(), d = parts.query_map.cols();
+  check(n > 0 && r > 0 && r <= d, "no coordinates");
+  check(parts.query_map.dtype() == Dtype::f16, "the queries' map is wrong");
+  check(parts.key_map.dtype() == Dtype::f32 && parts.key_map.rows() == r &&
+            parts.key_map.cols() == d && parts.mean.size() == d,
+        "the keys' map does not match the queries'");
+  check(parts.codes.size() == blocked_rows(n) * keyseek::code_cols(r),
+        "codes do not match the keys");
+  check(parts.scales.size() == blocked_rows(n), "scales do not match the keys");
+  for (std::size_t i = 0; i < parts.scales.size(); ++i) {
+    const float scale = parts.scales[i];
+    check(i < n ? std::isfinite(scale) && scale > 0.0F : scale == 0.0F, "a scale is wrong");
+  }
+  check(std::isfinite(parts.factor) && parts.factor > 0.0F, "the factor is wrong");
+  for (const float x : parts.mean) check(std::isfinite(x), "a mean is not finite");
+  Sketch sketch;
+  sketch.parts_ = std::move(parts);
+  sketch.size_ = n;
+  return sketch;
+}
+
+}  // namespace keyseek

@@ -32,7 +32,7 @@ struct MeasureParams {
 
 struct Measurement {
   Matrix<Id> ids;               ///< [queries, k], padded with kNoId
-  double scanned_fraction = 0;  ///< keys scanned per step / n, mean
+  double scanned_fraction = 0;  ///< keys looked at per step / n, mean; a sketch looks at all
   double bytes_read = 0;        ///< per step, mean
   double expanded = 0;          ///< per step, mean
   double us_p50 = 0;            ///< microseconds per step

@@ -16,6 +16,7 @@
 ///     for (keyseek::Id id : hits.row_ids(0)) attend_to(id);
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -33,6 +34,9 @@ struct SearchStats {
   std::size_t expanded = 0;    ///< keys whose links were followed
   std::size_t reranked = 0;    ///< keys scored in stored precision
   std::size_t bytes_read = 0;  ///< of codes, links, lists and stored keys
+
+  /// Keys that were looked at, closely or not.
+  [[nodiscard]] std::size_t looked_at() const { return std::max(scanned, sketched); }
 };
 
 /// Results of one step: for each of G queries up to k ids with exact inner products,

@@ -149,7 +149,7 @@ def compare(model: Any, tokenizer: Any, prompt: list[int], question: list[int],
         return
     plans = [plan for _, layer in cache._retrieval_layers() for plan in layer.plans()]
     kinds = {kind: sum(p.retriever == kind for p in plans)
-             for kind in ("none", "flat", "projection", "everything")}
+             for kind in ("none", "flat", "sketch", "projection", "everything")}
     print(f"Plan for max_error {given.max_error}: "
           + ", ".join(f"{count} heads {kind}" for kind, count in kinds.items() if count)
           + f"; expected error {sum(p.expected_error for p in plans) / len(plans):.4f}")

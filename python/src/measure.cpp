@@ -104,7 +104,7 @@ void bind_measure(nb::module_& m) {
           nb::rv_policy::automatic,
           "[queries, k] int64, padded with -1. A new array on each access.")
       .def_ro("scanned_fraction", &Measurement::scanned_fraction,
-              "Keys scanned per step / n, mean.")
+              "Keys looked at per step / n, mean; a sketch looks at all.")
       .def_ro("bytes_read", &Measurement::bytes_read, "Per step, mean.")
       .def_ro("expanded", &Measurement::expanded, "Keys whose links were followed per step, mean.")
       .def_ro("us_p50", &Measurement::us_p50, "Microseconds per step, median.")

@@ -132,7 +132,7 @@ void HeadCache::retrieve_for(MatrixView<float> queries, DecodeScratch& scratch) 
   }
   search_index(index_, plan_, queries, params_.scan_novel, hits_.group == 0 ? nullptr : &hits_,
                scratch.search, hits_);
-  stats_.scanned = hits_.stats.scanned;
+  stats_.scanned = hits_.stats.looked_at();
   stats_.bytes_read = hits_.stats.bytes_read;
 }
 

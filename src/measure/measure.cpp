@@ -69,7 +69,7 @@ class StepMeasurement {
 
   void record(std::size_t step) {
     std::copy(hits_.ids.begin(), hits_.ids.end(), result_.ids.row(step * params_.group));
-    result_.scanned_fraction += static_cast<double>(hits_.stats.scanned);
+    result_.scanned_fraction += static_cast<double>(hits_.stats.looked_at());
     result_.bytes_read += static_cast<double>(hits_.stats.bytes_read);
     result_.expanded += static_cast<double>(hits_.stats.expanded);
   }

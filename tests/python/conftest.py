@@ -33,6 +33,11 @@ def flat(head) -> keyseek.FlatIndex:
     return keyseek.FlatIndex.build(head.keys, threads=2)
 
 
+@pytest.fixture(scope="session")
+def sketch(head, training) -> keyseek.SketchIndex:
+    return keyseek.SketchIndex.build(head.keys, training.train, threads=2)
+
+
 @pytest.fixture
 def vectors():
     """vectors(rows, cols): normally distributed float32."""

@@ -188,7 +188,7 @@ def test_results_look_at_their_own_memory(head, flat):
     assert np.shares_memory(head.keys, head.keys)
 
 
-@pytest.mark.parametrize("kind", ["flat", "projection"])
+@pytest.mark.parametrize("kind", ["flat", "sketch", "projection"])
 def test_save_load_map(kind, request, head, tmp_path):
     index = request.getfixturevalue(kind)
     path = tmp_path / "index.ks"
@@ -201,6 +201,37 @@ def test_save_load_map(kind, request, head, tmp_path):
     if kind == "projection":
         assert opened.report is None
         assert len(opened.operating_points) == 5
+
+
+def test_a_sketch_index_finds_nearly_all_and_reads_less(head, flat, sketch):
+    assert 0 < sketch.sketch_dim < sketch.dim == 64
+    assert flat.nbytes < sketch.nbytes < 1.5 * flat.nbytes
+    hits = None
+    for step in range(0, 30, head.group):
+        queries = head.queries[step : step + head.group]
+        hits = sketch.search(queries, k=100, previous=hits)
+        assert keyseek.recall(head.truth_ids[step : step + head.group], hits.ids) >= 0.98
+    scanned = flat.search(queries, k=100, previous=hits).stats
+    assert hits.stats.sketched == len(sketch) == scanned.scanned > 3 * hits.stats.scanned
+    assert hits.stats.bytes_read < 0.8 * scanned.bytes_read
+    close = sketch.search(queries, k=100, beta=1.0)
+    assert (close.count < 100).any()
+    measured = keyseek.measure_steps(sketch, head.queries[:30], group=head.group, k=100)
+    assert keyseek.recall(head.truth_ids[:30], measured.ids) >= 0.98
+
+
+def test_a_sketch_can_be_given_its_size(head, training):
+    build = keyseek.SketchIndex.build
+    assert build(head.keys, training.train, dim=20, threads=2).sketch_dim == 20
+    assert build(head.keys, training.train, residual=0.5, threads=2).sketch_dim == 16
+    grown = build(head.keys[:3000], training.train, threads=2)
+    grown.append(head.keys[3000:])
+    hits = grown.search(head.queries[:3], k=100)
+    assert keyseek.recall(head.truth_ids[:3], hits.ids) >= 0.95
+    with pytest.raises(keyseek.InvalidArgument, match="residual is 1"):
+        build(head.keys, training.train, residual=1.0)
+    with pytest.raises(keyseek.InvalidArgument, match="queries is empty"):
+        build(head.keys, training.train[:0])
 
 
 def test_build_from_lists_gives_the_same_index(head, training, projection):

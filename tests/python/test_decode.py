@@ -63,12 +63,12 @@ def test_a_capture_is_read(captured):
         captured.queries(5, 9000)
 
 
-@pytest.mark.parametrize("retriever", ["everything", "none", "flat", "projection"])
+@pytest.mark.parametrize("retriever", ["everything", "none", "flat", "sketch", "projection"])
 def test_a_plan_can_be_given(captured, prefill, retriever):
     cache = prefill(retriever=retriever, k=40, target_recall=0.9, tail_vectors=32)
     plan = cache.plan
     assert plan.retriever == retriever
-    assert plan.k == (40 if retriever in ("flat", "projection") else 0)
+    assert plan.k == (40 if retriever in ("flat", "sketch", "projection") else 0)
     assert plan.tail_vectors == (0 if retriever == "everything" else 32)
     seen = measure(captured, cache, cold_cache=True)
     assert seen.steps == 20
@@ -210,7 +210,7 @@ def test_retrievers_are_compared_in_one_path(capsys):
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert {row["caches"] for row in rows} == {"hot", "cold"}
     of = {row["retriever"]: row for row in rows if row["caches"] == "hot"}
-    assert of.keys() == {"flat", "projection", *bench.PEERS}
+    assert of.keys() == {"flat", "sketch", "projection", *bench.PEERS}
     assert of["faiss-flat"]["error"] == pytest.approx(of["flat"]["error"], rel=0.05)
     assert of["faiss-ivf"]["error"] <= bench.SLACK * of["projection"]["error"]
     for row in rows:

@@ -20,13 +20,13 @@ import keyseek
 from keyseek.peers import PEERS, is_installed, load_peer
 
 from .contender import Contender, Params
-from .ours import Flat, Projection
+from .ours import Flat, Projection, Sketch
 from .peer_process import Handover, PeerFailed, PeerProcess
 from .problem import Problem, read_problem
 from .results import ResultFile
 from .rounds import Trial, measure_rounds, plan
 
-OURS = ("flat", "projection")
+OURS = ("flat", "sketch", "projection")
 
 
 def names(known: tuple[str, ...]):
@@ -63,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
         type=names(OURS),
         default=list(OURS),
         metavar="NAME,..",
-        help=f"of {','.join(OURS)}; none for none (default: both)",
+        help=f"of {','.join(OURS)}; none for none (default: all)",
     )
     p.add_argument("--k", type=int, default=100, help="keys per query (default: 100)")
     p.add_argument(
@@ -149,6 +149,8 @@ def contenders(
 ) -> Iterator[Contender]:
     if "flat" in options.ours:
         yield Flat(problem, options.threads)
+    if "sketch" in options.ours:
+        yield Sketch(problem, options.threads)
     if "projection" in options.ours:
         yield Projection(problem, options.threads, options.spread)
     peers = [name for name in options.peers if is_installed(name)]

@@ -119,9 +119,10 @@ class Head:
             self.prefill("projection", target_recall=self.options.recall),
         )
         flat = Contender("flat", "8 bits, group", self.prefill("flat"))
-        for contender in (flat, ours):
+        sketch = Contender("sketch", "8 bits, group", self.prefill("sketch"))
+        chosen = [flat, sketch, ours]
+        for contender in chosen:
             contender.error = self.measure(contender, cold=False).error
-        chosen = [flat, ours]
         for name in self.options.peers:
             if not is_installed(name):
                 log(f"warning: {name} is left out: pip install 'keyseek[peers]'")

@@ -18,9 +18,9 @@ EXPAND = (0, 8, 16, 32, 64, 128, 256, 512)
 
 
 class Ours(Contender):
-    """What both indexes share."""
+    """What the indexes share."""
 
-    _index: keyseek.FlatIndex | keyseek.ProjectionIndex
+    _index: keyseek.FlatIndex | keyseek.SketchIndex | keyseek.ProjectionIndex
 
     def __init__(self, problem: Problem, threads: int) -> None:
         self.problem = problem
@@ -70,6 +70,23 @@ class Flat(Ours):
     def build(self) -> Built:
         begin = time.perf_counter()
         index = keyseek.FlatIndex.build(self.problem.data.keys, threads=self.threads)
+        seconds = time.perf_counter() - begin
+        self._index = index
+        return Built(seconds, index.nbytes, self.threads, unreachable=0)
+
+
+class Sketch(Ours):
+    index = "sketch"
+
+    def points(self) -> list[Params]:
+        return [{}]
+
+    def build(self) -> Built:
+        training = self.problem.training()
+        begin = time.perf_counter()
+        index = keyseek.SketchIndex.build(
+            self.problem.data.keys, training.train, threads=self.threads
+        )
         seconds = time.perf_counter() - begin
         self._index = index
         return Built(seconds, index.nbytes, self.threads, unreachable=0)

@@ -13,7 +13,7 @@ from keyseek.errors import Error, IoError
 Row = dict[str, Any]
 
 NEEDED = ("dataset", "index", "params", "k", "group", "recall_at_k", "us_per_query", "cache")
-OURS = ("projection", "flat")
+OURS = ("projection", "sketch", "flat")
 
 
 @dataclass

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 # Legible on light and on dark. Graphs of keys, which all behave alike here, share a colour.
 STYLES = {
     "projection": ("#e8590c", "o"),
+    "sketch": ("#f59f00", "h"),
     "flat": ("#1c7ed6", "s"),
     "scann": ("#ae3ec9", "D"),
     "faiss-ivf": ("#2f9e44", "^"),

@@ -21,7 +21,7 @@ TEXT
 
 OUT=build/accuracy
 BUDGETS=32,64,128,256,512
-SOME=streaming,snapkv,h2o,infllm,quest,ivf,hnsw,oracle,oracle+kmeans,keyseek
+SOME=streaming,snapkv,h2o,infllm,quest,ivf,hnsw,oracle,oracle+kmeans,keyseek,keyseek-projection
 
 grid() {
   step "Measuring: $*"

@@ -1,4 +1,4 @@
-/// What both indexes check before they search a step.
+/// What the indexes check before they search a step.
 #pragma once
 
 #include "keyseek/key_store.hpp"

@@ -54,12 +54,16 @@ class SketchSearch {
     s_.selected.resize(kBatch);
   }
 
+  /// The scratch is left clean, also by a search that fails.
+  ~SketchSearch() { s_.visited.clear({s_.scanned.data(), scanned_}); }
+  SketchSearch(const SketchSearch&) = delete;
+  SketchSearch& operator=(const SketchSearch&) = delete;
+
   void run() {
     take(s_.previous);
     score_new();
     look_at_all();
     score_new();
-    s_.visited.clear({s_.scanned.data(), scanned_});
     finish();
   }
 
@@ -209,7 +213,8 @@ void SketchIndex::search(MatrixView<float> queries, const SearchParams& params,
   const auto state = this->state();
   require_step(queries, params, state->store);
   begin_step(params, state->store.size(), queries.rows, scratch.state(), hits);
-  SketchSearch(state->store, state->sketch, queries, params, scratch.state(), hits).run();
+  SketchSearch search(state->store, state->sketch, queries, params, scratch.state(), hits);
+  search.run();
 }
 
 void SketchIndex::append(AnyMatrixView keys) {

@@ -105,11 +105,7 @@ void FlatIndex::search(MatrixView<float> queries, const SearchParams& params,
                 s.pools.data() + first, s.blocks);
   }
   const AnyMatrixView keys = store.stored();
-  for (std::size_t g = 0; g < queries.rows; ++g) {
-    hits.stats.reranked += s.pools[g].items().size();
-    rerank(keys, queries.row(g), params.k, s.pools[g].items(), s.rerank);
-    store_row(s.pools[g].items(), g, params, hits);
-  }
+  finish_step(keys, queries, params, s, hits);
   hits.stats.scanned = store.size();
   hits.stats.bytes_read =
       store.size() * (store.code_cols() + sizeof(float)) +

@@ -153,13 +153,7 @@ class SketchSearch {
 
   void finish() {
     const AnyMatrixView keys = store_.stored();
-    for (std::size_t g = 0; g < group_; ++g) {
-      Pool& pool = s_.pools[g];
-      pool.shrink();
-      hits_.stats.reranked += pool.items().size();
-      rerank(keys, queries_.row(g), params_.k, pool.items(), s_.rerank);
-      store_row(pool.items(), g, params_, hits_);
-    }
+    finish_step(keys, queries_, params_, s_, hits_);
     hits_.stats.sketched = sketch_.size();
     hits_.stats.scanned = scanned_;
     hits_.stats.bytes_read += sketch_.size() * (sketch_.code_cols() + sizeof(float)) +

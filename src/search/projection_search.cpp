@@ -215,13 +215,7 @@ class ProjectionSearch {
 
   void finish() {
     const AnyMatrixView keys = space_.store.stored();
-    for (std::size_t g = 0; g < group_; ++g) {
-      Pool& pool = s_.pools[g];
-      pool.shrink();
-      hits_.stats.reranked += pool.items().size();
-      rerank(keys, queries_.row(g), params_.k, pool.items(), s_.rerank);
-      store_row(pool.items(), g, params_, hits_);
-    }
+    finish_step(keys, queries_, params_, s_, hits_);
     hits_.stats.scanned = novel_ > 0 ? space_.store.size() : scanned_;
     hits_.stats.expanded = followed_;  // the last frontier is left when the budget is spent
     hits_.stats.bytes_read += scored_ * (space_.store.code_cols() + sizeof(float)) +
@@ -268,16 +262,23 @@ void begin_step(const SearchParams& params, std::size_t n, std::size_t group,
   hits.stats = {};
 }
 
-void store_row(const std::vector<Ranked>& best, std::size_t g, const SearchParams& params,
-               Hits& hits) {
-  std::size_t count = 0;
-  for (const Ranked item : best) {
-    if (params.beta && score_of(item) < score_of(best.front()) - *params.beta) break;
-    hits.ids[g * hits.k + count] = id_of(item);
-    hits.scores[g * hits.k + count] = score_of(item);
-    ++count;
+void finish_step(AnyMatrixView keys, MatrixView<float> queries, const SearchParams& params,
+                 SearchScratch::State& scratch, Hits& hits) {
+  for (std::size_t g = 0; g < queries.rows; ++g) {
+    Pool& pool = scratch.pools[g];
+    pool.shrink();
+    std::vector<Ranked>& best = pool.items();
+    hits.stats.reranked += best.size();
+    rerank(keys, queries.row(g), params.k, best, scratch.rerank);
+    std::size_t count = 0;
+    for (const Ranked item : best) {
+      if (params.beta && score_of(item) < score_of(best.front()) - *params.beta) break;
+      hits.ids[g * hits.k + count] = id_of(item);
+      hits.scores[g * hits.k + count] = score_of(item);
+      ++count;
+    }
+    hits.count[g] = count;
   }
-  hits.count[g] = count;
 }
 
 void search_projection(const SearchSpace& space, MatrixView<float> queries,

@@ -5,7 +5,6 @@
 #include "keyseek/key_store.hpp"
 #include "keyseek/router.hpp"
 #include "keyseek/search.hpp"
-#include "select/ranked.hpp"
 
 namespace keyseek {
 
@@ -26,8 +25,9 @@ void search_projection(const SearchSpace& space, MatrixView<float> queries,
 void begin_step(const SearchParams& params, std::size_t n, std::size_t group,
                 SearchScratch::State& scratch, Hits& hits);
 
-/// Copies ranked exact scores into row g, dropping what `beta` excludes.
-void store_row(const std::vector<Ranked>& best, std::size_t g, const SearchParams& params,
-               Hits& hits);
+/// Scores what is in the pools of the scratch again, in stored precision, and fills `hits` with the
+/// k best of each query, dropping what `beta` excludes.
+void finish_step(AnyMatrixView keys, MatrixView<float> queries, const SearchParams& params,
+                 SearchScratch::State& scratch, Hits& hits);
 
 }  // namespace keyseek

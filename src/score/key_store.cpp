@@ -6,6 +6,7 @@
 
 #include "base/fail.hpp"
 #include "base/parallel.hpp"
+#include "score/channel_means.hpp"
 #include "score/codes.hpp"
 
 namespace keyseek {
@@ -30,15 +31,6 @@ std::vector<double> channel_sums(AnyMatrixView m, const Execution& run, const Ad
   for (const auto& part : partial)
     for (std::size_t j = 0; j < d; ++j) sums[j] += part[j];
   return sums;
-}
-
-AlignedVector<float> channel_means(AnyMatrixView keys, const Execution& run) {
-  const auto sums = channel_sums(keys, run, [](float x, std::size_t) { return double{x}; });
-  AlignedVector<float> mean(keys.cols);
-  for (std::size_t j = 0; j < keys.cols; ++j) {
-    mean[j] = static_cast<float>(sums[j] / static_cast<double>(keys.rows));
-  }
-  return mean;
 }
 
 /// sqrt(rms of the centred keys / rms of the queries) of each channel: the rounding errors
@@ -98,6 +90,15 @@ void encode_rows(AnyMatrixView keys, std::size_t first, const float* mean, const
 }
 
 }  // namespace
+
+AlignedVector<float> channel_means(AnyMatrixView keys, const Execution& run) {
+  const auto sums = channel_sums(keys, run, [](float x, std::size_t) { return double{x}; });
+  AlignedVector<float> mean(keys.cols);
+  for (std::size_t j = 0; j < keys.cols; ++j) {
+    mean[j] = static_cast<float>(sums[j] / static_cast<double>(keys.rows));
+  }
+  return mean;
+}
 
 KeyStore KeyStore::encode(AnyMatrixView keys, MatrixView<float> queries, CodeLayout layout,
                           const Execution& run) {

@@ -1,10 +1,10 @@
 #include "keyseek/sketch.hpp"
 
-#include <algorithm>
 #include <cmath>
 
 #include "base/fail.hpp"
 #include "base/parallel.hpp"
+#include "score/channel_means.hpp"
 #include "score/codes.hpp"
 #include "score/kernels.hpp"
 #include "score/projected.hpp"
@@ -32,20 +32,6 @@ void encode(AnyMatrixView keys, std::size_t first, const AnyMatrix& map,
       place_in_block(code.data(), code.size(), first + i, codes.data());
     }
   });
-}
-
-AlignedVector<float> mean_of(AnyMatrixView keys) {
-  std::vector<double> sums(keys.cols);
-  std::vector<float> row(keys.cols);
-  for (std::size_t i = 0; i < keys.rows; ++i) {
-    keys.copy_row(i, row.data());
-    for (std::size_t j = 0; j < keys.cols; ++j) sums[j] += double{row[j]};
-  }
-  AlignedVector<float> mean(keys.cols);
-  std::transform(sums.begin(), sums.end(), mean.begin(), [&](double sum) {
-    return static_cast<float>(sum / static_cast<double>(keys.rows));
-  });
-  return mean;
 }
 
 void check(bool ok, const char* what) {
@@ -76,7 +62,7 @@ Sketch Sketch::build(AnyMatrixView keys, MatrixView<float> queries, const Sketch
   sketch.parts_.query_map = AnyMatrix::copy_of(AnyMatrixView::of(maps.queries.view()));
   sketch.parts_.key_map = AnyMatrix::copy_of(AnyMatrixView::of(maps.keys.view()));
   sketch.parts_.factor = maps.factor;
-  sketch.parts_.mean = SharedArray(mean_of(keys));
+  sketch.parts_.mean = SharedArray(channel_means(keys, run));
   AlignedVector<std::uint8_t> codes;
   AlignedVector<float> scales;
   encode(keys, 0, sketch.parts_.key_map, sketch.parts_.mean, run, codes, scales);

@@ -166,6 +166,20 @@ def test_the_page_is_one_file_and_marks_what_full_attention_fails(some_rows, tmp
     assert line.split()[1] == "20"
 
 
+def test_the_summary_is_a_markdown_table_of_means(some_rows, capsys):
+    path, _, found = some_rows
+    assert command.main(["report", str(path), "--markdown"]) == 0
+    title, _, head, rule, *lines = capsys.readouterr().out.splitlines()
+    assert title.startswith("**small, 200 tokens.** Examples, and those that full attention answers")
+    assert head == "| budget, policy | random | found | KB per step |"
+    assert rule == "| --- | --- | --- | --- |"
+    line = next(line for line in lines if line.startswith("| 20 streaming |"))
+    mean = rows.mean_of([row["kl"] for row in rows.where(found, policy="streaming", budget=20)])
+    shown = [float(part) for part in line.split("|")[2].split("±")]
+    assert shown == pytest.approx([mean.value, mean.half], rel=0.05, abs=1e-4)
+    assert not any("full" in line for line in lines)
+
+
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
 def test_a_browser_draws_the_page_without_a_network(some_rows, tmp_path):
     plt = pytest.importorskip("matplotlib.pyplot")
@@ -211,7 +225,7 @@ def test_wrong_arguments_are_refused_before_the_model_is_loaded(tmp_path, capsys
     assert command.main(["report", str(tmp_path / "other.jsonl"), "--table"]) == 2
     assert "row 1 has no 'model'" in capsys.readouterr().err
     assert command.main(["report", "x.jsonl"]) == 2
-    assert "give -o FILE or --table" in capsys.readouterr().err
+    assert "give -o FILE, --table or --markdown" in capsys.readouterr().err
 
 
 def test_all_kinds_of_policies_can_be_named():

@@ -19,6 +19,7 @@ from ..report.tables import Table
 from .figures import head_figure, kl_figure, needle_figure
 from .policies import Full
 from .rows import Mean, distinct, kept, mean_of, read_rows, solved, where
+from .summary import summary
 
 INTRODUCTION = """
 Every policy decodes the same gold answers from the same prefill. All attend sink, window and what
@@ -40,11 +41,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("rows", nargs="+", metavar="E.jsonl", help="files of rows")
     parser.add_argument("-o", "--out", metavar="FILE", help="the page (HTML) to write")
     parser.add_argument("--table", action="store_true", help="print the tables")
+    parser.add_argument("--markdown", action="store_true",
+                        help="print one table per model and length, of KL, as Markdown")
 
 
 def run(given: argparse.Namespace) -> None:
-    if not (given.out or given.table):
-        raise InvalidArgument("nothing to do: give -o FILE or --table")
+    if not (given.out or given.table or given.markdown):
+        raise InvalidArgument("nothing to do: give -o FILE, --table or --markdown")
     rows = read_rows(given.rows)
     if given.out:
         write_whole(given.out, page(rows))
@@ -52,6 +55,8 @@ def run(given: argparse.Namespace) -> None:
         for model in distinct(rows, "model"):
             for title, table in tables(where(rows, model=model)):
                 print(f"\n{model}: {title}\n\n{table.text()}")
+    if given.markdown:
+        print(summary(rows))
 
 
 def page(rows: list[Row]) -> str:

@@ -1,4 +1,4 @@
-"""Tables as text and as HTML."""
+"""Tables as text, as Markdown and as HTML."""
 
 from __future__ import annotations
 
@@ -23,6 +23,10 @@ class Table:
             ).rstrip()
             for line in (self.head, rule, *self.rows)
         )
+
+    def markdown(self) -> str:
+        rule = ["---"] * len(self.head)
+        return "\n".join(f"| {' | '.join(line)} |" for line in (self.head, rule, *self.rows))
 
     def html(self) -> str:
         head = "".join(f"<th scope=col>{html.escape(cell)}</th>" for cell in self.head)

@@ -64,7 +64,7 @@ double correction_of(const Tail::Parts& p, const Fitted& f, std::size_t g, doubl
   const auto logit = [&](std::size_t r) { return double{p.scale} * double{scores[r]} - own; };
   return double{c[0]} + double{c[1]} * (double{f.retrieved.lse[g]} - own) +
          double{c[2]} * logit(0) + double{c[3]} * logit(scores.size() / 4) +
-         double{c[4]} * logit(scores.size() / 2);
+         double{c[4]} * logit(scores.size() / 2) + double{c[5]} * logit(scores.size() - 1);
 }
 
 TEST(TailAttend, AppendsItsVectorsToTheSoftmax) {
@@ -81,7 +81,12 @@ TEST(TailAttend, AppendsItsVectorsToTheSoftmax) {
       const Logits logits = logits_of(p, queries.row(g), g);
       const double wanted = correction_of(p, f, g, logits.lse);
       const double least = p.limits.row(g)[0], most = p.limits.row(g)[1];
-      const double shift = std::clamp(wanted, least, most);
+      const auto scores = f.hits.row_scores(g);
+      double shift = std::clamp(wanted, least, most);
+      if (!scores.empty()) {
+        const double last = double{p.scale} * double{scores.back()};
+        shift = std::min(shift, last + double{p.limits.row(g)[2]} - logits.lse);
+      }
       inside += shift == wanted ? 1 : 0;
       EXPECT_NEAR(f.out.lse[g], logits.lse + shift, 2e-5 * std::fabs(logits.lse) + 2e-5);
       // One softmax over the retrieved keys and the tail's vectors.
@@ -117,6 +122,7 @@ TEST(TailAttend, TheCorrectionStaysWithinItsLimits) {
       parts.correction.row(g)[0] = c;
       parts.limits.row(g)[0] = -0.5F;
       parts.limits.row(g)[1] = 0.25F * static_cast<float>(g);
+      parts.limits.row(g)[2] = 1e6F;
     }
     const Tail tail = Tail::from_parts(parts);
     const auto queries = f.problem.data.step(0);
@@ -126,21 +132,29 @@ TEST(TailAttend, TheCorrectionStaysWithinItsLimits) {
       EXPECT_NEAR(f.out.lse[g], logits_of(parts, queries.row(g), g).lse + shift, 1e-4);
     }
   }
-  // Queries unlike any seen in training move it no further than those did.
-  Matrix<float> queries = normal_matrix(3, TailProblem::kDim, 77);
+}
+
+TEST(TailAttend, NoQueryGivesItMoreBesideTheLastKeyThanTrainingSaw) {
+  Fitted f;
+  const Tail::Parts& p = f.tail.parts();
+  const Matrix<float> queries = normal_matrix(3, TailProblem::kDim, 77);
+  std::size_t limited = 0;
   for (const float size : {0.0F, 1.0F, 100.0F, 1e4F}) {
     Matrix<float> scaled = queries;
     for (std::size_t i = 0; i < 3 * TailProblem::kDim; ++i) scaled.data()[i] *= size;
     f.step(scaled, f.tail);
     for (std::size_t g = 0; g < 3; ++g) {
-      const double own = logits_of(f.tail.parts(), scaled.row(g), g).lse;
-      const double shift = double{f.out.lse[g]} - own, slack = 1e-5 * std::fabs(own) + 1e-4;
-      EXPECT_GE(shift, double{f.tail.parts().limits.row(g)[0]} - slack);
-      EXPECT_LE(shift, double{f.tail.parts().limits.row(g)[1]} + slack);
+      const double own = logits_of(p, scaled.row(g), g).lse, slack = 1e-5 * std::fabs(own) + 1e-4;
+      const double last = double{p.scale} * double{f.hits.row_scores(g).back()};
+      const double most = last + double{p.limits.row(g)[2]};
+      EXPECT_LE(double{f.out.lse[g]}, most + slack);
+      limited += std::fabs(double{f.out.lse[g]} - most) <= slack ? 1 : 0;
+      EXPECT_LE(double{f.out.lse[g]}, own + double{p.limits.row(g)[1]} + slack);
       for (std::size_t c = 0; c < TailProblem::kValueDim; ++c)
         EXPECT_TRUE(std::isfinite(f.out.out.row(g)[c]));
     }
   }
+  EXPECT_GT(limited, 0U);  // or the limit is never at work
 }
 
 TEST(TailAttend, AMissingRetrievalIsNoHarm) {
@@ -156,7 +170,7 @@ TEST(TailParts, MakeTheSameTail) {
   EXPECT_EQ(copy.vectors(), f.tail.vectors());
   EXPECT_EQ(copy.bytes(), f.tail.bytes());
   // Keys and 3 heads' values in 16 bits; biases, corrections and limits in f32.
-  EXPECT_EQ(copy.bytes(), 40U * (32 + 3 * 24) * 2 + (40U * 3 + 3 * (Tail::kFeatures + 2)) * 4);
+  EXPECT_EQ(copy.bytes(), 40U * (32 + 3 * 24) * 2 + (40U * 3 + 3 * (Tail::kFeatures + Tail::kLimits)) * 4);
   f.step(f.problem.data.step(1), f.tail);
   const Partial before = f.out;
   f.step(f.problem.data.step(1), copy);
@@ -186,15 +200,16 @@ TEST(TailParts, ContradictionsAreRefused) {
   refused("biases", [](Tail::Parts& p) { p.bias = Matrix<float>(40, 2); });
   refused("values", [&](Tail::Parts& p) { p.values = halves(119, 24); });
   refused("correction", [](Tail::Parts& p) { p.correction = Matrix<float>(3, 4); });
-  refused("limits do not match", [](Tail::Parts& p) { p.limits = Matrix<float>(2, 2); });
-  refused("limits do not match", [](Tail::Parts& p) { p.limits = Matrix<float>(3, 3); });
+  refused("limits do not match", [](Tail::Parts& p) { p.limits = Matrix<float>(2, Tail::kLimits); });
+  refused("limits do not match", [](Tail::Parts& p) { p.limits = Matrix<float>(3, 2); });
   refused("no range", [](Tail::Parts& p) { p.limits.row(2)[0] = p.limits.row(2)[1] + 1.0F; });
   refused("no range", [](Tail::Parts& p) { p.limits.row(0)[1] = std::nanf(""); });
+  refused("no range", [](Tail::Parts& p) { p.limits.row(1)[2] = std::nanf(""); });
   refused("scale", [](Tail::Parts& p) { p.scale = 0.0F; });
   refused("scale", [](Tail::Parts& p) { p.scale = std::nanf(""); });
   refused("query heads", [&](Tail::Parts& p) {
     p.correction = Matrix<float>(65, Tail::kFeatures);
-    p.limits = Matrix<float>(65, 2);
+    p.limits = Matrix<float>(65, Tail::kLimits);
     p.bias = Matrix<float>(40, 65);
     p.values = halves(40 * 65, 24);
   });

@@ -6,7 +6,7 @@
 /// appended to the softmax like C more tokens. Recipe: k-means of the keys weighted by the
 /// attention they get, biases that give each cluster its share of mass, values by ridge
 /// regression on the queries' true tail outputs, and a regressed correction of the tail's
-/// total mass. A tail is trained for what is retrieved beside it: those keys are not in it.
+/// total mass, which no query may exceed by more than training saw. A tail is trained for what is retrieved beside it: those keys are not in it.
 ///
 /// `observe` computes once what full attention gives the training queries; tails for several k
 /// and their errors on held-out queries follow from that. Values; functions keep no state.
@@ -61,7 +61,7 @@ struct Observations {
 struct TailParams {
   std::size_t vectors = 64;    ///< C
   std::size_t iterations = 8;  ///< of k-means
-  double ridge = 0.03;         ///< relative to the mean diagonal of the normal equations
+  double ridge = 0.1;          ///< relative to the mean diagonal of the normal equations
   std::uint64_t seed = 1;
 
   void validate() const;  ///< throws Error(invalid_argument)
@@ -92,14 +92,17 @@ class Tail {
   [[nodiscard]] std::size_t bytes() const noexcept;
 
   /// log of the tail's mass = LSE of its logits + correction . features; see tail.cpp.
-  static constexpr std::size_t kFeatures = 5;
+  static constexpr std::size_t kFeatures = 6;
+  static constexpr std::size_t kLimits = 3;
 
   struct Parts {
     AnyMatrix keys;            ///< f16 [C, d]
     Matrix<float> bias;        ///< [C, G], added to logits
     AnyMatrix values;          ///< f16 [G * C, dv], head after head
     Matrix<float> correction;  ///< [G, kFeatures]
-    Matrix<float> limits;      ///< [G, 2] least and largest correction seen in training
+    /// [G, kLimits] least and largest correction seen in training, and the largest log of the true mass
+    /// beside what is retrieved, less the logit of the last retrieved key.
+    Matrix<float> limits;
     float scale = 1.0F;        ///< of the softmax it was trained for
   };
   [[nodiscard]] const Parts& parts() const noexcept { return parts_; }

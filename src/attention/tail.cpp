@@ -18,7 +18,7 @@ void check(bool ok, const char* what) {
 
 std::size_t Tail::bytes() const noexcept {
   const std::size_t floats =
-      parts_.bias.rows() * parts_.bias.cols() + parts_.correction.rows() * (kFeatures + 2);
+      parts_.bias.rows() * parts_.bias.cols() + parts_.correction.rows() * (kFeatures + kLimits);
   return parts_.keys.bytes() + parts_.values.bytes() + floats * sizeof(float);
 }
 
@@ -31,10 +31,11 @@ Tail Tail::from_parts(Parts parts) {
   check(parts.bias.rows() == count && parts.bias.cols() == group, "biases do not match");
   check(parts.values.rows() == group * count, "values do not match");
   check(parts.correction.cols() == kFeatures, "the correction has a wrong size");
-  check(parts.limits.rows() == group && parts.limits.cols() == 2, "limits do not match");
+  check(parts.limits.rows() == group && parts.limits.cols() == kLimits, "limits do not match");
   for (std::size_t g = 0; g < group; ++g) {
     const float* limits = parts.limits.row(g);
-    check(std::isfinite(limits[0]) && limits[0] <= limits[1] && std::isfinite(limits[1]),
+    check(std::isfinite(limits[0]) && limits[0] <= limits[1] && std::isfinite(limits[1]) &&
+              std::isfinite(limits[2]),
           "the limits are no range");
   }
   check(std::isfinite(parts.scale) && parts.scale > 0, "the scale is wrong");
@@ -69,10 +70,10 @@ void attend_tail(MatrixView<float> queries, const Hits& hits, const Partial& ret
   for (std::size_t g = 0; g < group; ++g) {
     const double own = double{scratch.best[g]} + std::log(double{scratch.sum[g]});
     const MassFeatures f = mass_features(hits.row_scores(g), p.scale, retrieved.lse[g], own);
-    const double shift = std::clamp(mass_shift(f, p.correction.row(g)), double{p.limits.row(g)[0]},
-                                    double{p.limits.row(g)[1]});
-    out.lse[g] = static_cast<float>(own + shift);
-    out.best[g] = static_cast<float>(double{scratch.best[g]} + shift);
+    const double mass = tail_mass(f, hits.row_scores(g), p.scale, own, p.correction.row(g),
+                                  p.limits.row(g));
+    out.lse[g] = static_cast<float>(mass);
+    out.best[g] = static_cast<float>(double{scratch.best[g]} + mass - own);
     for (std::size_t c = 0; c < count; ++c) of_head[c] = logits[c * group + g] / scratch.sum[g];
     const AnyMatrixView values = p.values.view().slice(g * count, count);
     kernels().add_rows[static_cast<std::size_t>(Dtype::f16)](values.data, values.stride, nullptr,

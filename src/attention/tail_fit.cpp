@@ -20,6 +20,9 @@ constexpr double kLeastShare = 1e-9;
 // What sums in f32 may leave of a share that is taken away: smaller remainders are none.
 constexpr double kNoise = 1e-5;
 
+// A limit of the logarithm of a mass that is none: far above any, but not infinite.
+constexpr float kUnlimited = 1e30F;
+
 Eigen::Index index(std::size_t i) { return static_cast<Eigen::Index>(i); }
 
 /// What is left of a query's attention when its k best keys are taken away.
@@ -103,7 +106,7 @@ class Fit {
       left_.push_back(leftover(seen_, values_, kept_[q], q));
     bias_ = Matrix<float>(count_, group_);
     correction_ = Matrix<float>(group_, Tail::kFeatures);
-    limits_ = Matrix<float>(group_, 2);
+    limits_ = Matrix<float>(group_, Tail::kLimits);
     for (std::size_t g = 0; g < group_; ++g) {
       const Dense logits = centroid_logits(g);
       set_bias(g, logits);
@@ -249,17 +252,33 @@ class Fit {
       moment += weight * (left.lse - own) * f;
       total += weight;
     }
-    if (total <= 0) return;
+    if (total <= 0) {
+      limits_.row(g)[2] = kUnlimited;
+      return;
+    }
     normal.diagonal().array() += 1e-3 * total;
     const Eigen::Matrix<double, kF, 1> c = normal.ldlt().solve(moment);
     for (std::size_t i = 0; i < kF; ++i) correction_.row(g)[i] = static_cast<float>(c(index(i)));
-    double least = std::numeric_limits<double>::infinity(), most = -least;
-    for (const MassFeatures& f : features) {
-      least = std::min(least, mass_shift(f, correction_.row(g)));
-      most = std::max(most, mass_shift(f, correction_.row(g)));
+    set_limits(g, features);
+  }
+
+  /// Where training saw the corrections of head g, and its mass against the last key retrieved.
+  void set_limits(std::size_t g, const std::vector<MassFeatures>& features) {
+    constexpr double kInfinity = std::numeric_limits<double>::infinity();
+    double least = kInfinity, most = -kInfinity, beyond = -kInfinity;
+    for (std::size_t s = 0; s < features.size(); ++s) {
+      const double shift = mass_shift(features[s], correction_.row(g));
+      least = std::min(least, shift);
+      most = std::max(most, shift);
+      const std::size_t q = s * group_ + g, k = kept_[q];
+      if (k == 0) continue;
+      const double last = double{seen_.scale} * double{seen_.top_scores.row(q)[k - 1]};
+      beyond = std::max(beyond, left_[q].lse - last);
     }
     limits_.row(g)[0] = static_cast<float>(least);
     limits_.row(g)[1] = static_cast<float>(most);
+    // No key was retrieved in training: nothing is known of a mass beside retrieved ones.
+    limits_.row(g)[2] = std::isfinite(beyond) ? static_cast<float>(beyond) : kUnlimited;
   }
 
   [[nodiscard]] Tail::Parts parts() const {

@@ -1,6 +1,7 @@
 /// The correction of the tail's total mass.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <span>
 
@@ -21,6 +22,7 @@ inline MassFeatures mass_features(std::span<const float> scores, float scale, do
   f[2] = logit(0);
   f[3] = logit(scores.size() / 4);
   f[4] = logit(scores.size() / 2);
+  f[5] = logit(scores.size() - 1);
   return f;
 }
 
@@ -29,6 +31,16 @@ inline double mass_shift(const MassFeatures& f, const float* c) {
   double sum = 0;
   for (std::size_t i = 0; i < f.size(); ++i) sum += f[i] * double{c[i]};
   return sum;
+}
+
+/// The logarithm of the tail's mass, `own` corrected within the limits of training.
+inline double tail_mass(const MassFeatures& f, std::span<const float> scores, float scale,
+                        double own, const float* correction, const float* limits) {
+  const double shift = std::clamp(mass_shift(f, correction), double{limits[0]}, double{limits[1]});
+  if (scores.empty()) return own + shift;
+  // A key that is not retrieved weighs at most what the last retrieved one does. So a query that
+  // wants what no training query did cannot take the tail for it.
+  return std::min(own + shift, double{scale} * double{scores.back()} + double{limits[2]});
 }
 
 }  // namespace keyseek

@@ -211,7 +211,7 @@ Tail read_tail(const ContainerReader& file, std::size_t group, std::size_t d, st
   p.values = read_rows(file, "tail.values", Dtype::f16, group * count, dv);
   p.bias = read_matrix(file, "tail.bias", count, group);
   p.correction = read_matrix(file, "tail.correction", group, Tail::kFeatures);
-  p.limits = read_matrix(file, "tail.limits", group, 2);
+  p.limits = read_matrix(file, "tail.limits", group, Tail::kLimits);
   return Tail::from_parts(std::move(p));
 }
 

@@ -163,7 +163,7 @@ TEST(HeadFile, ContradictionsAreCorrupt) {
   number("asked.at", 19, 1e6, "not there");
   number("tail", 0, 60, "must have");
   number("tail", 1, 0, "scale is wrong");
-  file.expect_corrupt("tail.limits", "must have 6",
+  file.expect_corrupt("tail.limits", "must have 9",
                       [](std::vector<std::byte>& bytes) { bytes.resize(20); });
   file.expect_corrupt("asked", "not finite", [](std::vector<std::byte>& bytes) {
     const float nan = std::nanf("");

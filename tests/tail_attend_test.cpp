@@ -170,7 +170,8 @@ TEST(TailParts, MakeTheSameTail) {
   EXPECT_EQ(copy.vectors(), f.tail.vectors());
   EXPECT_EQ(copy.bytes(), f.tail.bytes());
   // Keys and 3 heads' values in 16 bits; biases, corrections and limits in f32.
-  EXPECT_EQ(copy.bytes(), 40U * (32 + 3 * 24) * 2 + (40U * 3 + 3 * (Tail::kFeatures + Tail::kLimits)) * 4);
+  EXPECT_EQ(copy.bytes(),
+            40U * (32 + 3 * 24) * 2 + (40U * 3 + 3 * (Tail::kFeatures + Tail::kLimits)) * 4);
   f.step(f.problem.data.step(1), f.tail);
   const Partial before = f.out;
   f.step(f.problem.data.step(1), copy);
@@ -200,7 +201,8 @@ TEST(TailParts, ContradictionsAreRefused) {
   refused("biases", [](Tail::Parts& p) { p.bias = Matrix<float>(40, 2); });
   refused("values", [&](Tail::Parts& p) { p.values = halves(119, 24); });
   refused("correction", [](Tail::Parts& p) { p.correction = Matrix<float>(3, 4); });
-  refused("limits do not match", [](Tail::Parts& p) { p.limits = Matrix<float>(2, Tail::kLimits); });
+  refused("limits do not match",
+          [](Tail::Parts& p) { p.limits = Matrix<float>(2, Tail::kLimits); });
   refused("limits do not match", [](Tail::Parts& p) { p.limits = Matrix<float>(3, 2); });
   refused("no range", [](Tail::Parts& p) { p.limits.row(2)[0] = p.limits.row(2)[1] + 1.0F; });
   refused("no range", [](Tail::Parts& p) { p.limits.row(0)[1] = std::nanf(""); });

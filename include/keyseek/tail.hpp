@@ -5,8 +5,9 @@
 /// those: C key vectors with a logit bias per query head and C value vectors per query head,
 /// appended to the softmax like C more tokens. Recipe: k-means of the keys weighted by the
 /// attention they get, biases that give each cluster its share of mass, values by ridge
-/// regression on the queries' true tail outputs, and a regressed correction of the tail's
-/// total mass, which no query may exceed by more than training saw. A tail is trained for what is retrieved beside it: those keys are not in it.
+/// regression on the queries' true tail outputs, and a regressed correction of the tail's total
+/// mass, which no query may exceed by more than training saw. A tail is trained for what is
+/// retrieved beside it: those keys are not in it.
 ///
 /// `observe` computes once what full attention gives the training queries; tails for several k
 /// and their errors on held-out queries follow from that. Values; functions keep no state.
@@ -100,10 +101,10 @@ class Tail {
     Matrix<float> bias;        ///< [C, G], added to logits
     AnyMatrix values;          ///< f16 [G * C, dv], head after head
     Matrix<float> correction;  ///< [G, kFeatures]
-    /// [G, kLimits] least and largest correction seen in training, and the largest log of the true mass
-    /// beside what is retrieved, less the logit of the last retrieved key.
+    /// [G, kLimits] seen in training: the least and the largest correction, and the largest log of
+    /// the true mass of what is not retrieved, less the logit of the last retrieved key.
     Matrix<float> limits;
-    float scale = 1.0F;        ///< of the softmax it was trained for
+    float scale = 1.0F;  ///< of the softmax it was trained for
   };
   [[nodiscard]] const Parts& parts() const noexcept { return parts_; }
   /// Throws Error(corrupt) when the parts contradict each other.

@@ -69,9 +69,9 @@ void attend_tail(MatrixView<float> queries, const Hits& hits, const Partial& ret
   kernels().softmax_rows(logits, count, group, 1.0F, scratch.best.data(), scratch.sum.data());
   for (std::size_t g = 0; g < group; ++g) {
     const double own = double{scratch.best[g]} + std::log(double{scratch.sum[g]});
-    const MassFeatures f = mass_features(hits.row_scores(g), p.scale, retrieved.lse[g], own);
-    const double mass = tail_mass(f, hits.row_scores(g), p.scale, own, p.correction.row(g),
-                                  p.limits.row(g));
+    const std::span<const float> scores = hits.row_scores(g);
+    const MassFeatures f = mass_features(scores, p.scale, retrieved.lse[g], own);
+    const double mass = tail_mass(p, g, f, scores, own);
     out.lse[g] = static_cast<float>(mass);
     out.best[g] = static_cast<float>(double{scratch.best[g]} + mass - own);
     for (std::size_t c = 0; c < count; ++c) of_head[c] = logits[c * group + g] / scratch.sum[g];

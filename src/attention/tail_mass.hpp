@@ -33,14 +33,17 @@ inline double mass_shift(const MassFeatures& f, const float* c) {
   return sum;
 }
 
-/// The logarithm of the tail's mass, `own` corrected within the limits of training.
-inline double tail_mass(const MassFeatures& f, std::span<const float> scores, float scale,
-                        double own, const float* correction, const float* limits) {
-  const double shift = std::clamp(mass_shift(f, correction), double{limits[0]}, double{limits[1]});
+/// The logarithm of the tail's mass for head g: `own`, corrected within the limits of training.
+inline double tail_mass(const Tail::Parts& parts, std::size_t g, const MassFeatures& f,
+                        std::span<const float> scores, double own) {
+  const float* limits = parts.limits.row(g);
+  const double shift =
+      std::clamp(mass_shift(f, parts.correction.row(g)), double{limits[0]}, double{limits[1]});
   if (scores.empty()) return own + shift;
   // A key that is not retrieved weighs at most what the last retrieved one does. So a query that
   // wants what no training query did cannot take the tail for it.
-  return std::min(own + shift, double{scale} * double{scores.back()} + double{limits[2]});
+  const double last = double{parts.scale} * double{scores.back()};
+  return std::min(own + shift, last + double{limits[2]});
 }
 
 }  // namespace keyseek

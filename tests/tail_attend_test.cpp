@@ -149,6 +149,7 @@ TEST(TailAttend, NoQueryGivesItMoreBesideTheLastKeyThanTrainingSaw) {
       const double most = last + double{p.limits.row(g)[2]};
       EXPECT_LE(double{f.out.lse[g]}, most + slack);
       limited += std::fabs(double{f.out.lse[g]} - most) <= slack ? 1 : 0;
+      EXPECT_GE(double{f.out.lse[g]}, std::min(own + double{p.limits.row(g)[0]}, most) - slack);
       EXPECT_LE(double{f.out.lse[g]}, own + double{p.limits.row(g)[1]} + slack);
       for (std::size_t c = 0; c < TailProblem::kValueDim; ++c)
         EXPECT_TRUE(std::isfinite(f.out.out.row(g)[c]));

@@ -92,7 +92,7 @@ class Tail {
   [[nodiscard]] std::size_t group() const noexcept { return parts_.correction.rows(); }
   [[nodiscard]] std::size_t bytes() const noexcept;
 
-  /// log of the tail's mass = LSE of its logits + correction . features; see tail.cpp.
+  /// log of the tail's mass = LSE of its logits + correction . features; see tail_mass.hpp.
   static constexpr std::size_t kFeatures = 6;
   static constexpr std::size_t kLimits = 3;
 

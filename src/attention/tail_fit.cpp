@@ -108,6 +108,7 @@ class Fit {
     correction_ = Matrix<float>(group_, Tail::kFeatures);
     limits_ = Matrix<float>(group_, Tail::kLimits);
     for (std::size_t g = 0; g < group_; ++g) {
+      limits_.row(g)[2] = kUnlimited;  // until training says what lies beside retrieved keys
       const Dense logits = centroid_logits(g);
       set_bias(g, logits);
       const Dense biased = logits.rowwise() + bias_row(g);
@@ -252,10 +253,7 @@ class Fit {
       moment += weight * (left.lse - own) * f;
       total += weight;
     }
-    if (total <= 0) {
-      limits_.row(g)[2] = kUnlimited;
-      return;
-    }
+    if (total <= 0) return;
     normal.diagonal().array() += 1e-3 * total;
     const Eigen::Matrix<double, kF, 1> c = normal.ldlt().solve(moment);
     for (std::size_t i = 0; i < kF; ++i) correction_.row(g)[i] = static_cast<float>(c(index(i)));
@@ -277,8 +275,7 @@ class Fit {
     }
     limits_.row(g)[0] = static_cast<float>(least);
     limits_.row(g)[1] = static_cast<float>(most);
-    // No key was retrieved in training: nothing is known of a mass beside retrieved ones.
-    limits_.row(g)[2] = std::isfinite(beyond) ? static_cast<float>(beyond) : kUnlimited;
+    if (std::isfinite(beyond)) limits_.row(g)[2] = static_cast<float>(beyond);
   }
 
   [[nodiscard]] Tail::Parts parts() const {

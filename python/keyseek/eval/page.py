@@ -18,7 +18,7 @@ from ..report.page import whole_page
 from ..report.tables import Table
 from .figures import head_figure, kl_figure, needle_figure
 from .policies import Full
-from .rows import Mean, distinct, kept, mean_of, read_rows, solved, where
+from .rows import Mean, distinct, kept_text, mean_of, read_rows, solved, where
 from .summary import summary
 
 INTRODUCTION = """
@@ -99,7 +99,7 @@ def tables(rows: list[Row]) -> list[tuple[str, Table]]:
             table = _table(own, partial(_mean, name, show), partial(_plain_mean, name, show))
             found.append((f"{tokens:,} tokens: {words}", table))
         title = f"{tokens:,} tokens: examples that are exact, of those that are with full attention"
-        found.append((title, _table(own, _kept, _kept)))
+        found.append((title, _table(own, kept_text, kept_text)))
     return found
 
 
@@ -125,11 +125,6 @@ def _mean(name: str, show: Callable[[float], str], rows: list[Row]) -> str:
 def _plain_mean(name: str, show: Callable[[float], str], rows: list[Row]) -> str:
     """Over different tasks, whose spread is no uncertainty."""
     return show(statistics.fmean(row[name] for row in rows))
-
-
-def _kept(rows: list[Row]) -> str:
-    exact, able = kept(rows)
-    return f"{exact} of {able}" if able else "-"
 
 
 def _by_budget(policy: tuple[str, int]) -> tuple[bool, int, bool, str]:

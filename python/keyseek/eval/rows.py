@@ -81,3 +81,9 @@ def kept(rows: list[Row]) -> tuple[int, int]:
     first counts among the second."""
     able = [row for row in rows if row["full_exact"] == 1]
     return sum(row["exact"] == 1 for row in able), len(able)
+
+
+def kept_text(rows: list[Row]) -> str:
+    """3 of 4; - where full attention has none."""
+    exact, able = kept(rows)
+    return f"{exact} of {able}" if able else "-"

@@ -7,7 +7,7 @@ import statistics
 from ..bench.results import Row
 from ..report.tables import Table
 from .policies import Full, Keyseek
-from .rows import distinct, kept, mean_of, where
+from .rows import distinct, kept_text, mean_of, where
 
 
 def summary(rows: list[Row]) -> str:
@@ -36,12 +36,13 @@ def _examples(rows: list[Row]) -> str:
 
 
 def _table(rows: list[Row]) -> Table:
-    """Lines are policies at a budget, in the order in which they ran, ours last."""
+    """Lines are policies at a budget, in the order in which they ran, ours last; plans, which set their
+    own budgets, before all."""
     tasks = distinct(rows, "task")
     table = Table(["budget, policy", *tasks, "found", "KB per step"])
     kinds = [kind for kind in distinct(rows, "policy") if kind != Full.family]
     kinds.sort(key=lambda kind: kind.startswith(Keyseek.family))
-    for budget in sorted(set(distinct(rows, "budget")) - {0}):
+    for budget in sorted(distinct(rows, "budget")):
         for kind in kinds:
             own = where(rows, policy=kind, budget=budget)
             if own:
@@ -51,11 +52,10 @@ def _table(rows: list[Row]) -> Table:
 
 def _line(kind: str, budget: int, rows: list[Row], tasks: list[str]) -> list[str]:
     means = [mean_of([row["kl"] for row in where(rows, task=task)]) for task in tasks]
-    exact, able = kept(rows)
     return [
-        f"{budget} {kind}",
+        f"{budget} {kind}" if budget else kind,
         *("-" if mean is None else mean.text(_three_digits) for mean in means),
-        f"{exact} of {able}",
+        kept_text(rows),
         f"{statistics.fmean(row['bytes'] for row in rows) / 1000:,.0f}",
     ]
 

@@ -18,8 +18,8 @@ die() {
   exit 1
 }
 
-# flag_given FLAG "$@": whether a script's only argument is FLAG ('' for a script without any); help
-# and wrong arguments end it. Needs usage().
+# flag_given FLAGS "$@": whether a script's only argument is one of FLAGS (with spaces; '' for a
+# script without any); help and wrong arguments end it. Needs usage().
 flag_given() {
   case "${2:-}" in
     '') return 1 ;;
@@ -28,7 +28,7 @@ flag_given() {
       exit
       ;;
   esac
-  if [[ $2 != "$1" ]] || (($# > 2)); then
+  if [[ " $1 " != *" $2 "* ]] || (($# > 2)); then
     usage >&2
     exit 2
   fi

@@ -143,7 +143,7 @@ void AnyMatrixView::copy_row(std::size_t i, float* out) const noexcept {
 }
 
 AnyMatrix AnyMatrix::copy_of(AnyMatrixView m) {
-  const std::size_t row_bytes = m.cols * size_of(m.dtype);
+  const std::size_t row_bytes = m.row_bytes();
   AlignedVector<std::byte> bytes(m.rows * row_bytes);
   for (std::size_t i = 0; i < m.rows; ++i) {
     std::copy_n(static_cast<const std::byte*>(m.row(i)), row_bytes, bytes.data() + i * row_bytes);

@@ -43,6 +43,10 @@ struct ValuesView {
   AnyMatrixView rows;             ///< [n, dv]
   const float* scales = nullptr;  ///< [n], or null: all are 1
 
+  /// Of one value, its scale included.
+  [[nodiscard]] std::size_t row_bytes() const noexcept {
+    return rows.row_bytes() + (scales == nullptr ? 0 : sizeof(float));
+  }
   [[nodiscard]] ValuesView slice(std::size_t first, std::size_t count) const {
     return {rows.slice(first, count), scales == nullptr ? nullptr : scales + first};
   }

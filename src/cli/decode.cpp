@@ -47,8 +47,8 @@ Json decode(const io::CapturedHead& head, const DecodeParams& params, const Opti
   const DecodeMeasurement seen = measure_decode(
       cache, io::step_queries(head, prefill, last), head.keys.view().slice(0, last),
       head.values.view().slice(0, last), {.cold_cache = options.cold, .progress = run.progress});
-  const auto row_bytes = static_cast<double>(head.keys.cols() * size_of(head.keys.dtype()) +
-                                             head.values.cols() * size_of(head.values.dtype()));
+  const auto row_bytes =
+      static_cast<double>(head.keys.view().row_bytes() + head.values.view().row_bytes());
   const double full = static_cast<double>(cache.indexed()) * row_bytes;
   Json row = {{"retriever", to_string(plan.retriever)},
               {"rule", to_string(plan.stop.rule)},

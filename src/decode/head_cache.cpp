@@ -17,7 +17,7 @@ constexpr std::size_t kPinningQueries = 64;
 
 /// Rows of `first`, then `count` rows of `more`.
 AnyMatrix joined(const AnyMatrix& first, AnyMatrixView more) {
-  const std::size_t row = more.cols * size_of(more.dtype);
+  const std::size_t row = more.row_bytes();
   AlignedVector<std::byte> bytes((first.rows() + more.rows) * row);
   if (first.rows() > 0) std::memcpy(bytes.data(), first.view().data, first.bytes());
   if (more.rows > 0) std::memcpy(bytes.data() + first.rows() * row, more.data, more.rows * row);
@@ -45,7 +45,7 @@ AnyMatrix in_8_bits(AnyMatrixView rows, std::vector<float>& scales) {
 
 /// Rows `ids` of m, in that order.
 AnyMatrix gathered(AnyMatrixView m, const std::vector<std::size_t>& ids) {
-  const std::size_t row = m.cols * size_of(m.dtype);
+  const std::size_t row = m.row_bytes();
   AlignedVector<std::byte> bytes(ids.size() * row);
   for (std::size_t i = 0; i < ids.size(); ++i)
     std::memcpy(bytes.data() + i * row, m.row(ids[i]), row);

@@ -25,7 +25,7 @@ std::span<const std::byte> bytes_of(const std::vector<T>& values) {
   return std::as_bytes(std::span<const T>(values));
 }
 std::span<const std::byte> bytes_of(AnyMatrixView m) {
-  return {static_cast<const std::byte*>(m.data), m.rows * m.cols * size_of(m.dtype)};
+  return {static_cast<const std::byte*>(m.data), m.rows * m.row_bytes()};
 }
 std::span<const std::byte> bytes_of(const Matrix<float>& m) {
   return std::as_bytes(std::span<const float>(m.data(), m.rows() * m.cols()));

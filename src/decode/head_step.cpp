@@ -117,9 +117,7 @@ void HeadCache::attend_indexed(MatrixView<float> queries, DecodeScratch& scratch
   }
   std::swap(hits_.count, scratch.kept);
   merge(scratch.part, into);
-  const std::size_t row =
-      value_dim_ * size_of(indexed_values_.dtype()) + (value_scales_.empty() ? 0 : sizeof(float));
-  stats_.bytes_read += stats_.retrieved * row + tail_.bytes();
+  stats_.bytes_read += stats_.retrieved * indexed_values().row_bytes() + tail_.bytes();
 }
 
 /// Leaves in hits_ what the plan's search finds.

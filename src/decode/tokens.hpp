@@ -14,6 +14,9 @@ struct Tokens {
   struct Piece {
     AnyMatrixView keys;
     ValuesView values;
+
+    /// Of a key and its value.
+    [[nodiscard]] std::size_t row_bytes() const { return keys.row_bytes() + values.row_bytes(); }
   };
   Piece sink, indexed, recent;
   std::span<const std::size_t> pinned = {};  ///< positions, increasing

@@ -82,7 +82,7 @@ AnyMatrix FlatIndex::keys() const { return state()->store.parts().keys; }
 std::size_t FlatIndex::bytes() const {
   const auto state = this->state();
   const AnyMatrixView keys = state->store.stored();
-  return keys.rows * keys.cols * size_of(keys.dtype) + state->store.code_bytes();
+  return keys.rows * keys.row_bytes() + state->store.code_bytes();
 }
 
 void FlatIndex::search(MatrixView<float> queries, const SearchParams& params,
@@ -109,7 +109,7 @@ void FlatIndex::search(MatrixView<float> queries, const SearchParams& params,
   hits.stats.scanned = store.size();
   hits.stats.bytes_read =
       store.size() * (store.code_cols() + sizeof(float)) +
-      (hits.stats.reranked + queries.rows * s.previous.size()) * keys.cols * size_of(keys.dtype);
+      (hits.stats.reranked + queries.rows * s.previous.size()) * keys.row_bytes();
 }
 
 void FlatIndex::append(AnyMatrixView keys) {

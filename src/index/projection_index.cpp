@@ -136,7 +136,7 @@ AnyMatrix ProjectionIndex::keys() const { return state()->store.parts().keys; }
 
 std::size_t ProjectionIndex::bytes() const {
   const AnyMatrixView keys = state()->store.stored();
-  return keys.rows * keys.cols * size_of(keys.dtype) + extra_bytes();
+  return keys.rows * keys.row_bytes() + extra_bytes();
 }
 
 std::size_t ProjectionIndex::extra_bytes() const {

@@ -158,7 +158,7 @@ class SketchSearch {
     hits_.stats.scanned = scanned_;
     hits_.stats.bytes_read += sketch_.size() * (sketch_.code_cols() + sizeof(float)) +
                               scanned_ * (store_.code_cols() + sizeof(float)) +
-                              hits_.stats.reranked * keys.cols * size_of(keys.dtype);
+                              hits_.stats.reranked * keys.row_bytes();
   }
 
   const KeyStore& store_;
@@ -198,8 +198,7 @@ AnyMatrix SketchIndex::keys() const { return state()->store.parts().keys; }
 std::size_t SketchIndex::bytes() const {
   const auto state = this->state();
   const AnyMatrixView keys = state->store.stored();
-  return keys.rows * keys.cols * size_of(keys.dtype) + state->store.code_bytes() +
-         state->sketch.bytes();
+  return keys.rows * keys.row_bytes() + state->store.code_bytes() + state->sketch.bytes();
 }
 
 void SketchIndex::search(MatrixView<float> queries, const SearchParams& params,

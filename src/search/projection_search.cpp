@@ -219,7 +219,7 @@ class ProjectionSearch {
     hits_.stats.scanned = novel_ > 0 ? space_.store.size() : scanned_;
     hits_.stats.expanded = followed_;  // the last frontier is left when the budget is spent
     hits_.stats.bytes_read += scored_ * (space_.store.code_cols() + sizeof(float)) +
-                              hits_.stats.reranked * keys.cols * size_of(keys.dtype);
+                              hits_.stats.reranked * keys.row_bytes();
   }
 
   const SearchSpace& space_;

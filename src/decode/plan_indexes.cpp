@@ -1,0 +1,101 @@
+#include "decode/plan_indexes.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+namespace keyseek {
+namespace {
+
+// With fewer keys, what goes on from a sketch is most of them.
+constexpr std::size_t kLeastSketch = 1500;
+// Positions that train an index, where the prompt has so many: a tenth of a short prompt asks for
+// too little of it.
+constexpr std::size_t kLeastTraining = 1024;
+// A sparser graph than an index alone has: the same recall for the same keys scanned here, where
+// router and warm start do most of the work, in less memory.
+constexpr std::size_t kDegree = 16, kMaxDegree = 24;
+// Bytes per key of such a graph, and per training query in the router (its list of 100 in gaps,
+// its projected codes); memory for tail and remembered queries, in units of keys and values.
+constexpr double kLinkBytes = 55, kRouterBytes = 280, kReserve = 0.08;
+
+}  // namespace
+
+void PlanIndexes::build_flat() {
+  if (!built_.flat) built_.flat = FlatIndex::build(input_.indexed_keys.view(), run_);
+}
+
+void PlanIndexes::build_sketch() {
+  if (!built_.sketch)
+    built_.sketch = SketchIndex::build(input_.indexed_keys.view(), training().train, {}, run_);
+}
+
+void PlanIndexes::build_complete() {
+  build_flat();
+  const Tokens::Piece& indexed = input_.tokens.indexed;
+  const auto n = static_cast<double>(indexed.keys.rows);
+  if (indexed.keys.rows < kLeastSketch) return;
+  build_sketch();
+  const double memory = static_cast<double>(built_.sketch->bytes()) +
+                        n * static_cast<double>(indexed.values.row_bytes());
+  if (memory > (params_.max_memory - kReserve) * n * static_cast<double>(indexed.row_bytes()))
+    built_.sketch.reset();
+}
+
+void PlanIndexes::build_projection(std::size_t k, std::vector<double> recalls) {
+  if (built_.projection) return;
+  ProjectionParams projection;
+  projection.graph.degree = kDegree;
+  projection.graph.max_degree = kMaxDegree;
+  projection.router.queries_per_key = queries_per_key();
+  projection.target_recalls = std::move(recalls);
+  projection.tuning_k = k;
+  built_.projection =
+      ProjectionIndex::build(input_.indexed_keys.view(), training(), projection, run_);
+}
+
+void PlanIndexes::build_custom() { built_.custom = params_.index(input_.indexed_keys); }
+
+bool PlanIndexes::flat_is_better(double recall) const {
+  for (const OperatingPoint& point : built_.projection->dials())
+    if (point.target_recall >= recall) return point.flat_is_better;
+  return false;
+}
+
+HeadIndex PlanIndexes::take(Retriever retriever) {
+  if (retriever != Retriever::flat) built_.flat.reset();
+  if (retriever != Retriever::sketch) built_.sketch.reset();
+  if (retriever != Retriever::projection) built_.projection.reset();
+  return std::move(built_);
+}
+
+/// Queries of the prompt moved to where decoding will happen, and those held out.
+TrainingQueries PlanIndexes::training() const {
+  const auto wanted = static_cast<std::size_t>(
+      std::ceil(params_.share * static_cast<double>(input_.tokens.size())));
+  const std::size_t count =
+      std::min(std::max(wanted, kLeastTraining), seen_.last_training - seen_.first_training);
+  const std::size_t first = seen_.last_training - count;
+  TrainingQueries training =
+      sample_training_queries(input_.queries.slice(first * input_.group, count * input_.group),
+                              input_.positions.subspan(first, count), input_.group, params_.rope,
+                              {.now = input_.tokens.size(),
+                               .horizon = params_.horizon,
+                               .share = 1.0,
+                               .seed = params_.seed,
+                               .shift = params_.shift,
+                               .tuning_runs = 0});
+  training.tuning = seen_.held.queries;
+  training.tuning_steps = seen_.held.run;
+  return training;
+}
+
+/// What max_memory leaves for the router when codes and links have theirs.
+double PlanIndexes::queries_per_key() const {
+  const Tokens::Piece& indexed = input_.tokens.indexed;
+  const double left =
+      (params_.max_memory - kReserve - 1.0) * static_cast<double>(indexed.row_bytes()) -
+      static_cast<double>(indexed.keys.cols + sizeof(float)) - kLinkBytes;
+  return std::clamp(left / kRouterBytes, 0.02, RouterParams().queries_per_key);
+}
+
+}  // namespace keyseek

@@ -22,11 +22,13 @@ from keyseek.eval.policies import (  # noqa: E402
     OracleKMeans,
     OracleSample,
     OracleTopK,
+    OracleTrained,
     Quest,
     SnapKV,
     Streaming,
 )
 from keyseek.eval.policies import h2o  # noqa: E402
+from keyseek.eval.policies.ours import exact_search
 from keyseek.eval.policies.quest import TOKENS as PAGE  # noqa: E402
 from keyseek.eval.policies.tails import k_means  # noqa: E402
 from keyseek.eval.prompt import read_prompt  # noqa: E402
@@ -288,6 +290,20 @@ def test_keyseek_keeps_its_budget(form, model, read):
     assert 16 <= vectors <= 32
     if FORMS[form].get("rule") is None:
         assert vectors == 32
+
+
+def test_an_exact_search_and_the_trained_tail(layer, block):
+    keys = layer.keys[0, INDEXED].contiguous()
+    ids, scores = exact_search(keys.numpy())(block.queries[0, :, 0].numpy(), 20)
+    best = (block.logits[0, :, 0, INDEXED] / block.scale).topk(20)
+    torch.testing.assert_close(torch.from_numpy(scores), best.values, atol=1e-4, rtol=1e-4)
+    assert (torch.from_numpy(ids) == best.indices).all()
+    ours = OracleTrained(32).prepare(layer, STATIC)
+    attended = ours.attend(block)
+    assert attended.vectors == 32
+    assert {head.plan.tail_vectors for head in ours.heads} == {16}
+    # All keys, and the rows of 16 keys and 16 tail vectors that each query wants.
+    assert attended.bytes > 2 * COUNT * layer.keys.shape[-1]
 
 
 def test_what_cannot_work_is_said(model, read):

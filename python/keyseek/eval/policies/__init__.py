@@ -9,7 +9,7 @@ from .base import LayerPolicy, Policy
 from .exact import Full, OracleTopK
 from .h2o import H2O
 from .infllm import InfLLM
-from .ours import FORMS, Keyseek, Planned
+from .ours import FORMS, Keyseek, OracleTrained, Planned
 from .quest import Quest
 from .search import Flat, Hnsw, Ivf
 from .snapkv import SnapKV
@@ -31,6 +31,7 @@ __all__ = [
     "OracleKMeans",
     "OracleSample",
     "OracleTopK",
+    "OracleTrained",
     "Planned",
     "Policy",
     "Quest",
@@ -50,7 +51,7 @@ BUDGETED: dict[str, Callable[[int], Policy]] = {
         kind.family: kind
         for kind in (
             Streaming, SnapKV, H2O, InfLLM, Quest, Ivf, Hnsw, Flat, OracleTopK, OracleKMeans,
-            OracleSample,
+            OracleSample, OracleTrained,
         )
     },
     **{Keyseek(1, form).kind: _form(form) for form in FORMS},

@@ -1,11 +1,13 @@
-"""keyseek's HeadCache as a policy."""
+"""keyseek's HeadCache as a policy, with its own search or an exact one."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..._core import HeadCache, step_heads
@@ -107,6 +109,34 @@ FORMS: dict[str, dict[str, Any]] = {
 }
 
 
+@dataclass(frozen=True)
+class OracleTrained(HeadCachePolicy):
+    """The keys of the largest true logits, and keyseek's trained tail: what keyseek would be if its
+    search missed nothing."""
+
+    family = "oracle+trained"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        tail = tail_of(self.budget)
+        given = {"retriever": "custom", "k": self.budget - tail, "tail_vectors": tail}
+        return {**given, "least_indexed": 1, "index": exact_search}
+
+
+Search = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
+
+
+def exact_search(keys: np.ndarray) -> Search:
+    """A search (queries [G, d], k) -> (ids, scores) of keys [n, d] that scans them all in float32."""
+    stored = torch.from_numpy(keys)
+
+    def search(queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        best = (torch.from_numpy(queries) @ stored.T).topk(min(k, len(stored)))
+        return best.indices.numpy(), best.values.numpy()
+
+    return search
+
+
 class KeyseekLayer(LayerPolicy):
     def __init__(self, heads: list[HeadCache]) -> None:
         self.heads = heads
@@ -143,4 +173,6 @@ def _bytes(head: HeadCache) -> float:
     if head.plan.retriever == "everything":
         return 2.0 * head.indexed * (head.dim + head.value_dim)
     pinned = 2.0 * len(head.pinned) * (head.dim + head.value_dim)
-    return pinned + head.stats.bytes_read
+    # A cache does not know what a custom search reads; ours reads all keys.
+    scan = 2.0 * head.indexed * head.dim if head.plan.retriever == "custom" else 0.0
+    return pinned + scan + head.stats.bytes_read

@@ -25,6 +25,7 @@ from keyseek.eval.policies import (  # noqa: E402
     Streaming,
     policies_of,
 )
+from keyseek.eval.standing import standing  # noqa: E402
 from keyseek.eval.tasks import Example, Writer  # noqa: E402
 from keyseek.eval.tasks.base import Task  # noqa: E402
 from test_hf import VOCABULARY, llama  # noqa: E402
@@ -178,6 +179,26 @@ def test_the_summary_is_a_markdown_table_of_means(some_rows, capsys):
     shown = [float(part) for part in line.split("|")[2].split("±")]
     assert shown == pytest.approx([mean.value, mean.half], rel=0.05, abs=1e-4)
     assert not any("full" in line for line in lines)
+
+
+def test_keyseek_stands_beside_the_oracle_and_the_nearest_other():
+    def row(policy, task, kl, exact=1):
+        return {"model": "m", "tokens": 8192, "budget": 32, "policy": policy, "task": task,
+                "kl": kl, "exact": exact, "full_exact": 1}
+
+    found = [
+        *(row("keyseek", "copy", kl) for kl in (0.01, 0.03)),
+        *(row("oracle", "copy", kl) for kl in (0.03, 0.05)),
+        *(row("quest", "copy", kl, exact=0) for kl in (0.9, 0.7)),
+        row("ivf", "copy", 0.2),
+        row("keyseek", "tail", 0.0012),
+        row("snapkv", "tail", 0.001, exact=0),
+    ]
+    table = standing(found)
+    assert table.head == ["model, tokens", "budget", "copy", "tail", "nearest other",
+                          "found (others)"]
+    assert table.rows == [["m, 8,192", "32", ".50", "-", "1.2 (snapkv, tail)", "3 of 3 (1)"]]
+    assert standing(rows.where(found, policy="ivf")).rows == []
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")

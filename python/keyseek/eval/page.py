@@ -19,12 +19,18 @@ from ..report.tables import Table
 from .figures import head_figure, kl_figure, needle_figure
 from .policies import Full
 from .rows import Mean, distinct, kept_text, mean_of, read_rows, solved, where
+from .standing import standing
 from .summary import summary
 
 INTRODUCTION = """
 Every policy decodes the same gold answers from the same prefill. All attend sink, window and what
 was decoded; a budget is the vectors they attend beyond these, per query, tail vectors counted.
 Means over examples, with 95 % confidence intervals over seeds (and needle depths).
+"""
+
+STANDING = """
+keyseek's KL to full attention as a share of the oracle's at the same budget, by task, and of the
+best other policy's where that is nearest; of the answers that full attention gives, those found.
 """
 
 MEASURES: dict[str, tuple[str, Callable[[float], str]]] = {
@@ -42,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--out", metavar="FILE", help="the page (HTML) to write")
     parser.add_argument("--table", action="store_true", help="print the tables")
     parser.add_argument("--markdown", action="store_true",
-                        help="print one table per model and length, of KL, as Markdown")
+                        help="print how keyseek stands, and KL by model and length, as Markdown")
 
 
 def run(given: argparse.Namespace) -> None:
@@ -61,6 +67,10 @@ def run(given: argparse.Namespace) -> None:
 
 def page(rows: list[Row]) -> str:
     sections = [section(model, where(rows, model=model)) for model in distinct(rows, "model")]
+    ours = standing(rows)
+    if ours.rows:
+        head = f"<h2>keyseek beside the others</h2>\n<p>{STANDING}</p>"
+        sections.insert(0, f"<section>\n{head}\n{ours.html()}</section>")
     versions = ", ".join(dict.fromkeys(str(row.get("version", "unknown")) for row in rows))
     foot = f"<p class=faint>{len(rows)} rows, keyseek {html.escape(versions)}.</p>"
     return whole_page("accuracy", INTRODUCTION, "\n".join([*sections, foot]))

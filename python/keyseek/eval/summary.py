@@ -1,4 +1,5 @@
-"""KL to full attention in one Markdown table per model and length, as docs/accuracy.md has them."""
+"""The tables of docs/accuracy.md, in Markdown: how keyseek stands, and KL to full attention in one
+table per model and length."""
 
 from __future__ import annotations
 
@@ -8,13 +9,15 @@ from ..bench.results import Row
 from ..report.tables import Table
 from .policies import Full, Keyseek
 from .rows import distinct, kept_text, mean_of, where
+from .standing import standing
 
 
 def summary(rows: list[Row]) -> str:
     """All tables of `keyseek.eval run`'s rows. Means over examples with 95 % confidence intervals;
     "found": of the examples that are exact with full attention, those that are with the policy.
     """
-    parts = []
+    ours = standing(rows)
+    parts = [ours.markdown()] if ours.rows else []
     for model in distinct(rows, "model"):
         of_model = where(rows, model=model)
         for tokens in sorted(distinct(of_model, "tokens")):
@@ -36,8 +39,8 @@ def _examples(rows: list[Row]) -> str:
 
 
 def _table(rows: list[Row]) -> Table:
-    """Lines are policies at a budget, in the order in which they ran, ours last; plans, which set their
-    own budgets, before all."""
+    """Lines are policies at a budget, in the order in which they ran, ours last; plans, which set
+    their own budgets, before all."""
     tasks = distinct(rows, "task")
     table = Table(["budget, policy", *tasks, "found", "KB per step"])
     kinds = [kind for kind in distinct(rows, "policy") if kind != Full.family]

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/even_rows.hpp"
+
 namespace keyseek {
 namespace {
 
@@ -11,14 +13,10 @@ using Dense = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMaj
 
 constexpr std::size_t kSample = 4096;  // rows that say enough about a covariance
 
-/// Up to kSample rows, evenly spaced.
 Dense sample(AnyMatrixView m) {
-  const std::size_t count = std::min(m.rows, kSample);
-  Dense rows(count, m.cols);
-  for (std::size_t i = 0; i < count; ++i) {
-    m.copy_row(i * m.rows / count, rows.row(static_cast<Eigen::Index>(i)).data());
-  }
-  return rows;
+  const Matrix<float> rows = even_rows(m, kSample);
+  return Eigen::Map<const Dense>(rows.data(), static_cast<Eigen::Index>(rows.rows()),
+                                 static_cast<Eigen::Index>(rows.cols()));
 }
 
 /// Square root of the keys' covariance.

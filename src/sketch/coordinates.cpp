@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/even_rows.hpp"
+
 namespace keyseek {
 namespace {
 
@@ -13,17 +15,12 @@ using Eigensolver = Eigen::SelfAdjointEigenSolver<Dense>;
 constexpr std::size_t kSample = 4096;  // rows that say enough about a covariance
 constexpr Eigen::Index kStep = 16;     // a code row is filled up to so many bytes
 
-/// Up to kSample rows, evenly spaced.
 Dense sample(AnyMatrixView m) {
-  const std::size_t count = std::min(m.rows, kSample);
-  Dense rows(count, m.cols);
-  std::vector<float> row(m.cols);
-  for (std::size_t i = 0; i < count; ++i) {
-    m.copy_row(i * m.rows / count, row.data());
-    for (std::size_t j = 0; j < m.cols; ++j)
-      rows(static_cast<Eigen::Index>(i), static_cast<Eigen::Index>(j)) = double{row[j]};
-  }
-  return rows;
+  using Floats = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+  const Matrix<float> rows = even_rows(m, kSample);
+  return Eigen::Map<const Floats>(rows.data(), static_cast<Eigen::Index>(rows.rows()),
+                                  static_cast<Eigen::Index>(rows.cols()))
+      .cast<double>();
 }
 
 Dense second_moment(const Dense& rows) {

@@ -62,4 +62,4 @@ def _found(rows: list[Row]) -> str:
 
 def _share(value: float) -> str:
     """1.2, .34, .012"""
-    return f"{value:.{1 if value >= 1 else 2 if value >= 0.1 else 3}f}".removeprefix("0")
+    return f"{value:.{1 if value >= 1 else 2 if value >= 0.0995 else 3}f}".removeprefix("0")

@@ -88,9 +88,7 @@ class Keyseek(HeadCachePolicy):
     @property
     def options(self) -> dict[str, Any]:
         tail = 0 if self.form == "no-tail" else tail_of(self.budget)
-        given = {"retriever": "complete", "k": self.budget - tail, "tail_vectors": tail}
-        # Also a short prompt is retrieved from.
-        return {**given, "least_indexed": 1, **FORMS[self.form]}
+        return {**given_plan("complete", self.budget, tail), **FORMS[self.form]}
 
 
 FORMS: dict[str, dict[str, Any]] = {
@@ -118,9 +116,15 @@ class OracleTrained(HeadCachePolicy):
 
     @property
     def options(self) -> dict[str, Any]:
-        tail = tail_of(self.budget)
-        given = {"retriever": "custom", "k": self.budget - tail, "tail_vectors": tail}
-        return {**given, "least_indexed": 1, "index": exact_search}
+        plan = given_plan("custom", self.budget, tail_of(self.budget))
+        return {**plan, "index": exact_search}
+
+
+def given_plan(retriever: str, budget: int, tail: int) -> dict[str, Any]:
+    """A budget as options of HeadCache.prefill; also a short prompt is retrieved from."""
+    return {
+        "retriever": retriever, "k": budget - tail, "tail_vectors": tail, "least_indexed": 1,
+    }
 
 
 Search = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]

@@ -16,6 +16,7 @@ install(
         "${CMAKE_CURRENT_BINARY_DIR}/keyseekConfigVersion.cmake" cmake/FindxxHash.cmake
   DESTINATION "${package_dir}"
   COMPONENT library)
+install(TARGETS keyseek_hdf5 RUNTIME DESTINATION "${CMAKE_INSTALL_LIBEXECDIR}" COMPONENT library)
 if(KEYSEEK_BUILD_CLI)
   if(SKBUILD)
     install(TARGETS keyseek_cli RUNTIME DESTINATION "${SKBUILD_SCRIPTS_DIR}" COMPONENT cli)

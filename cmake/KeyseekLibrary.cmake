@@ -1,4 +1,4 @@
-# The target keyseek: everything in src/ but the command line tool.
+# The target keyseek: everything in src/ but the command line tool; and its HDF5 helper.
 
 set(THREADS_PREFER_PTHREAD_FLAG ON)
 find_package(Threads REQUIRED)
@@ -9,7 +9,7 @@ find_package(Eigen3 3.4 REQUIRED NO_MODULE)
 find_package(xsimd REQUIRED)
 
 file(GLOB sources CONFIGURE_DEPENDS src/*.cpp src/*/*.cpp)
-list(FILTER sources EXCLUDE REGEX "/src/cli/|/src/score/isa_")
+list(FILTER sources EXCLUDE REGEX "/src/(cli|helper)/|/src/score/isa_")
 if(KEYSEEK_CUDA)
   list(FILTER sources EXCLUDE REGEX "/src/cuda/without_cuda")
   list(APPEND sources cuda/device_runtime.cpp cuda/launch.cu)
@@ -70,3 +70,13 @@ if(KEYSEEK_CUDA)
   find_package(CUDAToolkit REQUIRED)
   target_link_libraries(keyseek PRIVATE CUDA::cudart_static)
 endif()
+
+# Takes HDF5 files apart in a process of its own (Hdf5Access in io.hpp).
+add_executable(keyseek_hdf5 src/helper/main.cpp)
+set_target_properties(keyseek_hdf5 PROPERTIES OUTPUT_NAME keyseek-hdf5)
+if(BUILD_SHARED_LIBS)
+  set_target_properties(keyseek_hdf5 PROPERTIES INSTALL_RPATH
+                                                "$ORIGIN/../${CMAKE_INSTALL_LIBDIR}")
+endif()
+keyseek_compile_options(keyseek_hdf5)
+target_link_libraries(keyseek_hdf5 PRIVATE keyseek)

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
+#include <cstdlib>
 #include <utility>
 
 #include "base/fail.hpp"
@@ -101,6 +103,30 @@ bool all_finite(const BFloat16* row, std::size_t n) noexcept {
 }
 bool all_finite(const std::int8_t*, std::size_t) noexcept { return true; }
 
+// On integers as well: without the sign, bits are ordered as magnitudes are, NaN above infinity.
+float magnitude(const float* row, std::size_t n) noexcept {
+  std::int32_t largest = 0;
+  for (std::size_t i = 0; i < n; ++i)
+    largest = std::max(largest, std::bit_cast<std::int32_t>(row[i]) & 0x7fffffff);
+  return std::bit_cast<float>(largest);
+}
+template <class T>
+std::uint16_t largest_bits(const T* row, std::size_t n) noexcept {
+  std::uint16_t largest = 0;
+  for (std::size_t i = 0; i < n; ++i)
+    largest = std::max(largest, static_cast<std::uint16_t>(row[i].bits & 0x7fffU));
+  return largest;
+}
+float magnitude(const Half* row, std::size_t n) noexcept { return widen(largest_bits(row, n)); }
+float magnitude(const BFloat16* row, std::size_t n) noexcept {
+  return widen_bfloat(largest_bits(row, n));
+}
+float magnitude(const std::int8_t* row, std::size_t n) noexcept {
+  int largest = 0;
+  for (std::size_t i = 0; i < n; ++i) largest = std::max(largest, std::abs(int{row[i]}));
+  return static_cast<float>(largest);
+}
+
 }  // namespace
 
 float to_float(Half h) noexcept { return widen(h.bits); }
@@ -155,6 +181,18 @@ Matrix<float> to_f32(AnyMatrixView m) {
   Matrix<float> out(m.rows, m.cols);
   for (std::size_t i = 0; i < m.rows; ++i) m.copy_row(i, out.row(i));
   return out;
+}
+
+float largest_magnitude(AnyMatrixView m) {
+  float largest = 0.0F;
+  for (std::size_t i = 0; i < m.rows; ++i) {
+    const float of_row =
+        with_type(m.row(i), m.dtype, [&](const auto* row) { return magnitude(row, m.cols); });
+    // Written so that NaN stays.
+    if (!(of_row <= largest)) largest = of_row;
+    if (!std::isfinite(largest)) break;
+  }
+  return largest;
 }
 
 void require_finite(AnyMatrixView m, std::string_view argument) {

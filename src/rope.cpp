@@ -12,7 +12,7 @@ namespace keyseek {
 namespace {
 
 std::size_t rotated(const RopeParams& params, std::size_t d) {
-  return params.rotary_dim == 0 ? d : params.rotary_dim;
+  return params.rotary_dim == 0 ? d - params.rotary_first : params.rotary_dim;
 }
 
 /// Cosine and sine of every pair's angle for one shift.
@@ -46,7 +46,11 @@ void RopeParams::validate(std::size_t d) const {
   require(d > 0, "vectors have dimension 0");
   require(std::isfinite(theta) && theta > 0, "theta is {}, must be positive and finite", theta);
   require(rotary_dim <= d, "rotary_dim is {}, but vectors have dimension {}", rotary_dim, d);
+  require(rotary_first <= d - rotary_dim,
+          "rotary_first is {} and rotary_dim {}, but vectors have dimension {}", rotary_first,
+          rotary_dim, d);
   const std::size_t r = rotated(*this, d);
+  require(r > 0, "no element is rotated: rotary_first is {} of {}", rotary_first, d);
   require(r % 2 == 0, "rotary_dim is {} (vectors of dimension {}), must be even", r, d);
   require(frequencies.empty() || frequencies.size() == r / 2,
           "frequencies has {} values, rotary_dim {} needs {}", frequencies.size(), r, r / 2);
@@ -85,7 +89,7 @@ void rope_shift(Matrix<float>& queries, std::span<const double> shifts, const Ro
   for (std::size_t i = 0; i < queries.rows(); ++i) {
     // The heads of a position share their shift, and the angles are the expensive part.
     if (i == 0 || shifts[i] != shifts[i - 1]) rotation.set(shifts[i], frequencies);
-    float* row = queries.row(i);
+    float* row = queries.row(i) + params.rotary_first;
     rotation.apply(row, row + partner, step);
   }
 }

@@ -165,10 +165,58 @@ TEST(ExactKnn, RefusesWrongInput) {
                [&] { (void)exact_knn(any(keys), queries, {.k = 1}); });
 }
 
+TEST(ExactKnn, ProductsBeyondF32AreRefused) {
+  Matrix<float> keys = test::normal_matrix(6, 3, 1), queries = test::normal_matrix(4, 3, 2);
+  keys.row(5)[2] = 1e30F;
+  queries.row(3)[1] = 1e9F;
+  for (const KnnMethod method : {KnnMethod::f32, KnnMethod::int8})
+    expect_error(ErrorCode::invalid_argument, {"queries row 3", "f32"},
+                 [&] { (void)exact_knn(any(keys), queries, {.k = 1, .method = method}); });
+  // Long keys are no reason alone.
+  queries.row(3)[1] = 1e-9F;
+  EXPECT_EQ(elements(exact_knn(any(keys), queries, {.k = 2}).ids),
+            elements(test::brute_force(any(keys), queries, 2).ids));
+}
+
+TEST(ExactKnn, OfMoreDimensionsThanCodesCanSum) {
+  const Matrix<float> keys = test::whole_matrix(5, 140'000, 1, 1),
+                      queries = test::whole_matrix(2, 140'000, 1, 2);
+  EXPECT_EQ(elements(exact_knn(any(keys), queries, {.k = 5}).ids),
+            elements(test::brute_force(any(keys), queries, 5).ids));
+  expect_error(ErrorCode::invalid_argument, {"140000", "133000"},
+               [&] { (void)exact_knn(any(keys), queries, {.k = 5, .method = KnnMethod::int8}); });
+}
+
+TEST(ExactKnn, NumbersOfAnySize) {
+  for (const float of_keys : {1e-30F, 1e-8F, 1e8F, 1e30F}) {
+    for (const float of_queries : {1e-30F, 1e-6F, 1.0F, 1e30F}) {
+      if (of_keys * of_queries > 1e33F || of_keys * of_queries < 1e-33F) continue;
+      Matrix<float> keys = test::normal_matrix(300, 12, 1),
+                    queries = test::normal_matrix(20, 12, 2);
+      for (std::size_t i = 0; i < 300 * 12; ++i) keys.data()[i] *= of_keys;
+      for (std::size_t i = 0; i < 20 * 12; ++i) queries.data()[i] *= of_queries;
+      const auto truth = test::brute_force(any(keys), queries, 10).ids;
+      for (const KnnMethod method : {KnnMethod::f32, KnnMethod::int8})
+        EXPECT_GE(recall(truth, exact_knn(any(keys), queries, {.k = 10, .method = method}).ids),
+                  0.999)
+            << of_keys << " " << of_queries;
+    }
+  }
+}
+
 Matrix<Id> ids_of(std::size_t rows, std::size_t cols, const std::vector<Id>& ids) {
   Matrix<Id> m(rows, cols);
   std::copy(ids.begin(), ids.end(), m.data());
   return m;
+}
+
+TEST(Recall, OfATruthOfOtherKeysIsRefused) {
+  const Matrix<Id> truth = ids_of(2, 3, {1, 2, 3, 4, 5, 6}), found = ids_of(2, 2, {1, 2, 4, kNoId});
+  EXPECT_EQ(recall(truth, found, 7), 0.5);
+  expect_error(ErrorCode::invalid_argument, {"truth row 1", "key 6", "6 keys"},
+               [&] { (void)recall(truth, found, 6); });
+  expect_error(ErrorCode::invalid_argument, {"found row 0", "key 3", "3 keys"},
+               [&] { (void)recall(ids_of(1, 1, {2}), ids_of(1, 1, {3}), 3); });
 }
 
 TEST(Recall, SharesOfTheTruth) {

@@ -2,10 +2,12 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <numbers>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/random.hpp"
@@ -61,6 +63,8 @@ const std::vector<RopeParams> kVariants = {
     {1e4, 4, RopeLayout::half_split, {}},
     {1e4, 6, RopeLayout::interleaved, {}},
     {1e4, 0, RopeLayout::half_split, {1.0, 0.3, 0.0, 1e-5}},
+    {1e4, 4, RopeLayout::half_split, {}, 3},
+    {1e4, 0, RopeLayout::interleaved, {}, 2},
 };
 
 TEST(RopeShift, AgreesWithTransformers) {
@@ -127,6 +131,24 @@ TEST(RopeShift, LeavesTheUnrotatedTail) {
   }
 }
 
+TEST(RopeShift, MovesOnlyWhatIsRotated) {
+  const auto m = random_matrix(3, 10);
+  for (const auto layout : {RopeLayout::half_split, RopeLayout::interleaved}) {
+    for (const std::size_t first : {std::size_t{1}, std::size_t{4}}) {
+      const auto out = shifted(m, 12.5, {.rotary_dim = 6, .layout = layout, .rotary_first = first});
+      Matrix<float> part(3, 6);
+      for (std::size_t i = 0; i < 3; ++i) std::copy_n(m.row(i) + first, 6, part.row(i));
+      part = shifted(std::move(part), 12.5, {.layout = layout});
+      for (std::size_t i = 0; i < 3; ++i) {
+        for (std::size_t j = 0; j < 10; ++j) {
+          const bool inside = j >= first && j < first + 6;
+          EXPECT_EQ(out.row(i)[j], inside ? part.row(i)[j - first] : m.row(i)[j]);
+        }
+      }
+    }
+  }
+}
+
 TEST(RopeShift, LayoutsDifferByAPermutation) {
   constexpr std::size_t kDim = 12, kPairs = 6;
   const auto split = random_matrix(3, kDim);
@@ -181,6 +203,13 @@ TEST(RopeParams, RefusesWhatDoesNotFit) {
   expect_error(check({.rotary_dim = 10}, 8), "rotary_dim is 10, but vectors have dimension 8");
   expect_error(check({.rotary_dim = 3}, 8),
                "rotary_dim is 3 (vectors of dimension 8), must be even");
+  expect_error(check({.rotary_dim = 4, .rotary_first = 5}, 8),
+               "rotary_first is 5 and rotary_dim 4, but vectors have dimension 8");
+  expect_error(check({.rotary_first = 9}, 8),
+               "rotary_first is 9 and rotary_dim 0, but vectors have dimension 8");
+  expect_error(check({.rotary_first = 8}, 8), "no element is rotated: rotary_first is 8 of 8");
+  expect_error(check({.rotary_first = 3}, 8),
+               "rotary_dim is 5 (vectors of dimension 8), must be even");
   expect_error(check({}, 7), "rotary_dim is 7 (vectors of dimension 7), must be even");
   expect_error(check({}, 0), "vectors have dimension 0");
   expect_error(check({.frequencies = {1, 2, 3}}, 8),

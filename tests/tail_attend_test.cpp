@@ -39,16 +39,16 @@ struct Fitted {
 };
 
 /// The tail's vectors as head g of a softmax sees them: logits with bias, and their LSE.
-struct Logits {
+struct TailLogits {
   std::vector<double> each;
   double lse = 0;
 };
-Logits logits_of(const Tail::Parts& p, const float* query, std::size_t g) {
-  Logits logits;
+TailLogits logits_of(const Tail::Parts& p, const float* query, std::size_t g) {
+  TailLogits logits;
   double top = -test::kInfinity, sum = 0;
   for (std::size_t c = 0; c < p.keys.rows(); ++c) {
     const double product = test::product(p.keys.view(), c, query).value;
-    logits.each.push_back(double{p.scale} * product + double{p.bias.row(c)[g]});
+    logits.each.push_back(double{p.logits.scale} * product + double{p.bias.row(c)[g]});
     top = std::max(top, logits.each.back());
   }
   for (const double x : logits.each) sum += std::exp(x - top);
@@ -61,7 +61,9 @@ double correction_of(const Tail::Parts& p, const Fitted& f, std::size_t g, doubl
   const float* c = p.correction.row(g);
   const auto scores = f.hits.row_scores(g);
   if (scores.empty()) return double{c[0]};
-  const auto logit = [&](std::size_t r) { return double{p.scale} * double{scores[r]} - own; };
+  const auto logit = [&](std::size_t r) {
+    return double{p.logits.scale} * double{scores[r]} - own;
+  };
   return double{c[0]} + double{c[1]} * (double{f.retrieved.lse[g]} - own) +
          double{c[2]} * logit(0) + double{c[3]} * logit(scores.size() / 4) +
          double{c[4]} * logit(scores.size() / 2) + double{c[5]} * logit(scores.size() - 1);
@@ -78,13 +80,13 @@ TEST(TailAttend, AppendsItsVectorsToTheSoftmax) {
     Partial merged = f.retrieved;
     merge(f.out, merged);
     for (std::size_t g = 0; g < 3; ++g) {
-      const Logits logits = logits_of(p, queries.row(g), g);
+      const TailLogits logits = logits_of(p, queries.row(g), g);
       const double wanted = correction_of(p, f, g, logits.lse);
       const double least = p.limits.row(g)[0], most = p.limits.row(g)[1];
       const auto scores = f.hits.row_scores(g);
       double shift = std::clamp(wanted, least, most);
       if (!scores.empty()) {
-        const double last = double{p.scale} * double{scores.back()};
+        const double last = double{p.logits.scale} * double{scores.back()};
         shift = std::min(shift, last + double{p.limits.row(g)[2]} - logits.lse);
       }
       inside += shift == wanted ? 1 : 0;
@@ -145,7 +147,7 @@ TEST(TailAttend, NoQueryGivesItMoreBesideTheLastKeyThanTrainingSaw) {
     f.step(scaled, f.tail);
     for (std::size_t g = 0; g < 3; ++g) {
       const double own = logits_of(p, scaled.row(g), g).lse, slack = 1e-5 * std::fabs(own) + 1e-4;
-      const double last = double{p.scale} * double{f.hits.row_scores(g).back()};
+      const double last = double{p.logits.scale} * double{f.hits.row_scores(g).back()};
       const double most = last + double{p.limits.row(g)[2]};
       EXPECT_LE(double{f.out.lse[g]}, most + slack);
       limited += std::fabs(double{f.out.lse[g]} - most) <= slack ? 1 : 0;
@@ -197,7 +199,7 @@ TEST(TailParts, ContradictionsAreRefused) {
   refused("not in f16",
           [](Tail::Parts& p) { p.keys = test::stored_as(Matrix<float>(40, 32), Dtype::bf16); });
   refused("not in f16",
-          [](Tail::Parts& p) { p.values = test::stored_as(Matrix<float>(120, 24), Dtype::f32); });
+          [](Tail::Parts& p) { p.values = test::stored_as(Matrix<float>(120, 24), Dtype::bf16); });
   refused("biases", [&](Tail::Parts& p) { p.keys = halves(41, 32); });
   refused("biases", [](Tail::Parts& p) { p.bias = Matrix<float>(40, 2); });
   refused("values", [&](Tail::Parts& p) { p.values = halves(119, 24); });
@@ -208,8 +210,8 @@ TEST(TailParts, ContradictionsAreRefused) {
   refused("no range", [](Tail::Parts& p) { p.limits.row(2)[0] = p.limits.row(2)[1] + 1.0F; });
   refused("no range", [](Tail::Parts& p) { p.limits.row(0)[1] = std::nanf(""); });
   refused("no range", [](Tail::Parts& p) { p.limits.row(1)[2] = std::nanf(""); });
-  refused("scale", [](Tail::Parts& p) { p.scale = 0.0F; });
-  refused("scale", [](Tail::Parts& p) { p.scale = std::nanf(""); });
+  refused("scale", [](Tail::Parts& p) { p.logits.scale = 0.0F; });
+  refused("scale", [](Tail::Parts& p) { p.logits.scale = std::nanf(""); });
   refused("query heads", [&](Tail::Parts& p) {
     p.correction = Matrix<float>(65, Tail::kFeatures);
     p.limits = Matrix<float>(65, Tail::kLimits);

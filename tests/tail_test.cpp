@@ -43,7 +43,7 @@ void expect_same(const Tail::Parts& a, const Tail::Parts& b) {
   EXPECT_EQ(elements(a.bias), elements(b.bias));
   EXPECT_EQ(elements(a.correction), elements(b.correction));
   EXPECT_EQ(elements(a.limits), elements(b.limits));
-  EXPECT_EQ(a.scale, b.scale);
+  EXPECT_EQ(a.logits, b.logits);
 }
 
 void expect_finite(const Tail& tail) {

@@ -11,16 +11,18 @@
 /// When a horizon of tokens has been decoded, `refresh` moves them into the index, together
 /// with fresh training queries, and plans anew.
 ///
-/// A HeadCache is a value; `step` and `refresh` are for one thread at a time, different heads
-/// are independent. Copies share what was indexed (a common prompt) and go separate ways.
+/// A HeadCache is a value for one thread at a time; a second one that comes meanwhile is refused.
+/// Different heads are independent. Copies share what was indexed (a common prompt) and go
+/// separate ways. What throws leaves a head as it was; only a refresh that was due may be done.
 ///
 ///     keyseek::DecodeParams params{.max_error = 0.05, .scale = 0.0625F, .rope = {.theta = 1e6}};
 ///     auto cache = keyseek::HeadCache::prefill(keys, values, queries, 4, params);
 ///     keyseek::DecodeScratch scratch;
 ///     keyseek::Matrix<float> out(4, cache.value_dim());
-///     cache.step(step_queries, key, value, scratch, out.data());  // appends, then attends
+///     cache.step(step_queries, key, value, scratch, out.data());  // append, then attend
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -92,7 +94,11 @@ struct DecodeParams {
   /// `safety` times this on held-out queries of the prompt.
   double max_error = 0.05;
   double safety = 0.8;
-  float scale = 0.0F;  ///< of the softmax; must be given, above 0
+  float scale = 0.0F;    ///< of the softmax; must be given, above 0
+  float softcap = 0.0F;  ///< of the logits, after scaling: Logits; 0: none
+  /// One for each query head of the group, or none: logits that take part in the softmax and have
+  /// no value, as in Partial. (Not the tokens of `sink`: those have keys and values.)
+  std::vector<float> null_logits = {};
   RopeParams rope = {};
   bool shift = true;           ///< false: queries are not re-rotated (no rotary embedding)
   std::size_t sink = 128;      ///< first tokens, attended exactly
@@ -124,6 +130,7 @@ struct DecodeParams {
   IndexKeys index = {};                 ///< instead of our indexes, in the plan or as given
   std::uint64_t seed = 1;
 
+  [[nodiscard]] Logits logits() const noexcept { return {scale, softcap}; }
   void validate() const;  ///< throws Error(invalid_argument)
 };
 
@@ -139,14 +146,6 @@ struct HeadPlan {
   double bytes_per_step = 0;      ///< read for the indexed tokens: search, attention, tail
 };
 
-/// Memory that a step works in; one per thread at a time.
-struct DecodeScratch {
-  SearchScratch search;
-  AttendScratch attend;
-  Partial part, summary, all;
-  std::vector<std::size_t> kept;
-};
-
 struct StepStats {
   std::size_t exact = 0;       ///< tokens attended exactly
   std::size_t scanned = 0;     ///< keys that the search looked at
@@ -155,6 +154,22 @@ struct StepStats {
   double search_us = 0;        ///< time of the search
   double attend_us = 0;        ///< time of attention over all parts, and of their merge
   double total_us = 0;         ///< of the step, a refresh included
+};
+
+/// What attention leaves in a head.
+struct Attended {
+  Hits hits;  ///< the next search's warm start
+  StepStats stats;
+  std::size_t remembered = 0;  ///< positions remembered before it
+};
+
+/// Memory that a step works in; one per thread at a time.
+struct DecodeScratch {
+  SearchScratch search;
+  AttendScratch attend;
+  Partial part, summary, all;
+  std::vector<std::size_t> kept;
+  Attended last;  ///< of the step under way
 };
 
 /// The index over a head's indexed keys: one of these, or none.
@@ -176,15 +191,20 @@ class StoredRows {
   /// Throws Error(not_finite) that names `name` when an element of a row of f32 is NaN or
   /// infinite, or becomes so as it is stored.
   void check(const float* row, const char* name) const;
-  void append(const float* row);
-  void drop_front(std::size_t count);
+  void make_room();                        ///< for one more row
+  void append(const float* row) noexcept;  ///< into the room that was made
+  void drop_back() noexcept { --rows_; }   ///< the newest row
+  /// All rows but the first `count`.
+  [[nodiscard]] StoredRows without_front(std::size_t count) const;
   [[nodiscard]] AnyMatrixView view() const;
   [[nodiscard]] std::size_t rows() const noexcept { return rows_; }
   [[nodiscard]] Dtype dtype() const noexcept { return dtype_; }
-  [[nodiscard]] std::size_t bytes() const noexcept { return data_.size(); }
+  [[nodiscard]] std::size_t bytes() const noexcept { return rows_ * row_bytes(); }
 
  private:
-  std::vector<std::byte> data_;
+  [[nodiscard]] std::size_t row_bytes() const noexcept { return cols_ * size_of(dtype_); }
+
+  std::vector<std::byte> data_;  ///< the rows, and room for more
   Dtype dtype_ = Dtype::f32;
   std::size_t rows_ = 0, cols_ = 0;
 };
@@ -194,6 +214,30 @@ class StoredRows {
 struct StaticPart {
   AnyMatrixView sink_keys, sink_values;      ///< [sink, d], [sink, dv]
   AnyMatrixView window_keys, window_values;  ///< [at most window, d], [.., dv]
+};
+
+/// Says that a value is at work, so that whoever else comes is refused. A copy starts idle.
+class Occupancy {
+ public:
+  Occupancy() = default;
+  Occupancy(const Occupancy& other) { other.require_idle(); }
+  Occupancy(Occupancy&&) noexcept {}
+  Occupancy& operator=(const Occupancy& other) {
+    other.require_idle();
+    return *this;
+  }
+  Occupancy& operator=(Occupancy&&) noexcept { return *this; }
+  ~Occupancy() = default;
+
+  /// False when somebody else is at work.
+  [[nodiscard]] bool enter() noexcept { return !busy_.exchange(true, std::memory_order_acquire); }
+  void leave() noexcept { busy_.store(false, std::memory_order_release); }
+  void require_idle() const;  ///< throws Error
+
+  bool done = false;  ///< a note of who is at work
+
+ private:
+  std::atomic<bool> busy_ = false;
 };
 
 class HeadCache {
@@ -207,9 +251,13 @@ class HeadCache {
                                          MatrixView<float> queries, std::size_t group,
                                          const DecodeParams& params, const Execution& run = {});
 
-  /// Appends a token, `key` [d] and `value` [dv] in f32 (stored like the others), then writes
-  /// to `out` [group, dv] the attention of `queries` [group, d] over all tokens. Refreshes first
+  /// Takes a token: `key` [d] and `value` [dv] in f32, stored like the others. Refreshes first
   /// when a horizon is full.
+  void append(const float* key, const float* value);
+  /// Writes to `out` [group, dv] the attention of `queries` [group, d], those of the newest token,
+  /// over all tokens.
+  void attend(MatrixView<float> queries, DecodeScratch& scratch, float* out);
+  /// `append`, then `attend`: both or neither.
   void step(MatrixView<float> queries, const float* key, const float* value, DecodeScratch& scratch,
             float* out);
 
@@ -237,9 +285,14 @@ class HeadCache {
   [[nodiscard]] static HeadCache load(const std::filesystem::path& path);
   /// Maps the file: what is indexed is shared with others who map it, and may be evicted.
   [[nodiscard]] static HeadCache map(const std::filesystem::path& path);
+  /// What `save` would write, to be sent or kept elsewhere, and its way back.
+  [[nodiscard]] std::vector<std::byte> to_bytes() const;
+  [[nodiscard]] static HeadCache from_bytes(std::span<const std::byte> bytes);
 
   [[nodiscard]] const HeadPlan& plan() const noexcept { return plan_; }
-  [[nodiscard]] const StepStats& stats() const noexcept { return stats_; }  ///< of the last step
+  [[nodiscard]] const StepStats& stats() const noexcept {
+    return last_.stats;
+  }  ///< of the last step
   [[nodiscard]] const DecodeParams& params() const noexcept { return params_; }
   [[nodiscard]] std::size_t tokens() const noexcept;
   [[nodiscard]] std::size_t indexed() const noexcept { return indexed_values_.rows(); }
@@ -253,22 +306,38 @@ class HeadCache {
   [[nodiscard]] std::size_t bytes() const;
 
  private:
+  void write(IndexFileWriter& file) const;
   [[nodiscard]] static HeadCache read(const ContainerReader& file);
   void read_tokens(const ContainerReader& file);
   void read_rest(const ContainerReader& file);
   void pin(AnyMatrixView keys, AnyMatrixView values, MatrixView<float> queries);
+  void refresh_remembered(const Execution& run);
   void refresh_with(MatrixView<float> queries, std::span<const std::size_t> positions,
                     const Execution& run);
   [[nodiscard]] bool can_refresh() const noexcept;
   [[nodiscard]] ValuesView indexed_values() const;
   /// Tokens at the front of sink_keys_ that are not pinned.
   [[nodiscard]] std::size_t sink() const noexcept { return sink_keys_.rows() - pinned_.size(); }
-  void append(MatrixView<float> queries, const float* key, const float* value);
+  // Of heads that are occupied: what the public functions do, and how it is undone.
+  friend class OccupiedHeads;
+  void take_token(const float* key, const float* value);
+  void drop_token() noexcept;
+  void attend_all(MatrixView<float> queries, DecodeScratch& scratch, float* out);
+  void forget_attention() noexcept;
+  void step_over_all(MatrixView<float> queries, const float* key, const float* value,
+                     DecodeScratch& scratch, float* out);
+  void step_over_rest(MatrixView<float> queries, const float* key, const float* value,
+                      DecodeScratch& scratch, float* out, float* lse);
+  void undo_step() noexcept;
+  void require_queries(MatrixView<float> queries) const;
+  void make_room_to_remember();
   void attend_but(std::size_t sink, std::size_t window, MatrixView<float> queries,
-                  DecodeScratch& scratch);
-  void attend_indexed(MatrixView<float> queries, DecodeScratch& scratch, Partial& into);
-  void retrieve_for(MatrixView<float> queries, DecodeScratch& scratch);
-  void remember(MatrixView<float> queries);
+                  DecodeScratch& scratch) const;
+  void attend_indexed(MatrixView<float> queries, DecodeScratch& scratch, Partial& into) const;
+  void retrieve_for(MatrixView<float> queries, DecodeScratch& scratch) const;
+  void accept(MatrixView<float> queries, DecodeScratch& scratch) noexcept;
+
+  Occupancy occupancy_;  ///< first, so that a head at work is not copied
 
   DecodeParams params_;
   std::size_t group_ = 0, dim_ = 0, value_dim_ = 0;
@@ -282,13 +351,12 @@ class HeadCache {
   StoredRows recent_keys_, recent_values_;
   std::vector<float> remembered_;  ///< queries of some decoded positions, for the next refresh
   std::vector<std::size_t> remembered_at_;  ///< their positions
-  Hits hits_;                               ///< of the last step: the next one's warm start
-  StepStats stats_;
+  Attended last_, before_;                  ///< of the last step, and of the one before
 };
 
 /// Threads, and the memory they work in, for step_heads: started at first use, then waiting
-/// between calls. A process that forks is safe: the child starts threads of its own. For one
-/// caller at a time.
+/// between calls. Serves any number of callers at once, which share the threads; a body may call
+/// it again. A process that forks is safe: the child starts threads of its own.
 class DecodePool {
  public:
   /// 0: as many threads as this process may use. The caller's own is one of them.
@@ -306,13 +374,24 @@ class DecodePool {
   std::unique_ptr<State> state_;
 };
 
-/// `step` of many heads at once: all KV heads of all requests of a layer. Heads share group, d
-/// and dv. `queries` [heads * group, d], `keys` [heads, d], `values` [heads, dv] f32; writes
-/// `out` [heads * group, dv]. Throws the first Error; other heads may have taken their token.
+// Many heads at once: all KV heads of all requests of a layer, or any of them. Heads share group,
+// d and dv; each is named once. `queries` are [heads * group, d], `keys` [heads, d], `values`
+// [heads, dv], all f32; `out` is [heads * group, dv]. When one throws, its error leaves all
+// heads as they were.
+
+/// HeadCache::append of each.
+void append_heads(std::span<HeadCache* const> heads, MatrixView<float> keys,
+                  MatrixView<float> values, DecodePool& pool);
+
+/// HeadCache::attend of each.
+void attend_heads(std::span<HeadCache* const> heads, MatrixView<float> queries, DecodePool& pool,
+                  float* out);
+
+/// HeadCache::step of each.
 void step_heads(std::span<HeadCache* const> heads, MatrixView<float> queries,
                 MatrixView<float> keys, MatrixView<float> values, DecodePool& pool, float* out);
 
-/// `step_beside_static` of many heads at once, in the same shapes; `lse` [heads * group].
+/// HeadCache::step_beside_static of each; `lse` [heads * group].
 void step_heads_beside_static(std::span<HeadCache* const> heads, MatrixView<float> queries,
                               MatrixView<float> keys, MatrixView<float> values, DecodePool& pool,
                               float* out, float* lse);

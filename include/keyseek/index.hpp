@@ -23,6 +23,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -63,6 +64,9 @@ class FlatIndex {
   [[nodiscard]] static FlatIndex load(const std::filesystem::path& path);
   /// Maps the file; checks everything as `load` does, then pages are shared and evictable.
   [[nodiscard]] static FlatIndex map(const std::filesystem::path& path);
+  /// What `save` would write, to be sent or kept elsewhere, and its way back.
+  [[nodiscard]] std::vector<std::byte> to_bytes() const;
+  [[nodiscard]] static FlatIndex from_bytes(std::span<const std::byte> bytes);
   /// Its sections, in a file that holds more than an index (HeadCache's).
   void write(IndexFileWriter& file) const;
   [[nodiscard]] static FlatIndex read(const ContainerReader& file);
@@ -103,6 +107,9 @@ class SketchIndex {
   [[nodiscard]] static SketchIndex load(const std::filesystem::path& path);
   /// Maps the file; checks everything as `load` does, then pages are shared and evictable.
   [[nodiscard]] static SketchIndex map(const std::filesystem::path& path);
+  /// What `save` would write, to be sent or kept elsewhere, and its way back.
+  [[nodiscard]] std::vector<std::byte> to_bytes() const;
+  [[nodiscard]] static SketchIndex from_bytes(std::span<const std::byte> bytes);
   /// Its sections, in a file that holds more than an index (HeadCache's).
   void write(IndexFileWriter& file) const;
   [[nodiscard]] static SketchIndex read(const ContainerReader& file);
@@ -182,6 +189,9 @@ class ProjectionIndex {
   void save(const std::filesystem::path& path) const;
   [[nodiscard]] static ProjectionIndex load(const std::filesystem::path& path);
   [[nodiscard]] static ProjectionIndex map(const std::filesystem::path& path);
+  /// What `save` would write, to be sent or kept elsewhere, and its way back.
+  [[nodiscard]] std::vector<std::byte> to_bytes() const;
+  [[nodiscard]] static ProjectionIndex from_bytes(std::span<const std::byte> bytes);
   /// Its sections, in a file that holds more than an index (HeadCache's).
   void write(IndexFileWriter& file) const;
   [[nodiscard]] static ProjectionIndex read(const ContainerReader& file);

@@ -2,8 +2,8 @@
 /// allocated; files that hold distances are converted here, so that inside the library
 /// there are only inner products. Formats: docs/data-formats.md.
 ///
-/// Readers return values that own what they hold. Thread-safe; calls that read or write HDF5
-/// wait for each other, since that library keeps its state in globals.
+/// Readers return values that own what they hold. Thread-safe; calls that read HDF5 without a
+/// helper, or write it, wait for each other, since that library keeps its state in globals.
 ///
 ///     auto keys = keyseek::io::read_vectors("base.fbin");
 ///     auto bench = keyseek::io::read_benchmark("llama-128-ip.hdf5");
@@ -16,6 +16,7 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "keyseek/knn.hpp"
@@ -35,6 +36,25 @@ void write_vectors(const std::filesystem::path& path, AnyMatrixView vectors);
 [[nodiscard]] Matrix<Id> read_ids(const std::filesystem::path& path);
 void write_ids(const std::filesystem::path& path, MatrixView<Id> ids);
 
+/// Who takes HDF5 files apart. libhdf5 crashes, hangs or fills the memory on files that were
+/// damaged on purpose. By default it runs in this process: read only files that you trust. With a
+/// helper it runs in a process of its own with limits, and such a file is an Error(corrupt);
+/// elements that are stored as they are used are read here all the same, as fast as without. (The
+/// command line tool and the Python package use a helper unless told otherwise.)
+struct Hdf5Access {
+  /// A program that calls `serve_hdf5`: keyseek-hdf5, which is installed with the library, the tool
+  /// keyseek, or your own ("/proc/self/exe"). Empty: none.
+  std::filesystem::path helper = {};
+  double seconds = 60;       ///< for each answer, and a second more for every 10 MB of elements
+  std::uint64_t memory = 0;  ///< bytes of its address space; 0: 4 GiB and 4 times the file's size
+};
+
+/// The word that a helper is started with.
+inline constexpr std::string_view kHdf5HelperWord = "--serve-hdf5";
+/// What a program does, first of all in `main`, whose argv[1] is kHdf5HelperWord; returns its exit
+/// code.
+int serve_hdf5(int argc, char** argv);
+
 /// A search problem: VIBE or ann-benchmarks HDF5.
 struct Benchmark {
   AnyMatrix keys;                ///< "train"
@@ -50,7 +70,8 @@ struct Benchmark {
 
 /// Accepts distance "ip" or "dot" (stored distance -dot or 1 - dot; found out from the data), and
 /// "angular", "cosine", "normalized" only for unit vectors. Others: Error(unsupported).
-[[nodiscard]] Benchmark read_benchmark(const std::filesystem::path& path);
+[[nodiscard]] Benchmark read_benchmark(const std::filesystem::path& path,
+                                       const Hdf5Access& access = {});
 /// Writes VIBE's layout (distance "ip", distances = -inner product). Temporary file, then renamed.
 void write_benchmark(const std::filesystem::path& path, const Benchmark& benchmark);
 
@@ -87,9 +108,10 @@ struct CaptureInfo {
   std::size_t prefill = 0;
   std::vector<CaptureEntry> heads;
 };
-[[nodiscard]] CaptureInfo capture_info(const std::filesystem::path& path);
+[[nodiscard]] CaptureInfo capture_info(const std::filesystem::path& path,
+                                       const Hdf5Access& access = {});
 [[nodiscard]] CapturedHead read_capture(const std::filesystem::path& path, std::size_t layer,
-                                        std::size_t kv_head);
+                                        std::size_t kv_head, const Hdf5Access& access = {});
 
 /// How a capture becomes a search problem.
 struct DecodeViewParams {
@@ -115,6 +137,6 @@ struct DataName {
 [[nodiscard]] DataName parse_data_name(const std::string& name);
 /// Reads either kind; `view` applies to captures only.
 [[nodiscard]] Benchmark read_data(const std::string& name, const DecodeViewParams& view,
-                                  const Execution& run = {});
+                                  const Execution& run = {}, const Hdf5Access& access = {});
 
 }  // namespace keyseek::io

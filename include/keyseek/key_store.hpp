@@ -40,8 +40,8 @@ class KeyStore {
   KeyStore() = default;
 
   /// Encodes `keys` [n, d]. `queries` [m, d] (may be empty) say how much each channel
-  /// matters. Copies the keys. Throws Error on n = 0, d = 0, NaN or infinity, or shapes
-  /// that do not match.
+  /// matters. Copies the keys. Throws Error on n = 0, d = 0 or above 133,000, NaN or infinity,
+  /// numbers whose inner products may not fit f32, or shapes that do not match.
   [[nodiscard]] static KeyStore encode(AnyMatrixView keys, MatrixView<float> queries,
                                        CodeLayout layout = CodeLayout::rows,
                                        const Execution& run = {});
@@ -58,6 +58,8 @@ class KeyStore {
   /// Codes plus 128, in `layout()`.
   [[nodiscard]] const std::uint8_t* codes() const noexcept { return codes_.data(); }
   [[nodiscard]] const float* scales() const noexcept { return scales_.data(); }
+  /// No key is longer, by its codes; some way above the longest.
+  [[nodiscard]] double longest() const noexcept { return longest_; }
   /// Bytes beyond the stored keys.
   [[nodiscard]] std::size_t code_bytes() const noexcept;
 
@@ -79,11 +81,14 @@ class KeyStore {
   [[nodiscard]] static KeyStore from_parts(Parts parts);
 
  private:
+  [[nodiscard]] double longest_possible() const;
+
   AnyMatrix keys_;
   SharedArray<std::uint8_t> codes_;
   SharedArray<float> scales_;
   SharedArray<float> mean_;
   SharedArray<float> channel_;
+  double longest_ = 0;
   CodeLayout layout_ = CodeLayout::rows;
 };
 

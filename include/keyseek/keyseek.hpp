@@ -26,5 +26,6 @@
 #include "keyseek/router.hpp"
 #include "keyseek/score.hpp"
 #include "keyseek/search.hpp"
+#include "keyseek/system_error.hpp"
 #include "keyseek/tail.hpp"
 #include "keyseek/version.hpp"

@@ -10,6 +10,7 @@
 #pragma once
 
 #include <cstddef>
+#include <string_view>
 
 #include "keyseek/execution.hpp"
 #include "keyseek/matrix.hpp"
@@ -42,7 +43,12 @@ struct KnnLists {
                                  const KnnParams& params = {}, const Execution& run = {});
 
 /// Share of `truth`'s ids found in `found`, averaged over the rows (recall@k with
-/// k = truth.cols). Rows of `found` may be shorter, padded with kNoId.
-[[nodiscard]] double recall(MatrixView<Id> truth, MatrixView<Id> found);
+/// k = truth.cols). Rows of `found` may be shorter, padded with kNoId. Throws Error when one of
+/// them names no key of `keys`.
+[[nodiscard]] double recall(MatrixView<Id> truth, MatrixView<Id> found, std::size_t keys = kNoId);
+
+/// Throws Error that names `argument` and its first row with an id of no key, kNoId aside: it is
+/// of other keys than these.
+void require_ids(MatrixView<Id> ids, std::size_t keys, std::string_view argument);
 
 }  // namespace keyseek

@@ -207,6 +207,9 @@ class AnyMatrix {
 /// All rows as f32, without gaps.
 [[nodiscard]] Matrix<float> to_f32(AnyMatrixView m);
 
+/// The largest magnitude of an element; of NaN and infinity it is not finite. 0 of no element.
+[[nodiscard]] float largest_magnitude(AnyMatrixView m);
+
 /// Throws Error(not_finite) that names `argument` and the first row with NaN or infinity.
 void require_finite(AnyMatrixView m, std::string_view argument);
 

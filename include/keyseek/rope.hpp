@@ -31,12 +31,14 @@ enum class RopeLayout {
 
 struct RopeParams {
   double theta = 10000.0;
-  /// The first `rotary_dim` elements are rotated, the rest stay; 0: all of them.
+  /// So many elements are rotated, the rest stay; 0: all from `rotary_first` on.
   std::size_t rotary_dim = 0;
   RopeLayout layout = RopeLayout::half_split;
   /// Radians per position of each pair (rotary_dim / 2 values), for scaled
   /// embeddings (linear, NTK, Llama 3, YaRN); empty: theta^(-2j / rotary_dim).
   std::vector<double> frequencies = {};
+  /// The first of the rotated elements: 0, or where the rotated ones come last (DeepSeek's).
+  std::size_t rotary_first = 0;
 
   /// Throws Error(invalid_argument) when the parameters do not fit vectors of dimension d.
   void validate(std::size_t d) const;

@@ -8,6 +8,7 @@
 /// scores returned.
 ///
 /// The caller owns scratch and hits. Searches are thread-safe with one scratch for each thread.
+/// One that throws leaves the scratch as good as new, and hits as they were or with none found.
 ///
 ///     keyseek::SearchScratch scratch;
 ///     keyseek::Hits hits;

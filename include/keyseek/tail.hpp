@@ -38,9 +38,9 @@ struct ObserveParams {
 /// What full attention gives m * G queries; rows as in TrainingQueries.
 struct Observations {
   std::size_t group = 1;
-  float scale = 1.0F;
+  Logits logits;
   Matrix<float> queries;     ///< [m * G, d]
-  Partial fixed;             ///< over tokens that are always attended (sink, window)
+  Partial fixed;             ///< over what is always attended: sink, window, null logits
   Partial rest;              ///< over all indexed keys
   Matrix<Id> top_ids;        ///< [m * G, top] best indexed keys, best first
   Matrix<float> top_scores;  ///< [m * G, top] their inner products
@@ -52,11 +52,11 @@ struct Observations {
 };
 
 /// Attention of `queries` [m * G, d] over `keys` [n, d] and their `values`; `fixed` is their
-/// attention over the other tokens (m * G rows). Two passes over all keys for every query: a
+/// attention over all else (m * G rows). Two passes over all keys for every query: a
 /// few hundred steps are enough. Throws Error on shapes that do not match, n = 0 or m = 0.
 [[nodiscard]] Observations observe(MatrixView<float> queries, std::size_t group,
                                    const Partial& fixed, AnyMatrixView keys, ValuesView values,
-                                   float scale, const ObserveParams& params = {},
+                                   Logits logits, const ObserveParams& params = {},
                                    const Execution& run = {});
 
 struct TailParams {
@@ -97,14 +97,14 @@ class Tail {
   static constexpr std::size_t kLimits = 3;
 
   struct Parts {
-    AnyMatrix keys;            ///< f16 [C, d]
-    Matrix<float> bias;        ///< [C, G], added to logits
-    AnyMatrix values;          ///< f16 [G * C, dv], head after head
+    AnyMatrix keys;            ///< [C, d] in f16; in f32 where f16 does not reach
+    Matrix<float> bias;        ///< [C, G], added to logits, after a soft-cap
+    AnyMatrix values;          ///< like the keys [G * C, dv], head after head
     Matrix<float> correction;  ///< [G, kFeatures]
     /// [G, kLimits] seen in training: the least and the largest correction, and the largest log of
     /// the true mass of what is not retrieved, less the logit of the last retrieved key.
     Matrix<float> limits;
-    float scale = 1.0F;  ///< of the softmax it was trained for
+    Logits logits;  ///< that it was trained for
   };
   [[nodiscard]] const Parts& parts() const noexcept { return parts_; }
   /// Throws Error(corrupt) when the parts contradict each other.

@@ -145,6 +145,12 @@ Borrowed<MatrixView<float>> borrow_floats(const Array& array, const char* name) 
   return {owner, {data_of<float>(owner), owner.shape(0), owner.shape(1)}};
 }
 
+std::vector<float> copy_floats(const Array& array, const char* name) {
+  const auto owner = import_array(array, name, 1);
+  require_dtype<float>(owner, name, "float32");
+  return {data_of<float>(owner), data_of<float>(owner) + owner.size()};
+}
+
 std::vector<double> copy_doubles(const Array& array, const char* name) {
   const auto owner = import_array(array, name, 1);
   require_dtype<double>(owner, name, "float64");

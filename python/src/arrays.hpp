@@ -39,6 +39,8 @@ struct Borrowed {
 [[nodiscard]] Borrowed<AnyMatrixView> borrow_vectors(const Array& array, const char* name);
 /// float32, [n, d].
 [[nodiscard]] Borrowed<MatrixView<float>> borrow_floats(const Array& array, const char* name);
+/// float32, [n].
+[[nodiscard]] std::vector<float> copy_floats(const Array& array, const char* name);
 /// float64, [n].
 [[nodiscard]] std::vector<double> copy_doubles(const Array& array, const char* name);
 /// int64, [n], not negative.

@@ -31,7 +31,8 @@ struct ReportedIndex {
 /// Checked options of a rotary embedding.
 [[nodiscard]] RopeParams rope_params(double theta, std::int64_t rotary_dim,
                                      const std::string& layout,
-                                     const std::optional<Array>& frequencies);
+                                     const std::optional<Array>& frequencies,
+                                     std::int64_t rotary_first);
 
 void bind_score(nb::module_& m);
 void bind_knn(nb::module_& m);
@@ -44,6 +45,7 @@ void bind_projection_index(nb::module_& m);
 void bind_measure(nb::module_& m);
 void bind_io(nb::module_& m);
 void bind_decode(nb::module_& m);
+void bind_decode_heads(nb::module_& m);
 void bind_cuda(nb::module_& m);
 
 }  // namespace keyseek::python

@@ -6,6 +6,7 @@
 
 #include "arrays.hpp"
 #include "errors.hpp"
+#include "gil.hpp"
 
 namespace keyseek::python {
 namespace {
@@ -15,7 +16,7 @@ using Shared = std::shared_ptr<nb::object>;
 
 Shared shared(nb::object object) {
   return {new nb::object(std::move(object)), [](nb::object* last) {
-            const nb::gil_scoped_acquire held;
+            const GilHeld held;
             delete last;
           }};
 }
@@ -48,11 +49,11 @@ void take(const nb::object& found, std::size_t group, Hits& hits) {
 
 IndexKeys index_keys_of(nb::callable make) {
   return [make = shared(std::move(make))](const AnyMatrix& keys) -> SearchKeys {
-    const nb::gil_scoped_acquire held;
-    const Shared search = shared((*make)(numpy_of(to_f32(keys.view()))));
+    const GilHeld held;
+    const Shared search = shared(call_python(*make, numpy_of(to_f32(keys.view()))));
     return [search](MatrixView<float> queries, std::size_t k, Hits& hits) {
-      const nb::gil_scoped_acquire also_held;
-      take((*search)(numpy_of(copy_matrix(queries)), k), queries.rows, hits);
+      const GilHeld also_held;
+      take(call_python(*search, numpy_of(copy_matrix(queries)), k), queries.rows, hits);
     };
   };
 }

@@ -8,6 +8,7 @@
 
 #include "bindings.hpp"
 #include "errors.hpp"
+#include "gil.hpp"
 
 namespace keyseek::python {
 namespace {
@@ -64,7 +65,7 @@ void bind_cuda(nb::module_& m) {
           "__init__",
           [](NumberedSession* self, const std::vector<HeadCache*>& heads, std::int64_t device,
              std::uintptr_t stream) {
-            const nb::gil_scoped_release released;
+            const GilReleased released;
             new (self) NumberedSession(made_for(heads, device, stream));
           },
           nb::arg("heads"), nb::arg("device") = 0, nb::arg("stream") = 0)
@@ -83,14 +84,14 @@ void bind_cuda(nb::module_& m) {
           [](NumberedSession& self, const std::vector<HeadCache*>& heads) {
             self.session.load(heads);
           },
-          nb::arg("heads"), nb::call_guard<nb::gil_scoped_release>(),
+          nb::arg("heads"), nb::call_guard<GilReleased>(),
           "Sink and window of other heads of the same shape, in place of those before.")
       .def(
           "step",
           [](NumberedSession& self, const std::vector<HeadCache*>& heads, DecodePool& pool) {
             self.session.step(heads, pool);
           },
-          nb::arg("heads"), nb::arg("pool"), nb::call_guard<nb::gil_scoped_release>(),
+          nb::arg("heads"), nb::arg("pool"), nb::call_guard<GilReleased>(),
           "Appends the token in `key` and `value`, and leaves in `output` the attention of "
           "`queries`\n"
           "over all tokens, once the stream comes there. Returns when the CPU has done its part.")

@@ -8,13 +8,16 @@
 
 #include <algorithm>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "arrays.hpp"
 #include "bindings.hpp"
 #include "caller_search.hpp"
 #include "errors.hpp"
+#include "gil.hpp"
 #include "names.hpp"
+#include "pickle.hpp"
 #include "work.hpp"
 
 namespace keyseek::python {
@@ -25,8 +28,10 @@ constexpr const char* kPrefillDoc =
 
 float32, float16 or bfloat16. queries: [p * group, d] float32, the queries of the prompt's newest
 p positions, the group's heads of one position in consecutive rows. max_error: wanted mean of
-|out - full| / |full|. scale: of the softmax. theta, rotary_dim, layout, frequencies: of the rotary
-embedding, as in rope_shift; shift=False: there is none. sink, window: tokens attended exactly.
+|out - full| / |full|. scale: of the softmax. softcap: c of logits c * tanh(scale * <q, k> / c), 0:
+they are not capped. null_logits: [group] float32, for each query head a logit that takes part in
+the softmax and has no value (s_aux of gpt-oss). theta, rotary_dim, layout, frequencies,
+rotary_first: of the rotary embedding, as in rope_shift; shift=False: there is none. sink, window: tokens attended exactly.
 horizon: tokens decoded until what was decoded enters the index. least_indexed: with fewer tokens
 than this to index, all are attended. pinned: so many tokens of the prompt, those its last queries
 attend to most, are attended exactly as well. int8_values: values of indexed tokens are kept in
@@ -44,21 +49,18 @@ index: a search of your own, in the plan or as retriever="custom". Called as ind
 when keys are indexed; returns a function (queries [G, d] float32, k) -> (ids [G, k], scores [G, k]) with
 inner products, best first, padded with -1.)";
 
-constexpr const char* kStepDoc = R"(Appends a token, then attends over all.
+constexpr const char* kAppendDoc = R"(Takes a token; refreshes first when a horizon is full.
+
+key: [1, d], value: [1, dv] float32, stored like the others.)";
+
+constexpr const char* kAttendDoc = R"(Attention of the newest token's queries over all tokens.
+
+queries: [group, d] float32. Returns a new array [group, dv] float32.)";
+
+constexpr const char* kStepDoc = R"(append, then attend: both, or neither when it raises.
 
 queries: [group, d] float32; key: [1, d], value: [1, dv] float32, stored like the others.
 Returns a new array [group, dv] float32.)";
-
-constexpr const char* kStepHeadsDoc = R"(HeadCache.step of many heads of one shape, in parallel.
-
-queries: [heads * group, d] float32, keys: [heads, d], values: [heads, dv]. Returns
-[heads * group, dv] float32. pool: threads to share the heads; None: the calling one alone.)";
-
-constexpr const char* kBesideStaticDoc =
-    R"(step_heads where something else attends to sink and window, the new token included.
-
-Returns the partial attention over all other tokens: out [heads * group, dv] and lse
-[heads * group], the logarithms of the sums of exponentials, -inf over no token.)";
 
 constexpr const char* kStaticPartDoc =
     R"(Keys [m, d] and values [m, dv] of the sink, then of the newest `window` tokens.
@@ -66,13 +68,14 @@ constexpr const char* kStaticPartDoc =
 float32 copies: what to attend to beside step_heads_beside_static.)";
 
 HeadCache prefill(const Array& keys, const Array& values, const Array& queries, std::int64_t group,
-                  double max_error, double scale, double theta, std::int64_t rotary_dim,
-                  const std::string& layout, const std::optional<Array>& frequencies, bool shift,
-                  std::int64_t sink, std::int64_t window, std::int64_t horizon,
-                  std::int64_t least_indexed, std::int64_t pinned, bool int8_values,
-                  bool scan_novel, double share, std::int64_t observed, std::int64_t held_out,
-                  std::int64_t tail_vectors, std::int64_t least_k, std::int64_t max_k,
-                  double max_memory, const std::string& rule,
+                  double max_error, double scale, double softcap,
+                  const std::optional<Array>& null_logits, double theta, std::int64_t rotary_dim,
+                  const std::string& layout, const std::optional<Array>& frequencies,
+                  std::int64_t rotary_first, bool shift, std::int64_t sink, std::int64_t window,
+                  std::int64_t horizon, std::int64_t least_indexed, std::int64_t pinned,
+                  bool int8_values, bool scan_novel, double share, std::int64_t observed,
+                  std::int64_t held_out, std::int64_t tail_vectors, std::int64_t least_k,
+                  std::int64_t max_k, double max_memory, const std::string& rule,
                   const std::optional<std::string>& retriever, std::int64_t k, double target_recall,
                   std::optional<double> limit, const std::optional<nb::callable>& index,
                   std::int64_t seed, int threads, const ProgressCallback& progress) {
@@ -82,7 +85,9 @@ HeadCache prefill(const Array& keys, const Array& values, const Array& queries, 
   DecodeParams params;
   params.max_error = max_error;
   params.scale = static_cast<float>(scale);
-  params.rope = rope_params(theta, rotary_dim, layout, frequencies);
+  params.softcap = static_cast<float>(softcap);
+  if (null_logits) params.null_logits = copy_floats(*null_logits, "null_logits");
+  params.rope = rope_params(theta, rotary_dim, layout, frequencies, rotary_first);
   params.shift = shift;
   params.sink = count_of(sink, "sink");
   params.window = count_of(window, "window");
@@ -124,54 +129,43 @@ DecodeScratch& scratch_of_thread() {
   return scratch;
 }
 
-Table<float> step(HeadCache& self, const Array& queries, const Array& key, const Array& value) {
-  const auto q = borrow_floats(queries, "queries");
-  const auto k = borrow_floats(key, "key");
-  const auto v = borrow_floats(value, "value");
+/// A key [1, d] and a value [1, dv].
+void require_token(const HeadCache& self, const auto& k, const auto& v) {
   if (k.view.rows != 1 || k.view.cols != self.dim())
     refuse("key is {} x {}, must be 1 x {}", k.view.rows, k.view.cols, self.dim());
   if (v.view.rows != 1 || v.view.cols != self.value_dim())
     refuse("value is {} x {}, must be 1 x {}", v.view.rows, v.view.cols, self.value_dim());
+}
+
+void append(HeadCache& self, const Array& key, const Array& value) {
+  const auto k = borrow_floats(key, "key");
+  const auto v = borrow_floats(value, "value");
+  require_token(self, k, v);
+  const GilReleased released;
+  self.append(k.view.data, v.view.data);
+}
+
+Table<float> attend_over_all(HeadCache& self, const Array& queries) {
+  const auto q = borrow_floats(queries, "queries");
   Matrix<float> out(self.group(), self.value_dim());
   {
-    const nb::gil_scoped_release released;
+    const GilReleased released;
+    self.attend(q.view, scratch_of_thread(), out.data());
+  }
+  return numpy_of(std::move(out));
+}
+
+Table<float> step(HeadCache& self, const Array& queries, const Array& key, const Array& value) {
+  const auto q = borrow_floats(queries, "queries");
+  const auto k = borrow_floats(key, "key");
+  const auto v = borrow_floats(value, "value");
+  require_token(self, k, v);
+  Matrix<float> out(self.group(), self.value_dim());
+  {
+    const GilReleased released;
     self.step(q.view, k.view.data, v.view.data, scratch_of_thread(), out.data());
   }
   return numpy_of(std::move(out));
-}
-
-Table<float> step_all(const std::vector<HeadCache*>& heads, const Array& queries, const Array& keys,
-                      const Array& values, DecodePool* pool) {
-  thread_local DecodePool alone;
-  const auto q = borrow_floats(queries, "queries");
-  const auto k = borrow_floats(keys, "keys");
-  const auto v = borrow_floats(values, "values");
-  if (heads.empty()) refuse("heads is empty");
-  Matrix<float> out(heads.size() * heads[0]->group(), heads[0]->value_dim());
-  {
-    const nb::gil_scoped_release released;
-    step_heads(heads, q.view, k.view, v.view, pool != nullptr ? *pool : alone, out.data());
-  }
-  return numpy_of(std::move(out));
-}
-
-std::pair<Table<float>, Vector<float>> step_all_beside_static(const std::vector<HeadCache*>& heads,
-                                                              const Array& queries,
-                                                              const Array& keys,
-                                                              const Array& values,
-                                                              DecodePool& pool) {
-  const auto q = borrow_floats(queries, "queries");
-  const auto k = borrow_floats(keys, "keys");
-  const auto v = borrow_floats(values, "values");
-  if (heads.empty()) refuse("heads is empty");
-  const std::size_t rows = heads.size() * heads[0]->group();
-  Matrix<float> out(rows, heads[0]->value_dim());
-  std::vector<float> lse(rows);
-  {
-    const nb::gil_scoped_release released;
-    step_heads_beside_static(heads, q.view, k.view, v.view, pool, out.data(), lse.data());
-  }
-  return {numpy_of(std::move(out)), numpy_of(std::move(lse))};
 }
 
 /// The rows of both in f32.
@@ -188,14 +182,37 @@ std::pair<Table<float>, Table<float>> static_part(const HeadCache& self) {
           numpy_of(joined(part.sink_values, part.window_values))};
 }
 
+void pickle_plan(nb::class_<HeadPlan>& type) {
+  using State = std::tuple<int, int, std::size_t, double, std::size_t, double, std::size_t, double,
+                           double, double, double>;
+  type.def("__getstate__",
+           [](const HeadPlan& p) {
+             return State(static_cast<int>(p.retriever), static_cast<int>(p.stop.rule), p.stop.k,
+                          p.stop.limit, p.stop.least, p.target_recall, p.tail_vectors,
+                          p.expected_error, p.error_without_tail, p.keys_per_query,
+                          p.bytes_per_step);
+           })
+      .def("__setstate__", [](HeadPlan& self, const State& state) {
+        HeadPlan p;
+        int retriever = 0, rule = 0;
+        std::tie(retriever, rule, p.stop.k, p.stop.limit, p.stop.least, p.target_recall,
+                 p.tail_vectors, p.expected_error, p.error_without_tail, p.keys_per_query,
+                 p.bytes_per_step) = state;
+        p.retriever = static_cast<Retriever>(retriever);
+        p.stop.rule = static_cast<Rule>(rule);
+        new (&self) HeadPlan(p);
+      });
+}
+
 void bind_plan(nb::module_& m) {
-  nb::class_<HeadPlan>(m, "HeadPlan",
-                       R"(How the indexed tokens of a head are attended, and what to expect.
+  nb::class_<HeadPlan> plan(m, "HeadPlan",
+                            R"(How the indexed tokens of a head are attended, and what to expect.
 
 retriever: "everything" (all, exactly), "none" (by the tail alone), "flat", "sketch", "projection" or
 "custom" (the best keys and the tail). rule, k, limit: which of the best. Bytes are those read for the
-indexed tokens.)")
-      .def_prop_ro("retriever",
+indexed tokens.)");
+  pickle_plan(plan);
+  plan.def_prop_ro("retriever",
                    [](const HeadPlan& p) { return std::string(to_string(p.retriever)); })
       .def_prop_ro("rule", [](const HeadPlan& p) { return std::string(to_string(p.stop.rule)); })
       .def_prop_ro("k", [](const HeadPlan& p) { return p.stop.k; })
@@ -211,8 +228,11 @@ indexed tokens.)")
             "HeadPlan({}, k={}, target_recall={}, tail_vectors={}, expected_error={:.4f})",
             to_string(p.retriever), p.stop.k, p.target_recall, p.tail_vectors, p.expected_error);
       });
-  nb::class_<StepStats>(m, "StepStats", "What the last step of a head looked at.")
-      .def_ro("exact", &StepStats::exact)
+  nb::class_<StepStats> stats(m, "StepStats", "What the last step of a head looked at.");
+  pickle_members(stats, &StepStats::exact, &StepStats::scanned, &StepStats::retrieved,
+                 &StepStats::bytes_read, &StepStats::search_us, &StepStats::attend_us,
+                 &StepStats::total_us);
+  stats.def_ro("exact", &StepStats::exact)
       .def_ro("scanned", &StepStats::scanned)
       .def_ro("retrieved", &StepStats::retrieved)
       .def_ro("bytes_read", &StepStats::bytes_read)
@@ -227,15 +247,19 @@ void bind_decode(nb::module_& m) {
   const DecodeParams defaults;
   const RopeParams rope;
   bind_plan(m);
-  nb::class_<HeadCache>(m, "HeadCache",
-                        R"(Keys, values, index and plan of one KV head while decoding.
+  nb::class_<HeadCache> type(m, "HeadCache",
+                             R"(Keys, values, index and plan of one KV head while decoding.
 
-For one thread at a time; different heads are independent. Made by `prefill`.)")
-      .def_static(
+For one thread at a time, a second one is refused; different heads are independent. Made by
+`prefill`.)");
+  pickle_as_file(type);
+  type.def_static(
           "prefill", &prefill, nb::arg("keys"), nb::arg("values"), nb::arg("queries"),
           nb::arg("group") = 1, nb::kw_only(), nb::arg("max_error") = defaults.max_error,
-          nb::arg("scale"), nb::arg("theta") = rope.theta, nb::arg("rotary_dim") = rope.rotary_dim,
-          nb::arg("layout") = "half-split", nb::arg("frequencies") = nb::none(),
+          nb::arg("scale"), nb::arg("softcap") = defaults.softcap,
+          nb::arg("null_logits") = nb::none(), nb::arg("theta") = rope.theta,
+          nb::arg("rotary_dim") = rope.rotary_dim, nb::arg("layout") = "half-split",
+          nb::arg("frequencies") = nb::none(), nb::arg("rotary_first") = rope.rotary_first,
           nb::arg("shift") = defaults.shift, nb::arg("sink") = defaults.sink,
           nb::arg("window") = defaults.window, nb::arg("horizon") = defaults.horizon,
           nb::arg("least_indexed") = defaults.least_indexed, nb::arg("pinned") = defaults.pinned,
@@ -249,6 +273,8 @@ For one thread at a time; different heads are independent. Made by `prefill`.)")
           nb::arg("limit") = nb::none(), nb::arg("index") = nb::none(),
           nb::arg("seed") = defaults.seed, nb::arg("threads") = 0, nb::arg("progress") = nb::none(),
           kPrefillDoc)
+      .def("append", &append, nb::arg("key"), nb::arg("value"), kAppendDoc)
+      .def("attend", &attend_over_all, nb::arg("queries"), kAttendDoc)
       .def("step", &step, nb::arg("queries"), nb::arg("key"), nb::arg("value"), kStepDoc)
       .def(
           "retrieve",
@@ -271,12 +297,12 @@ For one thread at a time; different heads are independent. Made by `prefill`.)")
       .def(
           "copy", [](const HeadCache& self) { return HeadCache(self); },
           "Shares what is indexed; the two then go separate ways.")
-      .def("save", &HeadCache::save, nb::arg("path"), nb::call_guard<nb::gil_scoped_release>(),
+      .def("save", &HeadCache::save, nb::arg("path"), nb::call_guard<GilReleased>(),
            "Everything, so that a prompt is read and planned once. The file appears whole or not "
            "at all.")
-      .def_static("load", &HeadCache::load, nb::arg("path"),
-                  nb::call_guard<nb::gil_scoped_release>(), "Reads and checks everything.")
-      .def_static("map", &HeadCache::map, nb::arg("path"), nb::call_guard<nb::gil_scoped_release>(),
+      .def_static("load", &HeadCache::load, nb::arg("path"), nb::call_guard<GilReleased>(),
+                  "Reads and checks everything.")
+      .def_static("map", &HeadCache::map, nb::arg("path"), nb::call_guard<GilReleased>(),
                   "Maps the file: what is indexed is shared with others who map it.")
       .def_prop_ro("plan", [](const HeadCache& self) { return self.plan(); })
       .def_prop_ro("stats", [](const HeadCache& self) { return self.stats(); })
@@ -293,19 +319,6 @@ For one thread at a time; different heads are independent. Made by `prefill`.)")
         return fmt::format("HeadCache({} tokens, {} indexed, {})", self.tokens(), self.indexed(),
                            to_string(self.plan().retriever));
       });
-  nb::class_<DecodePool>(m, "DecodePool",
-                         R"(Threads for step_heads, and the memory they work in.
-
-threads: 0 for all that this process may use. They start at first use and wait between calls. For
-one caller at a time.)")
-      .def(nb::init<int>(), nb::arg("threads") = 0)
-      .def_prop_ro("threads", &DecodePool::threads)
-      .def("__repr__",
-           [](const DecodePool& self) { return fmt::format("DecodePool({})", self.threads()); });
-  m.def("step_heads", &step_all, nb::arg("heads"), nb::arg("queries"), nb::arg("keys"),
-        nb::arg("values"), nb::arg("pool") = nb::none(), kStepHeadsDoc);
-  m.def("step_heads_beside_static", &step_all_beside_static, nb::arg("heads"), nb::arg("queries"),
-        nb::arg("keys"), nb::arg("values"), nb::arg("pool"), kBesideStaticDoc);
 }
 
 }  // namespace keyseek::python

@@ -2,12 +2,28 @@
 
 #include <nanobind/nanobind.h>
 
+#include <cerrno>
 #include <string_view>
+
+#include "keyseek/system_error.hpp"
 
 namespace nb = nanobind;
 
 namespace keyseek::python {
 namespace {
+
+/// The subclass of IoError that is Python's own for this error number as well.
+const char* class_of(const SystemError& error) {
+  switch (error.number()) {
+    case ENOENT:
+      return "NoSuchFile";
+    case EACCES:
+    case EPERM:
+      return "NotPermitted";
+    default:
+      return "IoError";
+  }
+}
 
 const char* class_of(ErrorCode code) {
   switch (code) {
@@ -19,6 +35,12 @@ const char* class_of(ErrorCode code) {
     default:
       return "Error";
   }
+}
+
+void raise_system(const SystemError& error) {
+  const nb::object type = nb::module_::import_("keyseek.errors").attr(class_of(error));
+  const nb::object exception = type(error.what(), "io", error.number(), error.path().c_str());
+  PyErr_SetObject(type.ptr(), exception.ptr());
 }
 
 void raise(const Error& error) {
@@ -37,6 +59,8 @@ void translate_errors() {
   nb::register_exception_translator([](const std::exception_ptr& pointer, void*) {
     try {
       std::rethrow_exception(pointer);
+    } catch (const SystemError& error) {
+      raise_system(error);
     } catch (const Error& error) {
       raise(error);
     }

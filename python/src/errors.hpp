@@ -2,6 +2,7 @@
 #pragma once
 
 #include <fmt/format.h>
+#include <nanobind/nanobind.h>
 
 #include <cstddef>
 #include <cstdint>
@@ -9,6 +10,8 @@
 #include <utility>
 
 #include "keyseek/error.hpp"
+
+namespace nb = nanobind;
 
 namespace keyseek::python {
 
@@ -30,6 +33,10 @@ template <class... Args>
   if (value < 0) refuse("{} is {}, must not be negative", name, value);
   return static_cast<std::size_t>(value);
 }
+
+/// From now on a call of a function or method of `m` that fits no signature is a TypeError with a
+/// sentence that names the argument (python/keyseek/signatures.py). After everything is bound.
+void explain_calls(nb::module_& m);
 
 /// From now on an Error that leaves a bound function arrives in Python.
 void translate_errors();

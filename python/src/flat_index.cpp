@@ -7,7 +7,9 @@
 
 #include "arrays.hpp"
 #include "bindings.hpp"
+#include "gil.hpp"
 #include "keyseek/index.hpp"
+#include "pickle.hpp"
 #include "scratch.hpp"
 #include "work.hpp"
 
@@ -15,13 +17,14 @@ namespace keyseek::python {
 
 void bind_flat_index(nb::module_& m) {
   using Path = std::filesystem::path;
-  using Unlocked = nb::call_guard<nb::gil_scoped_release>;
-  nb::class_<FlatIndex>(
+  using Unlocked = nb::call_guard<GilReleased>;
+  nb::class_<FlatIndex> type(
       m, "FlatIndex",
       R"(Every key is scanned: in 8 bits, the group's queries together, then reranked.
 
-Searching is thread-safe; `append` is for one writer at a time beside any number of searches.)")
-      .def_static(
+Searching is thread-safe; `append` is for one writer at a time beside any number of searches.)");
+  pickle_as_file(type);
+  type.def_static(
           "build",
           [](const Array& keys, int threads, const ProgressCallback& progress) {
             const auto rows = borrow_vectors(keys, "keys");
@@ -53,7 +56,7 @@ q.k >= max - beta. max_scanned: no effect here, where every key is scanned.)")
           "append",
           [](FlatIndex& self, const Array& keys) {
             const auto rows = borrow_vectors(keys, "keys");
-            const nb::gil_scoped_release released;
+            const GilReleased released;
             self.append(rows.view);
           },
           nb::arg("keys"),

@@ -1,5 +1,6 @@
 #include "keyseek/io.hpp"
 
+#include <dlfcn.h>
 #include <fmt/format.h>
 #include <nanobind/stl/filesystem.h>
 #include <nanobind/stl/optional.h>
@@ -7,17 +8,37 @@
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <string>
+#include <system_error>
 
 #include "arrays.hpp"
 #include "bindings.hpp"
 #include "errors.hpp"
+#include "gil.hpp"
 #include "work.hpp"
 
 namespace keyseek::python {
 namespace {
 
 using io::Benchmark;
+
+/// HDF5 files are taken apart by the helper that is installed beside this module.
+io::Hdf5Access hdf5_access(bool trusted) {
+  if (trusted) return {};
+  Dl_info module{};
+  std::error_code error;
+  if (::dladdr(reinterpret_cast<const void*>(&bind_io), &module) == 0) return {};
+  const auto here = std::filesystem::canonical(module.dli_fname, error).parent_path();
+  const auto helper = here / "libexec" / "keyseek-hdf5";
+  if (!std::filesystem::exists(helper, error)) {
+    throw Error(ErrorCode::io,
+                fmt::format("{} is missing, which reads HDF5 files in a process of its own: "
+                            "reinstall keyseek, or pass trusted=True for files that you trust",
+                            helper.string()));
+  }
+  return {.helper = helper};
+}
 
 /// A property that shows the matrix `member` in place.
 template <auto member>
@@ -74,9 +95,9 @@ void bind_read_data(nb::module_& m) {
   m.attr("decode_view_defaults") = facts;
   m.def(
       "read_data",
-      [](const std::string& name, std::int64_t k, std::int64_t sink, std::int64_t window,
+      [](const std::filesystem::path& name, std::int64_t k, std::int64_t sink, std::int64_t window,
          std::int64_t horizon, double share, bool shift, std::int64_t seed, int threads,
-         const ProgressCallback& progress) {
+         const ProgressCallback& progress, bool trusted) {
         const io::DecodeViewParams view{.sink = count_of(sink, "sink"),
                                         .window = count_of(window, "window"),
                                         .horizon = count_of(horizon, "horizon"),
@@ -84,20 +105,26 @@ void bind_read_data(nb::module_& m) {
                                         .shift = shift,
                                         .k = count_of(k, "k"),
                                         .seed = count_of(seed, "seed")};
-        return run_long(threads, progress,
-                        [&](const Execution& run) { return io::read_data(name, view, run); });
+        const io::Hdf5Access access = hdf5_access(trusted);
+        return run_long(threads, progress, [&](const Execution& run) {
+          return io::read_data(name.string(), view, run, access);
+        });
       },
       nb::arg("name"), nb::kw_only(), nb::arg("k") = defaults.k, nb::arg("sink") = defaults.sink,
       nb::arg("window") = defaults.window, nb::arg("horizon") = defaults.horizon,
       nb::arg("share") = defaults.share, nb::arg("shift") = defaults.shift,
       nb::arg("seed") = defaults.seed, nb::arg("threads") = 0, nb::arg("progress") = nb::none(),
+      nb::arg("trusted") = false,
       R"(Reads a search problem from a file.
 
 name: a benchmark in HDF5 (VIBE or ann-benchmarks), or one head of a capture as
 "file.attn.h5:L11/K0", which becomes a decode view: keys = tokens [sink, prefill - window),
 training queries = the newest `share` of the prefill positions, moved to where decoding will ask
 within `horizon` tokens (shift=False: not moved), test queries = decode steps, with the exact
-truth for k. All options apply to captures only.)");
+truth for k. These options apply to captures only.
+
+trusted: HDF5 is taken apart by a process of its own, with limits of time and memory, since crafted
+files crash or hang libhdf5; True: by this one.)");
 }
 
 void bind_capture(nb::module_& m) {
@@ -154,13 +181,21 @@ void bind_capture(nb::module_& m) {
           "position in consecutive rows.");
   m.def(
       "read_capture",
-      [](const std::filesystem::path& path, std::int64_t layer, std::int64_t kv_head) {
-        return io::read_capture(path, count_of(layer, "layer"), count_of(kv_head, "kv_head"));
+      [](const std::filesystem::path& path, std::int64_t layer, std::int64_t kv_head,
+         bool trusted) {
+        return io::read_capture(path, count_of(layer, "layer"), count_of(kv_head, "kv_head"),
+                                hdf5_access(trusted));
       },
-      nb::arg("path"), nb::arg("layer"), nb::arg("kv_head") = 0,
-      nb::call_guard<nb::gil_scoped_release>(), "One head of a capture file (*.attn.h5).");
-  m.def("capture_info", &io::capture_info, nb::arg("path"),
-        nb::call_guard<nb::gil_scoped_release>(), "What a capture file (*.attn.h5) holds.");
+      nb::arg("path"), nb::arg("layer"), nb::arg("kv_head") = 0, nb::kw_only(),
+      nb::arg("trusted") = false, nb::call_guard<GilReleased>(),
+      "One head of a capture file (*.attn.h5). trusted: as of read_data.");
+  m.def(
+      "capture_info",
+      [](const std::filesystem::path& path, bool trusted) {
+        return io::capture_info(path, hdf5_access(trusted));
+      },
+      nb::arg("path"), nb::kw_only(), nb::arg("trusted") = false, nb::call_guard<GilReleased>(),
+      "What a capture file (*.attn.h5) holds. trusted: as of read_data.");
 }
 
 }  // namespace

@@ -1,7 +1,9 @@
 #include "keyseek/knn.hpp"
 
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -41,13 +43,15 @@ threads: 0 for as many as there are. progress(stage, done, total) may return Fal
 Returns ids [m, k] int64 and scores [m, k] float32, best first, equal scores by smaller id.)");
   m.def(
       "recall",
-      [](const Array& truth, const Array& found) {
-        return recall(copy_ids(truth, "truth"), copy_ids(found, "found"));
+      [](const Array& truth, const Array& found, std::optional<std::int64_t> keys) {
+        return recall(copy_ids(truth, "truth"), copy_ids(found, "found"),
+                      keys ? count_of(*keys, "keys") : kNoId);
       },
-      nb::arg("truth"), nb::arg("found"),
+      nb::arg("truth"), nb::arg("found"), nb::kw_only(), nb::arg("keys") = nb::none(),
       "Share of the ids in truth [m, k] that are in the same row of found [m, any number], where "
       "-1\n"
-      "is no id; the mean over the rows.");
+      "is no id; the mean over the rows. keys: how many there are; ids beyond are refused, as the\n"
+      "truth of other keys.");
 }
 
 }  // namespace keyseek::python

@@ -8,6 +8,7 @@
 #include "arrays.hpp"
 #include "bindings.hpp"
 #include "errors.hpp"
+#include "gil.hpp"
 #include "work.hpp"
 
 namespace keyseek::python {
@@ -38,7 +39,7 @@ Measurement measure(const AnyIndex& index, const Array& queries, std::int64_t gr
         watch.look_for_signals();
         return watch.report(stage, done, total);
       }};
-  const nb::gil_scoped_release released;
+  const GilReleased released;
   try {
     return std::visit(
         [&](const auto* given) { return measure_steps(searched(given), rows.view, params); },
@@ -62,7 +63,7 @@ DecodeMeasurement measure_cache(HeadCache& cache, const Array& queries, const Ar
         watch.look_for_signals();
         return watch.report(stage, done, total);
       }};
-  const nb::gil_scoped_release released;
+  const GilReleased released;
   try {
     return measure_decode(cache, q.view, k.view, v.view, params);
   } catch (const Error&) {

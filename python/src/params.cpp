@@ -8,6 +8,7 @@
 #include "bindings.hpp"
 #include "errors.hpp"
 #include "names.hpp"
+#include "pickle.hpp"
 
 namespace keyseek::python {
 namespace {
@@ -21,15 +22,18 @@ std::string name_of(Projection projection) {
 
 void bind_graph_params(nb::module_& m) {
   const GraphParams defaults;
-  nb::class_<GraphParams>(m, "GraphParams", R"(How a graph is projected from training queries.
+  nb::class_<GraphParams> type(m, "GraphParams", R"(How a graph is projected from training queries.
 
 projection: "cooccurrence" (this library's own) or "pivot" (RoarGraph, arXiv 2408.08933).
 candidates: heaviest links that pruning chooses from. degree: links kept per key before reverse
 links, max_degree after them. damping: exponent of the popularity a weight is divided by.
 sampled_lists: lists counted per key at most. repair_rank: so many of each list's best are to be
 reached from its first. repair_room: links per key that repair may add beyond max_degree.
-entry_points: keys the reachability is counted from.)")
-      .def(
+entry_points: keys the reachability is counted from.)");
+  pickle_members(type, &GraphParams::projection, &GraphParams::candidates, &GraphParams::degree,
+                 &GraphParams::max_degree, &GraphParams::damping, &GraphParams::sampled_lists,
+                 &GraphParams::repair_rank, &GraphParams::repair_room, &GraphParams::entry_points);
+  type.def(
           "__init__",
           [](GraphParams* self, const std::string& projection, std::int64_t candidates,
              std::int64_t degree, std::int64_t max_degree, double damping,
@@ -66,11 +70,13 @@ entry_points: keys the reachability is counted from.)")
 
 void bind_router_params(nb::module_& m) {
   const RouterParams defaults;
-  nb::class_<RouterParams>(m, "RouterParams", R"(How training queries are made searchable.
+  nb::class_<RouterParams> type(m, "RouterParams", R"(How training queries are made searchable.
 
 dim: of the projected queries. clusters: at most. iterations: of k-means. queries_per_key: of
-more an even sample is kept, which bounds the memory. seed: of k-means.)")
-      .def(
+more an even sample is kept, which bounds the memory. seed: of k-means.)");
+  pickle_members(type, &RouterParams::dim, &RouterParams::clusters, &RouterParams::iterations,
+                 &RouterParams::queries_per_key, &RouterParams::seed);
+  type.def(
           "__init__",
           [](RouterParams* self, std::int64_t dim, std::int64_t clusters, std::int64_t iterations,
              double queries_per_key, std::int64_t seed) {
@@ -92,9 +98,13 @@ more an even sample is kept, which bounds the memory. seed: of k-means.)")
 }
 
 void bind_reports(nb::module_& m) {
-  nb::class_<OperatingPoint>(
-      m, "OperatingPoint", "Dials that reached a recall on the held-out queries, and at what cost.")
-      .def_ro("target_recall", &OperatingPoint::target_recall)
+  nb::class_<OperatingPoint> point(
+      m, "OperatingPoint",
+      "Dials that reached a recall on the held-out queries, and at what cost.");
+  pickle_members(point, &OperatingPoint::target_recall, &OperatingPoint::recall,
+                 &OperatingPoint::scanned_fraction, &OperatingPoint::dials,
+                 &OperatingPoint::flat_is_better);
+  point.def_ro("target_recall", &OperatingPoint::target_recall)
       .def_ro("recall", &OperatingPoint::recall, "Measured on the held-out queries.")
       .def_ro("scanned_fraction", &OperatingPoint::scanned_fraction, "Keys scanned per step / n.")
       .def_ro("dials", &OperatingPoint::dials)
@@ -106,14 +116,20 @@ void bind_reports(nb::module_& m) {
             "flat_is_better={})",
             p.target_recall, p.recall, p.scanned_fraction, p.flat_is_better ? "True" : "False");
       });
-  nb::class_<GraphReport>(m, "GraphReport", "What building the graph found out.")
-      .def_ro("unwanted", &GraphReport::unwanted, "Keys in no training list.")
+  nb::class_<GraphReport> graph(m, "GraphReport", "What building the graph found out.");
+  pickle_members(graph, &GraphReport::unwanted, &GraphReport::unreachable_before,
+                 &GraphReport::unreachable, &GraphReport::repair_links, &GraphReport::links);
+  graph.def_ro("unwanted", &GraphReport::unwanted, "Keys in no training list.")
       .def_ro("unreachable_before", &GraphReport::unreachable_before)
       .def_ro("unreachable", &GraphReport::unreachable, "After attaching: 0.")
       .def_ro("repair_links", &GraphReport::repair_links)
       .def_ro("links", &GraphReport::links);
-  nb::class_<BuildReport>(m, "BuildReport", "What one build found out, and its times in seconds.")
-      .def_ro("graph", &BuildReport::graph)
+  nb::class_<BuildReport> build(m, "BuildReport",
+                                "What one build found out, and its times in seconds.");
+  pickle_members(build, &BuildReport::graph, &BuildReport::training_queries,
+                 &BuildReport::tuning_queries, &BuildReport::lists_s, &BuildReport::graph_s,
+                 &BuildReport::router_s, &BuildReport::tune_s, &BuildReport::total_s);
+  build.def_ro("graph", &BuildReport::graph)
       .def_ro("training_queries", &BuildReport::training_queries)
       .def_ro("tuning_queries", &BuildReport::tuning_queries)
       .def_ro("lists_s", &BuildReport::lists_s)

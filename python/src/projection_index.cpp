@@ -13,8 +13,10 @@
 #include "arrays.hpp"
 #include "bindings.hpp"
 #include "errors.hpp"
+#include "gil.hpp"
 #include "keyseek/index.hpp"
 #include "names.hpp"
+#include "pickle.hpp"
 #include "scratch.hpp"
 #include "work.hpp"
 
@@ -23,7 +25,7 @@ namespace {
 
 using Path = std::filesystem::path;
 using Training = std::variant<const TrainingQueries*, Array>;
-using Unlocked = nb::call_guard<nb::gil_scoped_release>;
+using Unlocked = nb::call_guard<GilReleased>;
 
 constexpr const char* kBuildDoc =
     R"(Builds on keys [n, d]: float32, float16, bfloat16 or int8, which are copied.
@@ -191,6 +193,19 @@ void bind_properties(nb::class_<ReportedIndex>& index) {
       });
 }
 
+/// With what building found out, which a file does not hold.
+void bind_copies(nb::class_<ReportedIndex>& index) {
+  using State = std::tuple<nb::bytes, std::optional<BuildReport>>;
+  index
+      .def("__getstate__",
+           [](const ReportedIndex& self) { return State(pickled(self.index), self.report); })
+      .def("__setstate__", [](ReportedIndex& self, const State& state) {
+        new (&self)
+            ReportedIndex{unpickled<ProjectionIndex>(std::get<0>(state)), std::get<1>(state)};
+      });
+  copy_by_value(index);
+}
+
 }  // namespace
 
 void bind_projection_index(nb::module_& m) {
@@ -206,6 +221,7 @@ Searching is thread-safe; `append` is for one writer at a time beside any number
             nb::arg("max_scanned") = nb::none(), nb::arg("scan_novel") = SearchParams{}.scan_novel,
             kSearchDoc);
   bind_files(index);
+  bind_copies(index);
   bind_properties(index);
 }
 

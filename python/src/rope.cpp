@@ -5,6 +5,7 @@
 #include "arrays.hpp"
 #include "bindings.hpp"
 #include "errors.hpp"
+#include "gil.hpp"
 #include "names.hpp"
 #include "work.hpp"
 
@@ -57,12 +58,13 @@ Made by `sample_training_queries`, or from arrays, which are copied.)")
 }  // namespace
 
 RopeParams rope_params(double theta, std::int64_t rotary_dim, const std::string& layout,
-                       const std::optional<Array>& frequencies) {
+                       const std::optional<Array>& frequencies, std::int64_t rotary_first) {
   return {.theta = theta,
           .rotary_dim = count_of(rotary_dim, "rotary_dim"),
           .layout = rope_layout_of(layout, "layout"),
           .frequencies =
-              frequencies ? copy_doubles(*frequencies, "frequencies") : std::vector<double>{}};
+              frequencies ? copy_doubles(*frequencies, "frequencies") : std::vector<double>{},
+          .rotary_first = count_of(rotary_first, "rotary_first")};
 }
 
 void bind_rope(nb::module_& m) {
@@ -72,24 +74,25 @@ void bind_rope(nb::module_& m) {
   m.def(
       "rope_shift",
       [](const Array& queries, const Array& shifts, double theta, std::int64_t rotary_dim,
-         const std::string& layout, const std::optional<Array>& frequencies) {
+         const std::string& layout, const std::optional<Array>& frequencies,
+         std::int64_t rotary_first) {
         Matrix<float> out = copy_matrix(borrow_floats(queries, "queries").view);
         const std::vector<double> by = copy_doubles(shifts, "shifts");
-        const RopeParams params = rope_params(theta, rotary_dim, layout, frequencies);
+        const RopeParams params = rope_params(theta, rotary_dim, layout, frequencies, rotary_first);
         {
-          const nb::gil_scoped_release released;
+          const GilReleased released;
           rope_shift(out, by, params);
         }
         return numpy_of(std::move(out));
       },
       nb::arg("queries"), nb::arg("shifts"), nb::kw_only(), nb::arg("theta") = rope.theta,
       nb::arg("rotary_dim") = rope.rotary_dim, nb::arg("layout") = "half-split",
-      nb::arg("frequencies") = nb::none(),
+      nb::arg("frequencies") = nb::none(), nb::arg("rotary_first") = rope.rotary_first,
       R"(Queries as they would be at other positions of a rotary embedding.
 
 queries: [m, d] float32, which stay as they are. shifts: [m] float64, in positions, may be
-negative. rotary_dim: the first so many elements are rotated (0: all). layout: "half-split"
-(Llama, Gemma) or "interleaved" (GPT-J). frequencies: [rotary_dim / 2] float64, radians per
+negative. rotary_dim: so many elements are rotated (0: all), those from rotary_first on. layout:
+"half-split" (Llama, Gemma) or "interleaved" (GPT-J). frequencies: [rotary_dim / 2] float64, radians per
 position of each pair, for scaled embeddings; None: theta ** (-2j / rotary_dim).
 Returns a new array [m, d].)");
   m.def(
@@ -97,10 +100,11 @@ Returns a new array [m, d].)");
       [](const Array& queries, const Array& positions, std::int64_t group, std::int64_t now,
          std::int64_t horizon, double share, std::int64_t seed, bool shift,
          std::int64_t tuning_runs, std::int64_t tuning_steps, double theta, std::int64_t rotary_dim,
-         const std::string& layout, const std::optional<Array>& frequencies) {
+         const std::string& layout, const std::optional<Array>& frequencies,
+         std::int64_t rotary_first) {
         const auto rows = borrow_floats(queries, "queries");
         const auto at = copy_positions(positions, "positions");
-        const RopeParams given = rope_params(theta, rotary_dim, layout, frequencies);
+        const RopeParams given = rope_params(theta, rotary_dim, layout, frequencies, rotary_first);
         const TrainingSampleParams params{.now = count_of(now, "now"),
                                           .horizon = count_of(horizon, "horizon"),
                                           .share = share,
@@ -108,7 +112,7 @@ Returns a new array [m, d].)");
                                           .shift = shift,
                                           .tuning_runs = count_of(tuning_runs, "tuning_runs"),
                                           .tuning_steps = count_of(tuning_steps, "tuning_steps")};
-        const nb::gil_scoped_release released;
+        const GilReleased released;
         return sample_training_queries(rows.view, at, count_of(group, "group"), given, params);
       },
       nb::arg("queries"), nb::arg("positions"), nb::arg("group") = 1, nb::kw_only(), nb::arg("now"),
@@ -117,13 +121,14 @@ Returns a new array [m, d].)");
       nb::arg("tuning_runs") = sample.tuning_runs, nb::arg("tuning_steps") = sample.tuning_steps,
       nb::arg("theta") = rope.theta, nb::arg("rotary_dim") = rope.rotary_dim,
       nb::arg("layout") = "half-split", nb::arg("frequencies") = nb::none(),
+      nb::arg("rotary_first") = rope.rotary_first,
       R"(Turns prefill queries into training queries for decoding.
 
 queries: [positions * group, d] float32, the group's heads of one position in consecutive rows.
 positions: [positions] int64, increasing. The newest `share` of them is taken and each moved to a
 position drawn from [now, now + horizon), where decoding will ask; `tuning_runs` runs of
 `tuning_steps` positions are held out for tuning. shift=False leaves queries where they are.
-theta, rotary_dim, layout, frequencies: as in rope_shift. Deterministic in seed.)");
+theta, rotary_dim, layout, frequencies, rotary_first: as in rope_shift. Deterministic in seed.)");
 }
 
 }  // namespace keyseek::python

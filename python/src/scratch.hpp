@@ -3,6 +3,7 @@
 
 #include <nanobind/nanobind.h>
 
+#include "gil.hpp"
 #include "keyseek/search.hpp"
 
 namespace nb = nanobind;
@@ -19,7 +20,7 @@ template <class Index>
 [[nodiscard]] Hits search_step(const Index& index, MatrixView<float> queries,
                                const SearchParams& params) {
   Hits hits;
-  const nb::gil_scoped_release released;
+  const GilReleased released;
   index.search(queries, params, thread_scratch(), hits);
   return hits;
 }

@@ -5,16 +5,24 @@
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 
+#include <algorithm>
+#include <tuple>
+#include <utility>
+#include <vector>
+
 #include "arrays.hpp"
 #include "bindings.hpp"
 #include "errors.hpp"
+#include "pickle.hpp"
 
 namespace keyseek::python {
 namespace {
 
 void bind_stats(nb::module_& m) {
-  nb::class_<SearchStats>(m, "SearchStats", "What one search looked at.")
-      .def_ro("scanned", &SearchStats::scanned, "Keys whose code was scored, once for the group.")
+  nb::class_<SearchStats> type(m, "SearchStats", "What one search looked at.");
+  pickle_members(type, &SearchStats::scanned, &SearchStats::sketched, &SearchStats::expanded,
+                 &SearchStats::reranked, &SearchStats::bytes_read);
+  type.def_ro("scanned", &SearchStats::scanned, "Keys whose code was scored, once for the group.")
       .def_ro("sketched", &SearchStats::sketched, "Keys whose sketch was scored, likewise.")
       .def_ro("expanded", &SearchStats::expanded, "Keys whose links were followed.")
       .def_ro("reranked", &SearchStats::reranked, "Keys scored in stored precision.")
@@ -26,12 +34,35 @@ void bind_stats(nb::module_& m) {
       });
 }
 
-void bind_hits(nb::module_& m) {
-  nb::class_<Hits>(m, "Hits",
-                   R"(Results of one step: for each of G queries up to k keys, best first.
+/// Checked as they come back: a search starts from hits without looking whether they are whole.
+void pickle_hits(nb::class_<Hits>& type) {
+  using State = std::tuple<std::size_t, std::size_t, std::vector<Id>, std::vector<float>,
+                           std::vector<std::size_t>, SearchStats>;
+  type.def("__getstate__",
+           [](const Hits& h) { return State(h.group, h.k, h.ids, h.scores, h.count, h.stats); })
+      .def("__setstate__", [](Hits& self, const State& state) {
+        Hits hits;
+        std::tie(hits.group, hits.k, hits.ids, hits.scores, hits.count, hits.stats) = state;
+        const auto is_whole = [&] {
+          return hits.ids.size() == hits.scores.size() && hits.count.size() == hits.group &&
+                 (hits.group == 0 ? hits.ids.empty()
+                                  : hits.ids.size() % hits.group == 0 &&
+                                        hits.ids.size() / hits.group == hits.k) &&
+                 std::all_of(hits.count.begin(), hits.count.end(),
+                             [&](std::size_t count) { return count <= hits.k; });
+        };
+        if (!is_whole()) refuse("the pickled Hits are not whole: {} x {}", hits.group, hits.k);
+        new (&self) Hits(std::move(hits));
+      });
+}
 
-Pass it as `previous` to the next step's search.)")
-      .def_prop_ro(
+void bind_hits(nb::module_& m) {
+  nb::class_<Hits> type(m, "Hits",
+                        R"(Results of one step: for each of G queries up to k keys, best first.
+
+Pass it as `previous` to the next step's search.)");
+  pickle_hits(type);
+  type.def_prop_ro(
           "ids",
           [](const Hits& h) {
             return numpy_ids({h.ids.data(), h.group, h.k});
@@ -56,13 +87,14 @@ Pass it as `previous` to the next step's search.)")
 }
 
 void bind_dials(nb::module_& m) {
-  nb::class_<Dials>(m, "Dials", R"(How hard a ProjectionIndex looks; tuning chooses them.
+  nb::class_<Dials> type(m, "Dials", R"(How hard a ProjectionIndex looks; tuning chooses them.
 
 probes: router clusters looked into, per query. lists: nearest training queries whose keys are
 scanned (0: none). expand: ranks of each query's pool whose links are followed (0: none).
 pool: keys per query scored in stored precision (0: by k and d). novel: a query whose nearest
-training query is less similar is novel, see scan_novel of search (-1: none is).)")
-      .def(
+training query is less similar is novel, see scan_novel of search (-1: none is).)");
+  pickle_members(type, &Dials::probes, &Dials::lists, &Dials::expand, &Dials::pool, &Dials::novel);
+  type.def(
           "__init__",
           [](Dials* self, std::uint32_t probes, std::uint32_t lists, std::uint32_t expand,
              std::uint32_t pool, float novel) {

@@ -6,14 +6,16 @@
 #include "arrays.hpp"
 #include "bindings.hpp"
 #include "errors.hpp"
+#include "gil.hpp"
 #include "keyseek/index.hpp"
+#include "pickle.hpp"
 #include "scratch.hpp"
 #include "work.hpp"
 
 namespace keyseek::python {
 namespace {
 
-using Unlocked = nb::call_guard<nb::gil_scoped_release>;
+using Unlocked = nb::call_guard<GilReleased>;
 
 constexpr const char* kBuildDoc =
     R"(Copies and encodes keys [n, d]: float32, float16, bfloat16 or int8.
@@ -42,7 +44,7 @@ Hits search(const SketchIndex& self, const Array& queries, std::int64_t k, const
 
 void append(SketchIndex& self, const Array& keys) {
   const auto rows = borrow_vectors(keys, "keys");
-  const nb::gil_scoped_release released;
+  const GilReleased released;
   self.append(rows.view);
 }
 
@@ -50,14 +52,15 @@ void append(SketchIndex& self, const Array& keys) {
 
 void bind_sketch_index(nb::module_& m) {
   const SketchParams defaults;
-  nb::class_<SketchIndex>(
+  nb::class_<SketchIndex> type(
       m, "SketchIndex",
       R"(Every key is looked at through a sketch, the best of them again in full.
 
 A sketch is a few coordinates of each key, those in which queries see most, in 8 bits. It needs
 queries to know these, but no query that wanted the key: what a ProjectionIndex may miss is found.
-Searching is thread-safe; `append` is for one writer at a time beside any number of searches.)")
-      .def_static("build", &build, nb::arg("keys"), nb::arg("queries"), nb::kw_only(),
+Searching is thread-safe; `append` is for one writer at a time beside any number of searches.)");
+  pickle_as_file(type);
+  type.def_static("build", &build, nb::arg("keys"), nb::arg("queries"), nb::kw_only(),
                   nb::arg("dim") = defaults.dim, nb::arg("residual") = defaults.residual,
                   nb::arg("ridge") = defaults.ridge, nb::arg("threads") = 0,
                   nb::arg("progress") = nb::none(), kBuildDoc)

@@ -2,14 +2,17 @@
 
 #include <string_view>
 
+#include "gil.hpp"
+
 namespace keyseek::python {
 
 bool Watch::report(std::string_view stage, std::size_t done, std::size_t total) {
   if (stop_) return false;
   if (!callback_) return true;
-  const nb::gil_scoped_acquire held;
+  const GilHeld held;
   try {
-    const nb::object answer = (*callback_)(nb::str(stage.data(), stage.size()), done, total);
+    const nb::object answer =
+        call_python(*callback_, nb::str(stage.data(), stage.size()), done, total);
     return !answer.is(nb::bool_(false));
   } catch (...) {
     stop_with_current_exception();
@@ -18,7 +21,7 @@ bool Watch::report(std::string_view stage, std::size_t done, std::size_t total) 
 }
 
 void Watch::look_for_signals() {
-  const nb::gil_scoped_acquire held;
+  const GilHeld held;
   try {
     if (PyErr_CheckSignals() != 0) throw nb::python_error();
   } catch (...) {

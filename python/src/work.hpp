@@ -14,6 +14,7 @@
 #include <optional>
 #include <string>
 
+#include "gil.hpp"
 #include "keyseek/execution.hpp"
 
 namespace nb = nanobind;
@@ -55,7 +56,7 @@ auto run_long(int threads, const ProgressCallback& callback, Body body) {
   const Execution run{threads, [&](std::string_view stage, std::size_t done, std::size_t total) {
                         return watch.report(stage, done, total);
                       }};
-  const nb::gil_scoped_release released;
+  const GilReleased released;
   auto result = std::async(std::launch::async, [&] { return body(run); });
   while (result.wait_for(kSignalInterval) == std::future_status::timeout) watch.look_for_signals();
   watch.rethrow();

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "attention/capped.hpp"
 #include "base/fail.hpp"
 #include "score/kernels.hpp"
 
@@ -23,25 +24,31 @@ const void* row_at(AnyMatrixView m, const Id* ids, std::size_t first) {
 class Accumulator {
  public:
   /// For queries [first, first + group) of `to`.
-  Accumulator(Partial& to, std::size_t first, std::size_t group, AttendScratch& scratch,
-              float scale)
+  Accumulator(Partial& to, std::size_t first, std::size_t group, AttendScratch& scratch, Logits how)
       : out_(to.out.row(first)),
         lse_(to.lse.data() + first),
         best_(to.best.data() + first),
         s_(scratch),
-        scale_(scale),
+        how_(how),
         group_(group),
         dv_(to.out.cols()) {
     s_.sum.assign(group_, 0.0F);
     s_.best.resize(2 * group_);
   }
 
-  /// `logits` [count, G] before scaling are overwritten; `ids` null: rows from `first` on.
+  /// `logits` [count, G], inner products so far, are overwritten; `ids` null: rows from `first` on.
   void add(float* logits, std::size_t count, ValuesView values, const Id* ids, std::size_t first) {
     float* best = s_.best.data();
     float* sum = best + group_;
-    kernels().softmax_rows(logits, count, group_, scale_, best, sum);
-    for (std::size_t g = 0; g < group_; ++g) raise(g, scale_ * best[g], sum[g], logits, count);
+    const float scale = capped(how_, logits, count * group_);
+    kernels().softmax_rows(logits, count, group_, scale, best, sum);
+    for (std::size_t g = 0; g < group_; ++g) {
+      require(std::isfinite(scale * best[g]) && std::isfinite(sum[g]),
+              "the logits of query {} are beyond what f32 holds ({} x {}): scale queries or keys "
+              "down",
+              g, scale, best[g]);
+      raise(g, scale * best[g], sum[g], logits, count);
+    }
     if (values.scales != nullptr) {
       for (std::size_t j = 0; j < count; ++j) {
         const float factor = values.scales[ids != nullptr ? ids[j] : first + j];
@@ -81,26 +88,27 @@ class Accumulator {
   float* lse_;  ///< while adding: the largest logit so far
   float* best_;
   AttendScratch& s_;
-  float scale_;
+  Logits how_;
   std::size_t group_;
   std::size_t dv_;
 };
 
-void require_shapes(MatrixView<float> queries, AnyMatrixView keys, ValuesView values, float scale) {
+void require_shapes(MatrixView<float> queries, AnyMatrixView keys, ValuesView values,
+                    Logits logits) {
   require(queries.rows >= 1 && queries.rows <= kMaxGroup, "queries has {} rows, must have 1 to {}",
           queries.rows, kMaxGroup);
   require(queries.cols == keys.cols, "queries have dimension {}, keys have {}", queries.cols,
           keys.cols);
   require(values.rows.rows == keys.rows, "values has {} rows, keys has {}", values.rows.rows,
           keys.rows);
-  require(std::isfinite(scale) && scale > 0.0F, "scale is {}, must be above 0", scale);
+  logits.validate();
 }
 
 void attend_rows(MatrixView<float> queries, AnyMatrixView keys, ValuesView values, const Id* ids,
-                 std::size_t count, float scale, AttendScratch& scratch, Partial& out) {
-  require_shapes(queries, keys, values, scale);
+                 std::size_t count, Logits logits, AttendScratch& scratch, Partial& out) {
+  require_shapes(queries, keys, values, logits);
   out.reset(queries.rows, values.rows.cols);
-  Accumulator sums(out, 0, queries.rows, scratch, scale);
+  Accumulator sums(out, 0, queries.rows, scratch, logits);
   scratch.weights.resize(kBlock * queries.rows);
   for (std::size_t first = 0; first < count; first += kBlock) {
     const std::size_t block = std::min(kBlock, count - first);
@@ -115,11 +123,19 @@ void attend_rows(MatrixView<float> queries, AnyMatrixView keys, ValuesView value
 
 }  // namespace
 
-void Partial::reset(std::size_t group, std::size_t dv) {
-  if (out.rows() != group || out.cols() != dv) out = Matrix<float>(group, dv);
-  std::fill_n(out.data(), group * dv, 0.0F);
-  lse.assign(group, kNothing);
-  best.assign(group, kNothing);
+void Logits::validate() const {
+  require(std::isfinite(scale) && scale > 0.0F, "scale is {}, must be above 0", scale);
+  require(std::isfinite(softcap) && softcap >= 0.0F,
+          "softcap is {}, must be above 0, or 0 for logits that are not capped", softcap);
+}
+
+void Partial::reset(std::size_t queries, std::size_t dv, std::span<const float> null_logits) {
+  if (out.rows() != queries || out.cols() != dv) out = Matrix<float>(queries, dv);
+  std::fill_n(out.data(), queries * dv, 0.0F);
+  lse.assign(queries, kNothing);
+  best.assign(queries, kNothing);
+  if (null_logits.empty()) return;
+  for (std::size_t q = 0; q < queries; ++q) lse[q] = null_logits[q % null_logits.size()];
 }
 
 Partial Partial::slice(std::size_t first, std::size_t count) const {
@@ -132,21 +148,21 @@ Partial Partial::slice(std::size_t first, std::size_t count) const {
   return part;
 }
 
-void attend(MatrixView<float> queries, AnyMatrixView keys, ValuesView values, float scale,
+void attend(MatrixView<float> queries, AnyMatrixView keys, ValuesView values, Logits logits,
             AttendScratch& scratch, Partial& out) {
-  attend_rows(queries, keys, values, nullptr, keys.rows, scale, scratch, out);
+  attend_rows(queries, keys, values, nullptr, keys.rows, logits, scratch, out);
 }
 
 void attend_ids(MatrixView<float> queries, AnyMatrixView keys, ValuesView values,
-                std::span<const Id> ids, float scale, AttendScratch& scratch, Partial& out) {
+                std::span<const Id> ids, Logits logits, AttendScratch& scratch, Partial& out) {
   for (const Id id : ids)
     require(id < keys.rows, "ids name key {}, there are only {}", id, keys.rows);
-  attend_rows(queries, keys, values, ids.data(), ids.size(), scale, scratch, out);
+  attend_rows(queries, keys, values, ids.data(), ids.size(), logits, scratch, out);
 }
 
-void attend_hits(const Hits& hits, ValuesView values, float scale, AttendScratch& scratch,
+void attend_hits(const Hits& hits, ValuesView values, Logits logits, AttendScratch& scratch,
                  Partial& out) {
-  require(std::isfinite(scale) && scale > 0.0F, "scale is {}, must be above 0", scale);
+  logits.validate();
   out.reset(hits.group, values.rows.cols);
   for (std::size_t g = 0; g < hits.group; ++g) {
     const auto ids = hits.row_ids(g);
@@ -156,7 +172,7 @@ void attend_hits(const Hits& hits, ValuesView values, float scale, AttendScratch
       require(id < values.rows.rows, "hits name key {}, there are only {} values", id,
               values.rows.rows);
     scratch.weights.assign(scores.begin(), scores.end());
-    Accumulator sums(out, g, 1, scratch, scale);
+    Accumulator sums(out, g, 1, scratch, logits);
     sums.add(scratch.weights.data(), ids.size(), values, ids.data(), 0);
     sums.finish();
   }

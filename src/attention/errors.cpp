@@ -34,7 +34,7 @@ std::vector<float> attention_errors(const Observations& seen, ValuesView values,
     retrieve(first / group, hits);
     Partial part = seen.fixed.slice(first, group), full = part;
     merge(seen.rest.slice(first, group), full);
-    attend_hits(hits, values, seen.scale, scratch, retrieved);
+    attend_hits(hits, values, seen.logits, scratch, retrieved);
     merge(retrieved, part);
     if (!tail.empty()) {
       attend_tail(seen.queries.view().slice(first, group), hits, retrieved, tail, scratch, summary);

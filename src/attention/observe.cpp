@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "attention/capped.hpp"
 #include "base/fail.hpp"
 #include "keyseek/knn.hpp"
 #include "keyseek/tail.hpp"
@@ -24,12 +25,13 @@ class Observer {
     kernels().score_rows[static_cast<std::size_t>(keys_.dtype)](
         keys_.data, keys_.stride, nullptr, keys_.rows, queries.data, queries.stride, count,
         queries.cols, weights_.data());
-    kernels().softmax_rows(weights_.data(), keys_.rows, count, seen_.scale, best, sum);
+    const float scale = capped(seen_.logits, weights_.data(), keys_.rows * count);
+    kernels().softmax_rows(weights_.data(), keys_.rows, count, scale, best, sum);
     float share[kTile];
     for (std::size_t q = 0; q < count; ++q) {
-      const float lse = seen_.scale * best[q] + std::log(sum[q]);
+      const float lse = scale * best[q] + std::log(sum[q]);
       seen_.rest.lse[first + q] = lse;
-      seen_.rest.best[first + q] = seen_.scale * best[q];
+      seen_.rest.best[first + q] = scale * best[q];
       share[q] = 1.0F / (sum[q] * (1.0F + std::exp(seen_.fixed.lse[first + q] - lse)));
     }
     add_mass(first, count, share);
@@ -69,7 +71,7 @@ class Observer {
 }  // namespace
 
 Observations observe(MatrixView<float> queries, std::size_t group, const Partial& fixed,
-                     AnyMatrixView keys, ValuesView values, float scale,
+                     AnyMatrixView keys, ValuesView values, Logits logits,
                      const ObserveParams& params, const Execution& run) {
   require(keys.rows > 0, "keys is empty");
   require(queries.rows > 0, "queries is empty");
@@ -85,12 +87,12 @@ Observations observe(MatrixView<float> queries, std::size_t group, const Partial
   require(fixed.out.rows() == queries.rows && fixed.out.cols() == values.rows.cols,
           "fixed.out is {} x {}, must be {} x {}", fixed.out.rows(), fixed.out.cols(), queries.rows,
           values.rows.cols);
-  require(std::isfinite(scale) && scale > 0.0F, "scale is {}, must be above 0", scale);
+  logits.validate();
   run.validate();
 
   Observations seen;
   seen.group = group;
-  seen.scale = scale;
+  seen.logits = logits;
   seen.queries = Matrix<float>(queries.rows, queries.cols);
   for (std::size_t i = 0; i < queries.rows; ++i)
     std::copy_n(queries.row(i), queries.cols, seen.queries.row(i));

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "attention/capped.hpp"
 #include "attention/tail_mass.hpp"
 #include "base/fail.hpp"
 #include "score/kernels.hpp"
@@ -27,7 +28,8 @@ Tail Tail::from_parts(Parts parts) {
   check(count > 0 && group > 0, "no vectors");
   check(group <= kMaxGroup, "too many query heads");
   check(parts.keys.cols() > 0 && parts.values.cols() > 0, "vectors of no dimension");
-  check(parts.keys.dtype() == Dtype::f16 && parts.values.dtype() == Dtype::f16, "not in f16");
+  for (const Dtype dtype : {parts.keys.dtype(), parts.values.dtype()})
+    check(dtype == Dtype::f16 || dtype == Dtype::f32, "not in f16 or f32");
   check(parts.bias.rows() == count && parts.bias.cols() == group, "biases do not match");
   check(parts.values.rows() == group * count, "values do not match");
   check(parts.correction.cols() == kFeatures, "the correction has a wrong size");
@@ -38,7 +40,9 @@ Tail Tail::from_parts(Parts parts) {
               std::isfinite(limits[2]),
           "the limits are no range");
   }
-  check(std::isfinite(parts.scale) && parts.scale > 0, "the scale is wrong");
+  const Logits& logits = parts.logits;
+  check(std::isfinite(logits.scale) && logits.scale > 0, "the scale is wrong");
+  check(std::isfinite(logits.softcap) && logits.softcap >= 0, "the soft-cap is wrong");
   Tail tail;
   tail.parts_ = std::move(parts);
   return tail;
@@ -61,23 +65,24 @@ void attend_tail(MatrixView<float> queries, const Hits& hits, const Partial& ret
   float* logits = scratch.weights.data();
   float* of_head = logits + count * group;
   const AnyMatrixView keys = p.keys.view();
-  kernels().score_rows[static_cast<std::size_t>(Dtype::f16)](keys.data, keys.stride, nullptr, count,
+  kernels().score_rows[static_cast<std::size_t>(keys.dtype)](keys.data, keys.stride, nullptr, count,
                                                              queries.data, queries.stride, group,
                                                              queries.cols, logits);
   const float* bias = p.bias.data();
-  for (std::size_t i = 0; i < count * group; ++i) logits[i] = logits[i] * p.scale + bias[i];
+  const float scale = capped(p.logits, logits, count * group);
+  for (std::size_t i = 0; i < count * group; ++i) logits[i] = logits[i] * scale + bias[i];
   kernels().softmax_rows(logits, count, group, 1.0F, scratch.best.data(), scratch.sum.data());
   for (std::size_t g = 0; g < group; ++g) {
     const double own = double{scratch.best[g]} + std::log(double{scratch.sum[g]});
     const std::span<const float> scores = hits.row_scores(g);
-    const MassFeatures f = mass_features(scores, p.scale, retrieved.lse[g], own);
+    const MassFeatures f = mass_features(scores, p.logits, retrieved.lse[g], own);
     const double mass = tail_mass(p, g, f, scores, own);
     out.lse[g] = static_cast<float>(mass);
     out.best[g] = static_cast<float>(double{scratch.best[g]} + mass - own);
     for (std::size_t c = 0; c < count; ++c) of_head[c] = logits[c * group + g] / scratch.sum[g];
     const AnyMatrixView values = p.values.view().slice(g * count, count);
-    kernels().add_rows[static_cast<std::size_t>(Dtype::f16)](values.data, values.stride, nullptr,
-                                                             count, of_head, 1, dv, out.out.row(g));
+    kernels().add_rows[static_cast<std::size_t>(values.dtype)](
+        values.data, values.stride, nullptr, count, of_head, 1, dv, out.out.row(g));
   }
 }
 

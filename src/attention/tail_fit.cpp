@@ -22,8 +22,24 @@ constexpr double kNoise = 1e-5;
 
 // A limit of the logarithm of a mass that is none: far above any, but not infinite.
 constexpr float kUnlimited = 1e30F;
-
 Eigen::Index index(std::size_t i) { return static_cast<Eigen::Index>(i); }
+
+/// In f16; in f32 where that would lose them.
+AnyMatrix in_16_bits(const Dense& m) {
+  constexpr double kLargest = 65504, kLeast = 0x1p-14;  // the least normal number
+  const auto rows = static_cast<std::size_t>(m.rows()), cols = static_cast<std::size_t>(m.cols());
+  const double largest = m.cwiseAbs().maxCoeff();
+  if (largest > kLargest || (largest > 0 && largest < kLeast)) {
+    Matrix<float> out(rows, cols);
+    std::transform(m.data(), m.data() + m.size(), out.data(),
+                   [](double x) { return static_cast<float>(x); });
+    return AnyMatrix::copy_of(AnyMatrixView::of(out.view()));
+  }
+  Matrix<Half> out(rows, cols);
+  std::transform(m.data(), m.data() + m.size(), out.data(),
+                 [](double x) { return to_half(static_cast<float>(x)); });
+  return AnyMatrix::copy_of(AnyMatrixView::of(out.view()));
+}
 
 /// What is left of a query's attention when its k best keys are taken away.
 struct Leftover {
@@ -42,7 +58,7 @@ Leftover leftover(const Observations& seen, ValuesView values, std::size_t k, st
   double taken = 0;  // share of the indexed keys' mass
   for (std::size_t r = 0; r < k; ++r) {
     const Id id = seen.top_ids.row(q)[r];
-    const double weight = std::exp(double{seen.scale} * double{seen.top_scores.row(q)[r]} - rest);
+    const double weight = std::exp(seen.logits.of(seen.top_scores.row(q)[r]) - rest);
     taken += weight;
     values.rows.copy_row(id, value.data());
     const double factor = values.scales != nullptr ? double{values.scales[id]} : 1.0;
@@ -51,7 +67,9 @@ Leftover leftover(const Observations& seen, ValuesView values, std::size_t k, st
   const double remaining = 1.0 - taken >= kNoise ? 1.0 - taken : 0.0;
   left.share = remaining / (1.0 + std::exp(fixed - rest));
   left.lse = rest + std::log(std::max(remaining, kLeastShare));
-  left.retrieved = taken > 0 ? rest + std::log(taken) : -std::numeric_limits<double>::infinity();
+  // Of logits so large that f32 does not tell their sum from the best one, that one.
+  if (k > 0)
+    left.retrieved = taken > 0 ? rest + std::log(taken) : seen.logits.of(seen.top_scores.row(q)[0]);
   for (double& x : left.out) x = remaining > 0 ? x / remaining : 0.0;
   return left;
 }
@@ -63,7 +81,7 @@ Matrix<float> mass_without(const Observations& seen, std::span<const std::size_t
     const double rest = seen.rest.lse[q], fixed = seen.fixed.lse[q];
     const double total = rest + std::log1p(std::exp(fixed - rest));
     for (std::size_t r = 0; r < kept[q]; ++r) {
-      const double logit = double{seen.scale} * double{seen.top_scores.row(q)[r]};
+      const double logit = seen.logits.of(seen.top_scores.row(q)[r]);
       float& of_key = mass.row(seen.top_ids.row(q)[r])[q % seen.group];
       of_key -= static_cast<float>(std::exp(logit - total));
     }
@@ -115,7 +133,7 @@ class Fit {
       fit_values(g, biased);
       fit_mass(g, biased);
     }
-    return parts();
+    return is_finite() ? parts() : Tail::Parts{};
   }
 
  private:
@@ -172,12 +190,14 @@ class Fit {
         if (share > 0) means_[g].row(index(i)) = value_sums[g].row(c) / share;
       }
     }
-    // The tail is used in 16 bits, so it is trained for what these hold.
-    centroids_ = centroids_.unaryExpr(
-        [](double x) { return double{to_float(to_half(static_cast<float>(x)))}; });
+    // The tail is used as it is stored, so it is trained for what that holds.
+    if (count_ == 0) return;
+    stored_keys_ = in_16_bits(centroids_);
+    const Matrix<float> used = to_f32(stored_keys_.view());
+    std::copy_n(used.data(), centroids_.size(), centroids_.data());
   }
 
-  /// [m, C] scale * q . mu_c of the queries of head g.
+  /// [m, C] logits of q . mu_c, of the queries of head g, without bias.
   [[nodiscard]] Dense centroid_logits(std::size_t g) const {
     const std::size_t steps = seen_.steps();
     Dense queries(index(steps), index(keys_.cols));
@@ -186,7 +206,10 @@ class Fit {
           Eigen::Map<const Eigen::RowVectorXf>(seen_.queries.row(s * group_ + g), index(keys_.cols))
               .cast<double>();
     }
-    return double{seen_.scale} * (queries * centroids_.transpose());
+    Dense logits = double{seen_.logits.scale} * (queries * centroids_.transpose());
+    if (seen_.logits.softcap > 0)
+      logits = logits.unaryExpr([&](double scaled) { return seen_.logits.capped(scaled); }).eval();
+    return logits;
   }
 
   /// Gives each cluster, summed over the queries, the mass that its keys have.
@@ -245,7 +268,7 @@ class Fit {
       const double top = biased.row(index(s)).maxCoeff();
       const double own = top + std::log((biased.row(index(s)).array() - top).exp().sum());
       const float* scores = kept_[q] > 0 ? seen_.top_scores.row(q) : nullptr;
-      features.push_back(mass_features({scores, kept_[q]}, seen_.scale, left.retrieved, own));
+      features.push_back(mass_features({scores, kept_[q]}, seen_.logits, left.retrieved, own));
       const Eigen::Map<const Eigen::Matrix<double, kF, 1>> f(features.back().data());
       // An error of the log mass moves the output by share * (1 - share).
       const double weight = std::pow(left.share * (1.0 - left.share), 2);
@@ -260,6 +283,16 @@ class Fit {
     set_limits(g, features);
   }
 
+  /// Whether f32 holds what was fitted: if not, there is no tail.
+  [[nodiscard]] bool is_finite() const {
+    for (const Matrix<float>* m : {&bias_, &correction_, &limits_})
+      if (!std::isfinite(largest_magnitude(AnyMatrixView::of(m->view())))) return false;
+    constexpr double kLargest = std::numeric_limits<float>::max();
+    return std::all_of(means_.begin(), means_.end(), [](const Dense& values) {
+      return values.cwiseAbs().maxCoeff() <= kLargest && values.allFinite();
+    });
+  }
+
   /// Where training saw the corrections of head g, and its mass against the last key retrieved.
   void set_limits(std::size_t g, const std::vector<MassFeatures>& features) {
     constexpr double kInfinity = std::numeric_limits<double>::infinity();
@@ -270,7 +303,7 @@ class Fit {
       most = std::max(most, shift);
       const std::size_t q = s * group_ + g, k = kept_[q];
       if (k == 0) continue;
-      const double last = double{seen_.scale} * double{seen_.top_scores.row(q)[k - 1]};
+      const double last = seen_.logits.of(seen_.top_scores.row(q)[k - 1]);
       beyond = std::max(beyond, left_[q].lse - last);
     }
     limits_.row(g)[0] = static_cast<float>(least);
@@ -279,18 +312,15 @@ class Fit {
   }
 
   [[nodiscard]] Tail::Parts parts() const {
-    const auto half = [](double x) { return to_half(static_cast<float>(x)); };
-    Matrix<Half> keys(count_, keys_.cols), values(group_ * count_, dv_);
-    std::transform(centroids_.data(), centroids_.data() + centroids_.size(), keys.data(), half);
+    Dense values(index(group_ * count_), index(dv_));
     for (std::size_t g = 0; g < group_; ++g)
-      std::transform(means_[g].data(), means_[g].data() + means_[g].size(), values.row(g * count_),
-                     half);
-    return {.keys = AnyMatrix::copy_of(AnyMatrixView::of(keys.view())),
+      values.middleRows(index(g * count_), index(count_)) = means_[g];
+    return {.keys = stored_keys_,
             .bias = bias_,
-            .values = AnyMatrix::copy_of(AnyMatrixView::of(values.view())),
+            .values = in_16_bits(values),
             .correction = correction_,
             .limits = limits_,
-            .scale = seen_.scale};
+            .logits = seen_.logits};
   }
 
   const Observations& seen_;
@@ -303,6 +333,7 @@ class Fit {
   std::size_t dv_;
   std::size_t count_ = 0;       ///< clusters kept
   Dense centroids_;             ///< [C, d]
+  AnyMatrix stored_keys_;       ///< the same
   Dense shares_;                ///< [C, G] of mass
   std::vector<Dense> means_;    ///< [G] of [C, dv]
   std::vector<Leftover> left_;  ///< [m * G]

@@ -13,11 +13,11 @@ using MassFeatures = std::array<double, Tail::kFeatures>;
 
 /// What the tail's mass may depend on: where the retrieved logits lie against the tail's own.
 /// `scores` are inner products, best first; `retrieved` their log-sum-exp as logits.
-inline MassFeatures mass_features(std::span<const float> scores, float scale, double retrieved,
+inline MassFeatures mass_features(std::span<const float> scores, Logits logits, double retrieved,
                                   double own) {
   MassFeatures f = {1.0};
   if (scores.empty()) return f;
-  const auto logit = [&](std::size_t rank) { return double{scale} * double{scores[rank]} - own; };
+  const auto logit = [&](std::size_t rank) { return logits.of(scores[rank]) - own; };
   f[1] = retrieved - own;
   f[2] = logit(0);
   f[3] = logit(scores.size() / 4);
@@ -42,7 +42,7 @@ inline double tail_mass(const Tail::Parts& parts, std::size_t g, const MassFeatu
   if (scores.empty()) return own + shift;
   // A key that is not retrieved weighs at most what the last retrieved one does. So a query that
   // wants what no training query did cannot take the tail for it.
-  const double last = double{parts.scale} * double{scores.back()};
+  const double last = parts.logits.of(scores.back());
   return std::min(own + shift, last + double{limits[2]});
 }
 

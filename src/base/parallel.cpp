@@ -30,6 +30,12 @@ int Execution::thread_count() const noexcept {
   return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
 }
 
+void report_progress(const Execution& run, std::string_view stage, std::size_t done,
+                     std::size_t total) {
+  if (run.progress && !run.progress(stage, done, total))
+    fail(ErrorCode::cancelled, "cancelled during {} at {} of {}", stage, done, total);
+}
+
 namespace {
 
 /// What the workers of one call share.
@@ -67,9 +73,7 @@ class Job {
     // About two hundred reports per stage: enough for a progress bar, too few to cost time.
     if (done_ != count_ && done_ < reported_ + count_ / 200) return;
     reported_ = done_;
-    if (!run_.progress(stage_, done_, count_)) {
-      fail(ErrorCode::cancelled, "cancelled during {} at {} of {}", stage_, done_, count_);
-    }
+    report_progress(run_, stage_, done_, count_);
   }
 
   std::size_t count_, grain_;
@@ -97,7 +101,11 @@ void parallel_for(std::size_t count, std::size_t grain, const Execution& run,
   {
     std::vector<std::jthread> threads;
     threads.reserve(static_cast<std::size_t>(helpers));
-    for (int t = 1; t <= helpers; ++t) threads.emplace_back([&job, t] { job.work(t); });
+    try {
+      for (int t = 1; t <= helpers; ++t) threads.emplace_back([&job, t] { job.work(t); });
+    } catch (const std::exception&) {
+      // A system that is short of threads or memory has the same work done by fewer.
+    }
     job.work(0);
   }
   job.rethrow();

@@ -22,4 +22,9 @@ void parallel_for(std::size_t count, std::size_t grain, const Execution& run,
                   std::string_view stage,
                   const std::function<void(std::size_t begin, std::size_t end, int worker)>& body);
 
+/// Reports `done` of `total` to run.progress, from one thread; throws Error(cancelled) when it
+/// returns false.
+void report_progress(const Execution& run, std::string_view stage, std::size_t done,
+                     std::size_t total);
+
 }  // namespace keyseek

@@ -1,25 +1,22 @@
 #include "base/worker_pool.hpp"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <atomic>
-#include <condition_variable>
 #include <exception>
-#include <mutex>
-#include <thread>
-#include <vector>
 
 namespace keyseek {
-namespace {
 
 /// One call.
-struct Job {
+struct WorkerPool::Job {
   std::size_t count = 0;
   const std::function<void(std::size_t, int)>* body = nullptr;
   std::atomic<std::size_t> next{0};
-  std::mutex mutex;
+  std::mutex mutex;  ///< of the error
   std::exception_ptr error;
+  // Guarded by the pool:
+  std::size_t wanted = 0;   ///< threads that may still join
+  std::size_t working = 0;  ///< threads that did
+  std::condition_variable done;
 
   void work(int worker) noexcept {
     try {
@@ -32,65 +29,64 @@ struct Job {
   }
 };
 
-}  // namespace
-
-struct WorkerPool::Crew {
-  std::mutex mutex;
-  std::condition_variable work, done;
-  Job* job = nullptr;       ///< of the present call
-  std::size_t calls = 0;    ///< so far; tells a waiting thread that there is a new one
-  std::size_t wanted = 0;   ///< threads that may still join the present call
-  std::size_t working = 0;  ///< threads in it
-  bool closing = false;
-  pid_t process = ::getpid();
-  std::vector<std::thread> threads;
-
-  void wait_for_work(int worker) {
-    std::size_t seen = 0;
-    std::unique_lock lock(mutex);
-    while (true) {
-      work.wait(lock, [&] { return closing || (calls != seen && wanted > 0); });
-      if (closing) return;
-      seen = calls;
-      --wanted;
-      ++working;
-      Job* mine = job;
-      lock.unlock();
-      mine->work(worker);
-      lock.lock();
-      --working;
-      if (working == 0) done.notify_one();
-    }
-  }
-
-  void close() {
-    {
-      const std::lock_guard lock(mutex);
-      closing = true;
-    }
-    work.notify_all();
-    for (std::thread& thread : threads) thread.join();
-  }
-};
-
 WorkerPool::WorkerPool(int threads) : threads_(std::max(1, threads)) {}
 
 WorkerPool::~WorkerPool() {
-  leave_behind_after_fork();
-  if (crew_) crew_->close();
+  {
+    const std::lock_guard lock(mutex_);
+    closing_ = true;
+  }
+  work_.notify_all();
+  for (std::thread& thread : started_) thread.join();
 }
 
-/// The threads of a forked child's copy do not exist: they cannot be joined, and what they
-/// waited on may be in any state.
-void WorkerPool::leave_behind_after_fork() {
-  if (crew_ && crew_->process != ::getpid()) static_cast<void>(crew_.release());
+void WorkerPool::start_threads() {
+  const auto wanted = static_cast<std::size_t>(threads_ - 1);
+  started_.reserve(wanted);
+  try {
+    while (started_.size() < wanted)
+      started_.emplace_back(&WorkerPool::help, this, static_cast<int>(started_.size()) + 1);
+  } catch (const std::exception&) {
+    // A system that is short of threads or memory has the same work done by fewer.
+  }
 }
 
-void WorkerPool::start() {
-  crew_ = std::make_unique<Crew>();
-  Crew* crew = crew_.get();
-  for (int t = 1; t < threads_; ++t)
-    crew->threads.emplace_back([crew, t] { crew->wait_for_work(t); });
+void WorkerPool::post(Job& job, std::size_t helpers) {
+  {
+    const std::lock_guard lock(mutex_);
+    start_threads();
+    jobs_.push_back(&job);
+    job.wanted = helpers;
+  }
+  work_.notify_all();
+}
+
+/// Who has not begun need not.
+void WorkerPool::take_back(const Job& job) {
+  jobs_.erase(std::remove(jobs_.begin(), jobs_.end(), &job), jobs_.end());
+}
+
+void WorkerPool::withdraw(Job& job) {
+  std::unique_lock lock(mutex_);
+  take_back(job);
+  job.done.wait(lock, [&] { return job.working == 0; });
+}
+
+void WorkerPool::help(int worker) {
+  std::unique_lock lock(mutex_);
+  while (true) {
+    work_.wait(lock, [&] { return closing_ || !jobs_.empty(); });
+    if (closing_) return;
+    Job& job = *jobs_.front();
+    ++job.working;
+    if (--job.wanted == 0) take_back(job);
+    lock.unlock();
+    job.work(worker);
+    lock.lock();
+    take_back(job);  // all of it is taken
+    // With the lock held: the caller ends the job as soon as it may look at it.
+    if (--job.working == 0) job.done.notify_one();
+  }
 }
 
 void WorkerPool::run(std::size_t count, const std::function<void(std::size_t, int)>& body) {
@@ -98,24 +94,9 @@ void WorkerPool::run(std::size_t count, const std::function<void(std::size_t, in
   job.count = count;
   job.body = &body;
   const std::size_t helpers = std::min(static_cast<std::size_t>(threads_), count) - (count > 0);
-  if (helpers == 0) {
-    job.work(0);
-  } else {
-    leave_behind_after_fork();
-    if (!crew_) start();
-    Crew& crew = *crew_;
-    {
-      const std::lock_guard lock(crew.mutex);
-      crew.job = &job;
-      ++crew.calls;
-      crew.wanted = helpers;
-    }
-    crew.work.notify_all();
-    job.work(0);
-    std::unique_lock lock(crew.mutex);
-    crew.wanted = 0;  // who has not begun need not
-    crew.done.wait(lock, [&] { return crew.working == 0; });
-  }
+  if (helpers > 0) post(job, helpers);
+  job.work(0);
+  if (helpers > 0) withdraw(job);
   if (job.error) std::rethrow_exception(job.error);
 }
 

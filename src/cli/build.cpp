@@ -31,7 +31,9 @@ void check(const Options& options) {
   require(options.group >= 1 && options.group <= 64, "--group is {}, must be in [1, 64]",
           options.group);
   (void)options.data.view(1);
-  require_output(options.out);
+  require_output(
+      options.out,
+      {{"--data", options.data.data}, {"--keys", options.keys}, {"--train", options.train}});
 }
 
 io::Benchmark read_input(const Options& options, const Execution& run) {

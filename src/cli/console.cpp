@@ -33,9 +33,8 @@ class ProgressBar {
     stage_ = stage;
     constexpr std::size_t kWidth = 30;
     const std::size_t filled = total == 0 ? kWidth : std::min(done, total) * kWidth / total;
-    fmt::print(stderr, "{}{:<20} [{:=<{}}{:<{}}] {}/{}", kRestart, stage, "", filled, "",
-               kWidth - filled, done, total);
-    std::fflush(stderr);
+    write_to(stderr, fmt::format("{}{:<20} [{:=<{}}{:<{}}] {}/{}", kRestart, stage, "", filled, "",
+                                 kWidth - filled, done, total));
     drawn_ = true;
   }
 
@@ -43,10 +42,7 @@ class ProgressBar {
   // To the start of the line, and clear it to its end.
   static constexpr std::string_view kRestart = "\r\x1b[K";
 
-  static void clear() {
-    fmt::print(stderr, "{}", kRestart);
-    std::fflush(stderr);
-  }
+  static void clear() { write_to(stderr, kRestart); }
 
   std::string stage_;
   std::chrono::steady_clock::time_point last_;
@@ -148,10 +144,14 @@ std::string to_text(const Json& report) {
   return text;
 }
 
+void write_to(std::FILE* stream, std::string_view text) noexcept {
+  std::fwrite(text.data(), 1, text.size(), stream);
+}
+
 void print_report(const Json& report, const ConsoleOptions& console) {
   if (console.quiet) return;
   const std::string text = console.json ? dump(report, 2) + "\n" : to_text(report);
-  std::fwrite(text.data(), 1, text.size(), stdout);
+  write_to(stdout, text);
 }
 
 }  // namespace keyseek::cli

@@ -7,8 +7,10 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <cstdio>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <string_view>
 
 #include "keyseek/execution.hpp"
 
@@ -28,6 +30,9 @@ void add_options(CLI::App& app, ConsoleOptions& console);
 /// Threads and a progress function that ends the work after Ctrl-C. The bar is drawn where
 /// stderr is a terminal, or always with --progress, never with --quiet.
 [[nodiscard]] Execution execution(const ConsoleOptions& console, int threads);
+
+/// Whether it arrives, the end of the tool asks (check_output in main.cpp).
+void write_to(std::FILE* stream, std::string_view text) noexcept;
 
 /// As JSON, on one line or indented; bytes that are no UTF-8 (of a file's name) are replaced.
 [[nodiscard]] std::string dump(const Json& value, int indent = -1);

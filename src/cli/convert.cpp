@@ -48,7 +48,7 @@ void check(const Options& options) {
           "--part is for captures and benchmarks, but {} has no parts", in);
   require(to == FileKind::benchmark || !is_data(from) || options.part != Part::none,
           "{} has several parts: choose one with --part (keys, queries, learn, tuning, truth)", in);
-  require_output(options.out);
+  require_output(options.out, {{"the input", in}});
 }
 
 Json write_vectors(const Options& options, AnyMatrixView vectors) {

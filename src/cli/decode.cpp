@@ -25,6 +25,7 @@ struct Options {
   int threads = 1;
   bool planned = true;
   bool cold = false;
+  bool trusted = false;
   GivenPlan given;
   DecodeParams params;
 };
@@ -124,7 +125,8 @@ std::vector<Tally> tallies(const Options& options) {
 void run_decode(const Options& options) {
   require(options.steps >= 1, "--steps is 0");
   require(!options.max_errors.empty(), "--max-error is empty");
-  const io::CaptureInfo info = io::capture_info(options.capture);
+  const io::Hdf5Access access = hdf5_access(options.trusted);
+  const io::CaptureInfo info = io::capture_info(options.capture, access);
   const Execution run = execution(options.console, options.threads);
   std::vector<Tally> all = tallies(options);
   Json heads = Json::array();
@@ -133,7 +135,8 @@ void run_decode(const Options& options) {
                                              entry.layer) == options.layers.end()) {
       continue;
     }
-    const io::CapturedHead captured = io::read_capture(options.capture, entry.layer, entry.kv_head);
+    const io::CapturedHead captured =
+        io::read_capture(options.capture, entry.layer, entry.kv_head, access);
     require(captured.prefill < captured.keys.rows(), "{}: no token comes after the prompt",
             options.capture);
     for (Tally& tally : all) {
@@ -185,6 +188,7 @@ Command add_decode(CLI::App& tool) {
   app->add_option("--data", options->capture, "A capture, *.attn.h5")
       ->required()
       ->type_name("FILE");
+  add_trusted(*app, options->trusted);
   app->add_option("--layers", options->layers, "Only these layers")
       ->delimiter(',')
       ->type_name("N,..");

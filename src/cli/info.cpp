@@ -16,7 +16,7 @@ namespace {
 struct Options {
   ConsoleOptions console;
   std::string file;
-  bool isa = false;
+  bool isa = false, trusted = false;
 };
 
 std::string shape(std::size_t rows, std::size_t cols) {
@@ -75,7 +75,15 @@ Json describe_index(const std::string& path) {
   return report;
 }
 
-Json describe_file(const std::string& path) {
+/// Vectors of other programs: `read_vectors` says what to do with them.
+bool is_foreign(const std::string& path) {
+  const auto extension = std::filesystem::path(path).extension();
+  return extension == ".bin" || extension == ".fvecs" || extension == ".bvecs" ||
+         extension == ".ivecs";
+}
+
+Json describe_file(const std::string& path, const io::Hdf5Access& access) {
+  if (is_foreign(path)) (void)io::read_vectors(path);
   switch (file_kind(path)) {
     case FileKind::vectors:
       return describe_vectors(io::read_vectors(path));
@@ -84,9 +92,9 @@ Json describe_file(const std::string& path) {
     case FileKind::npy:
       return describe_npy(path);
     case FileKind::benchmark:
-      return describe_benchmark(io::read_benchmark(path));
+      return describe_benchmark(io::read_benchmark(path, access));
     case FileKind::capture:
-      return describe_capture(io::capture_info(path));
+      return describe_capture(io::capture_info(path, access));
     case FileKind::other:
       break;
   }
@@ -103,7 +111,7 @@ void run_info(const Options& options) {
   require(options.isa != !options.file.empty(), "give either a file or --isa");
   if (options.isa) return print_report(describe_isas(), options.console);
   Json report = {{"file", options.file}};
-  report.update(describe_file(options.file));
+  report.update(describe_file(options.file, hdf5_access(options.trusted)));
   std::error_code error;
   report["file_bytes"] = std::filesystem::file_size(options.file, error);
   print_report(report, options.console);
@@ -116,6 +124,7 @@ Command add_info(CLI::App& tool) {
   CLI::App* app = tool.add_subcommand(
       "info", "Say what a file holds: index, vectors, ids, benchmark or capture");
   app->add_option("file", options->file, "Any of the files that keyseek reads")->type_name("FILE");
+  add_trusted(*app, options->trusted);
   app->add_flag("--isa", options->isa, "Say which instruction sets this CPU runs");
   add_options(*app, options->console);
   app->footer("Example:\n  keyseek info datasets/sample/smollm2-8k-pydoc.attn.h5");

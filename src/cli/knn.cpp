@@ -17,8 +17,10 @@ struct Options {
 };
 
 void run_knn(const Options& options) {
-  require_ids_output(options.out);
-  if (!options.scores.empty()) require_vectors_output(options.scores);
+  Inputs inputs = {{"--keys", options.keys}, {"--queries", options.queries}};
+  require_ids_output(options.out, inputs);
+  inputs.emplace_back("--out", options.out);
+  if (!options.scores.empty()) require_vectors_output(options.scores, inputs);
   const AnyMatrix keys = io::read_vectors(options.keys);
   const Matrix<float> queries = read_queries(options.queries);
   const KnnLists lists =

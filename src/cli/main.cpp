@@ -1,16 +1,22 @@
 /// The command line tool. Exit codes: 0 done, 1 internal error, 2 wrong usage or argument,
 /// 3 corrupt file, 4 the system refused a file, 5 cancelled.
+#include <fcntl.h>
+
 #include <cerrno>
+#include <csignal>
 #include <cstdio>
 #include <cstring>
 #include <exception>
+#include <sstream>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "base/fail.hpp"
 #include "cli/command.hpp"
+#include "cli/console.hpp"
 #include "cli/interrupt.hpp"
+#include "keyseek/io.hpp"
 #include "keyseek/version.hpp"
 
 namespace keyseek::cli {
@@ -38,8 +44,26 @@ int exit_code(ErrorCode code) {
 /// One line on stderr, whatever the sentence holds.
 int report(std::string sentence, int code) {
   for (char& c : sentence) c = c == '\n' ? ' ' : c;
-  fmt::print(stderr, "keyseek: error: {}\n", sentence);
+  write_to(stderr, fmt::format("keyseek: error: {}\n", sentence));
   return code;
+}
+
+/// A stream that was closed is opened again, so that no file takes its number and gets what is
+/// meant for the user. Nothing can be written to it: who writes is told so.
+void keep_standard_streams() {
+  for (int stream = 0; stream <= 2; ++stream) {
+    if (::fcntl(stream, F_GETFD) < 0) (void)!::open("/dev/null", O_RDONLY);
+  }
+}
+
+/// 0 when all that was printed has arrived. Of a stderr that fails, only the exit code can tell.
+int check_output() {
+  errno = 0;
+  if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {
+    fail(ErrorCode::io, "cannot write to stdout: {}",
+         errno == 0 ? "not all of it could be written" : std::strerror(errno));
+  }
+  return std::ferror(stderr) != 0 ? exit_code(ErrorCode::io) : 0;
 }
 
 void parse(CLI::App& tool, int argc, char** argv) {
@@ -62,7 +86,10 @@ int run(int argc, char** argv) {
   try {
     parse(tool, argc, argv);
   } catch (const CLI::Success& help_or_version) {
-    return tool.exit(help_or_version);
+    std::ostringstream text;
+    (void)tool.exit(help_or_version, text, text);
+    write_to(stdout, text.str());
+    return check_output();
   } catch (const CLI::ParseError& e) {
     return report(e.what(), kUsageError);
   }
@@ -70,10 +97,7 @@ int run(int argc, char** argv) {
   for (const Command& command : commands) {
     if (command.app->parsed()) command.run();
   }
-  if (std::fflush(stdout) != 0) {
-    fail(ErrorCode::io, "cannot write to stdout: {}", std::strerror(errno));
-  }
-  return 0;
+  return check_output();
 }
 
 }  // namespace
@@ -81,6 +105,10 @@ int run(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   namespace cli = keyseek::cli;
+  if (argc > 1 && argv[1] == keyseek::io::kHdf5HelperWord)
+    return keyseek::io::serve_hdf5(argc, argv);
+  cli::keep_standard_streams();
+  std::signal(SIGPIPE, SIG_IGN);  // a pipe that is closed is an error like any other
   try {
     return cli::run(argc, argv);
   } catch (const keyseek::Error& e) {

@@ -67,6 +67,7 @@ void DataOptions::add_view(CLI::App& app) {
            ->capture_default_str());
   keep(add_count(app, "--seed", view_.seed, "Of the RoPE shifts"));
   keep(app.add_flag("--no-shift", no_shift_, "Leave training queries at their own positions"));
+  add_trusted(app, trusted_);
 }
 
 bool DataOptions::is_capture() const {
@@ -86,7 +87,7 @@ io::DecodeViewParams DataOptions::view(std::size_t k) const {
 }
 
 io::Benchmark DataOptions::read(std::size_t k, const Execution& run) const {
-  return io::read_data(data, view(k), run);
+  return io::read_data(data, view(k), run, hdf5_access(trusted_));
 }
 
 std::string DataOptions::short_name() const {
@@ -164,7 +165,14 @@ Json to_json(const Dials& dials) {
           {"novel", dials.novel}};
 }
 
-void require_output(const std::string& path) {
+io::Hdf5Access hdf5_access(bool trusted) { return {.helper = trusted ? "" : "/proc/self/exe"}; }
+
+void add_trusted(CLI::App& app, bool& trusted) {
+  app.add_flag("--trusted-hdf5", trusted,
+               "Read HDF5 in this process, without limits: for files that you trust");
+}
+
+void require_output(const std::string& path, const Inputs& inputs) {
   const std::filesystem::path target(path);
   const auto folder = target.has_parent_path() ? target.parent_path() : ".";
   require(target.has_filename(), "cannot write '{}': it names no file", path);
@@ -172,23 +180,34 @@ void require_output(const std::string& path) {
   if (std::filesystem::is_directory(target, error)) {
     fail(ErrorCode::io, "cannot write {}: it is a directory", path);
   }
+  if (std::filesystem::exists(target, error) && !std::filesystem::is_regular_file(target, error)) {
+    fail(ErrorCode::io, "cannot write {}: it is a device or pipe, not a file", path);
+  }
+  for (const auto& [option, input] : inputs) {
+    if (input.empty()) continue;
+    const auto other = io::parse_data_name(input).path;
+    const bool same = std::filesystem::equivalent(target, other, error) ||
+                      std::filesystem::absolute(target).lexically_normal() ==
+                          std::filesystem::absolute(other).lexically_normal();
+    require(!same, "cannot write {}: it is also {}, which would be lost", path, option);
+  }
   if (::access(folder.c_str(), W_OK | X_OK) != 0) {
     fail(ErrorCode::io, "cannot write {}: {}: {}", path, folder.string(), std::strerror(errno));
   }
 }
 
-void require_ids_output(const std::string& path) {
+void require_ids_output(const std::string& path, const Inputs& inputs) {
   const FileKind kind = file_kind(path);
   require(kind == FileKind::ids || kind == FileKind::npy,
           "{} is no name for ids: its extension must be .ibin or .npy", path);
-  require_output(path);
+  require_output(path, inputs);
 }
 
-void require_vectors_output(const std::string& path) {
+void require_vectors_output(const std::string& path, const Inputs& inputs) {
   const FileKind kind = file_kind(path);
   require(kind == FileKind::vectors || kind == FileKind::npy,
           "{} is no name for vectors: its extension must be .fbin, .f16bin, .i8bin or .npy", path);
-  require_output(path);
+  require_output(path, inputs);
 }
 
 }  // namespace keyseek::cli

@@ -69,7 +69,7 @@ class DataOptions {
 
  private:
   io::DecodeViewParams view_;
-  bool no_shift_ = false;
+  bool no_shift_ = false, trusted_ = false;
   std::vector<CLI::Option*> view_options_;
 };
 
@@ -82,10 +82,18 @@ void add_options(CLI::App& app, ProjectionParams& params);
 
 [[nodiscard]] Json to_json(const Dials& dials);
 
-/// Throws Error unless a file can be made at `path`; called before long work.
-void require_output(const std::string& path);
+/// "--trusted-hdf5", and what it means: HDF5 files are taken apart by another process of this tool,
+/// or by this one.
+void add_trusted(CLI::App& app, bool& trusted);
+[[nodiscard]] io::Hdf5Access hdf5_access(bool trusted);
+
+/// What else a command reads or writes: option, and file or data name (empty: not given).
+using Inputs = std::vector<std::pair<std::string, std::string>>;
+/// Throws Error unless a file can be made at `path`, which is none of `inputs`; called before long
+/// work.
+void require_output(const std::string& path, const Inputs& inputs);
 /// The same for a file whose extension must be one that ids, or vectors, are written to.
-void require_ids_output(const std::string& path);
-void require_vectors_output(const std::string& path);
+void require_ids_output(const std::string& path, const Inputs& inputs);
+void require_vectors_output(const std::string& path, const Inputs& inputs);
 
 }  // namespace keyseek::cli

@@ -13,9 +13,9 @@ namespace keyseek::cli {
 /// open the file with it.
 class ResultFile {
  public:
-  /// Opens or makes the file and reads its rows; a last line without an end (of a run that was
-  /// killed while writing) is cut off. Throws Error(io), Error(corrupt) where a line is no JSON
-  /// object.
+  /// Opens or makes the file and reads its rows; the beginning of a row that a
+  /// killed run left at the end is cut off. Throws Error(io), and Error(corrupt) where a line is no
+  /// row of a sweep: the file stays as it is.
   explicit ResultFile(const std::string& path);
   ~ResultFile();
   ResultFile(const ResultFile&) = delete;
@@ -27,6 +27,8 @@ class ResultFile {
 
  private:
   void read_rows();
+  void finish_last(const std::string& text, std::size_t whole, std::size_t number);
+  [[noreturn]] void fail_line(std::size_t number) const;
   [[noreturn]] void fail_io(const char* what) const;
 
   std::string path_;

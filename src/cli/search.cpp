@@ -37,13 +37,20 @@ void check(const Options& options) {
           "give either --queries or --data, {} are given",
           options.queries.empty() ? "none of them" : "both");
   (void)options.data.view(1);
-  if (!options.out.empty()) require_ids_output(options.out);
+  if (options.out.empty()) return;
+  require_ids_output(options.out, {{"--index", options.index},
+                                   {"--data", options.data.data},
+                                   {"--queries", options.queries},
+                                   {"--truth", options.truth}});
 }
 
-Questions read_questions(const Options& options, std::size_t k, const Execution& run) {
+Questions read_questions(const Options& options, const AnyIndex& index, const Execution& run) {
+  const std::size_t k = options.measure.search.k, keys = size_of(index);
   Questions questions;
   if (options.queries.empty()) {
     io::Benchmark data = options.data.read(k, run);
+    require(data.keys.rows() == keys, "{} has {} keys, but {} has {}: its truth is of other keys",
+            options.data.data, data.keys.rows(), options.index, keys);
     questions.truth = truth_of(data, k, run);
     questions.queries = std::move(data.queries);
     questions.group = data.group;
@@ -56,6 +63,7 @@ Questions read_questions(const Options& options, std::size_t k, const Execution&
     require(questions.truth.rows() == questions.queries.rows(),
             "{} has {} rows, but there are {} queries", options.truth, questions.truth.rows(),
             questions.queries.rows());
+    require_ids(questions.truth, keys, options.truth);
   }
   return questions;
 }
@@ -78,7 +86,7 @@ void run_search(const Options& options) {
   const AnyIndex index = open_index(options.index, options.map);
   const std::size_t k = options.measure.search.k;
   require(k >= 1 && k <= size_of(index), "k is {}, must be in [1, {}] (keys)", k, size_of(index));
-  const Questions questions = read_questions(options, k, run);
+  const Questions questions = read_questions(options, index, run);
   const Measurement m =
       measure(index, questions.queries, measure_params(options, questions.group, run));
   if (!options.out.empty()) io::write_ids(options.out, m.ids);
@@ -86,7 +94,8 @@ void run_search(const Options& options) {
                  {"queries", questions.queries.rows()},
                  {"group", questions.group},
                  {"k", k}};
-  if (!questions.truth.empty()) report["recall_at_k"] = recall(questions.truth, m.ids);
+  if (!questions.truth.empty())
+    report["recall_at_k"] = recall(questions.truth, m.ids, size_of(index));
   report.update({{"scanned_fraction", m.scanned_fraction},
                  {"bytes_read", m.bytes_read},
                  {"us_per_step_p50", m.us_p50},

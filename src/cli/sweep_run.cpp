@@ -225,7 +225,7 @@ class Sweep {
     const AnyIndex& index = trial.built->index;
     Json row;
     for (const char* field : {"dataset", "index", "params", "k", "group"}) row[field] = id[field];
-    row.update({{"recall_at_k", recall(truth_, trial.first.ids)},
+    row.update({{"recall_at_k", recall(truth_, trial.first.ids, data_.keys.rows())},
                 {"scanned_fraction", trial.first.scanned_fraction},
                 {"bytes_read", trial.first.bytes_read},
                 {"us_per_step_p50", median(trial.p50)},
@@ -295,7 +295,7 @@ void SweepOptions::validate() const {
   require(!pin || may_use(*pin), "--pin is {}, a CPU that this process may not use",
           pin.value_or(0));
   params.validate();
-  require_output(out);
+  require_output(out, {{"--data", data.data}, {"--train", train}});
 }
 
 void run_sweep(const SweepOptions& options) {

@@ -28,7 +28,7 @@ double check_recall(const AnyIndex& index, const Options& options) {
   const Measurement m =
       measure(index, data.queries,
               {.group = data.group, .search = options.search, .progress = run.progress});
-  return recall(truth_of(data, k, run), m.ids);
+  return recall(truth_of(data, k, run), m.ids, size_of(index));
 }
 
 void run_verify(const Options& options) {

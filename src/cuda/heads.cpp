@@ -56,6 +56,11 @@ SessionShape session_shape(std::span<HeadCache* const> heads) {
     require(head->group() == shape.group && head->params().sink == shape.sink &&
                 head->params().window == shape.window && head->params().scale == shape.scale,
             "heads differ in group, sink, window or scale");
+    if (head->params().softcap > 0.0F)
+      fail(ErrorCode::unsupported,
+           "a head has softcap {}: a device attends to logits that are not capped; let the CPU "
+           "decode alone",
+           head->params().softcap);
   }
   shape.validate();
   return shape;

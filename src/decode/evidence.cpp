@@ -61,7 +61,7 @@ Evidence gather_evidence(const PlanInput& input, const DecodeParams& params, std
   const auto answered = [&](const Probes& probes) {
     const Tokens::Piece& indexed = input.tokens.indexed;
     return observe(probes.queries, input.group, probes.exact, indexed.keys, indexed.values,
-                   params.scale, {.top = std::min(k, indexed.keys.rows)}, run);
+                   params.logits(), {.top = std::min(k, indexed.keys.rows)}, run);
   };
   seen.train_seen = answered(train);
   seen.held_seen = answered(seen.held);

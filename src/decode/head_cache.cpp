@@ -2,12 +2,16 @@
 #include <cmath>
 #include <cstring>
 #include <numeric>
+#include <type_traits>
 
 #include "base/fail.hpp"
+#include "decode/occupied.hpp"
+#include "decode/params.hpp"
 #include "decode/plan.hpp"
 #include "keyseek/decode.hpp"
 #include "keyseek/tail.hpp"
 #include "score/kernels.hpp"
+#include "score/range.hpp"
 
 namespace keyseek {
 namespace {
@@ -33,7 +37,7 @@ AnyMatrix in_8_bits(AnyMatrixView rows, std::vector<float>& scales) {
     rows.copy_row(i, row.data());
     float largest = 0;
     for (const float x : row) largest = std::max(largest, std::abs(x));
-    const float scale = largest > 0 ? largest / 127.0F : 1.0F;
+    const float scale = std::isnormal(largest / 127.0F) ? largest / 127.0F : 1.0F;
     for (std::size_t j = 0; j < rows.cols; ++j) {
       const auto code = static_cast<std::int8_t>(std::lround(row[j] / scale));
       codes[i * rows.cols + j] = static_cast<std::byte>(code);
@@ -89,7 +93,10 @@ std::string_view to_string(Rule rule) noexcept {
 void DecodeParams::validate() const {
   require(max_error > 0.0 && max_error < 1.0, "max_error is {}, must be in (0, 1)", max_error);
   require(safety > 0.0 && safety <= 1.0, "safety is {}, must be in (0, 1]", safety);
-  require(std::isfinite(scale) && scale > 0.0F, "scale is {}, must be above 0", scale);
+  logits().validate();
+  for (std::size_t g = 0; g < null_logits.size(); ++g)
+    require(std::isfinite(null_logits[g]), "null_logits holds {} for query head {}", null_logits[g],
+            g);
   require(window >= 1, "window is 0: a token attends at least to itself");
   require(horizon >= 1, "horizon is 0");
   require(least_k <= max_k, "least_k is {}, max_k only {}", least_k, max_k);
@@ -99,12 +106,9 @@ void DecodeParams::validate() const {
   require(max_memory > 1.0, "max_memory is {}, must be above 1: keys and values alone are that",
           max_memory);
   require(tail_vectors <= 65536, "tail_vectors is {}, at most 65536", tail_vectors);
+  require_saveable(*this);
   if (!given) return;
-  const StopRule& stop = given->stop;
-  require(stop.rule != Rule::dipr || (std::isfinite(stop.limit) && stop.limit >= 0),
-          "given.stop.limit is {}, must be at least 0 for DIPR", stop.limit);
-  require(stop.rule != Rule::mass || (stop.limit > 0 && stop.limit <= 1),
-          "given.stop.limit is {}, must be in (0, 1] for a share of mass", stop.limit);
+  require_stop_rule(given->stop, "given.stop");
   require(given->target_recall > 0 && given->target_recall < 1,
           "given.target_recall is {}, must be in (0, 1)", given->target_recall);
   require(given->retriever != Retriever::custom || index,
@@ -124,14 +128,18 @@ HeadCache HeadCache::prefill(AnyMatrixView keys, AnyMatrixView values, MatrixVie
           "keys are {} and values {}: int8 has no scale here", to_string(keys.dtype),
           to_string(values.dtype));
   require(group >= 1 && group <= kMaxGroup, "group is {}, must be in [1, {}]", group, kMaxGroup);
+  require(params.null_logits.empty() || params.null_logits.size() == group,
+          "null_logits has {} numbers, must have one per query head: group is {}",
+          params.null_logits.size(), group);
   require(queries.rows % group == 0, "queries has {} rows, no multiple of group = {}", queries.rows,
           group);
   require(queries.rows / group <= n, "queries are of {} positions, there are {} tokens",
           queries.rows / group, n);
   require(queries.empty() || queries.cols == keys.cols, "queries have dimension {}, keys have {}",
           queries.cols, keys.cols);
-  require_finite(keys, "keys");
-  require_finite(values, "values");
+  require_dimension(keys.cols);
+  require_range(keys, "keys");
+  require_range(values, "values", kLargestValue);
   if (!queries.empty()) require_finite(AnyMatrixView::of(queries), "queries");
   if (params.shift) params.rope.validate(keys.cols);
 
@@ -176,10 +184,10 @@ void HeadCache::pin(AnyMatrixView keys, AnyMatrixView values, MatrixView<float> 
       std::min({kPinningQueries, params_.window, queries.rows / group_}) * group_;
   const MatrixView<float> newest = queries.slice(queries.rows - asked, asked);
   Partial none;
-  none.reset(asked, values.cols);
+  none.reset(asked, values.cols, params_.null_logits);
   const Observations seen =
       observe(newest, group_, none, keys.slice(params_.sink, count),
-              {values.slice(params_.sink, count)}, params_.scale, {.top = 0}, {.threads = 1});
+              {values.slice(params_.sink, count)}, params_.logits(), {.top = 0}, {.threads = 1});
   std::vector<double> mass(count);
   for (std::size_t i = 0; i < count; ++i)
     mass[i] = std::accumulate(seen.mass.row(i), seen.mass.row(i) + group_, 0.0);
@@ -195,7 +203,13 @@ void HeadCache::pin(AnyMatrixView keys, AnyMatrixView values, MatrixView<float> 
 }
 
 void HeadCache::refresh(const Execution& run) {
+  const Occupied self(occupancy_);
   require(group_ > 0, "the HeadCache is empty: prefill one first");
+  run.validate();
+  refresh_remembered(run);
+}
+
+void HeadCache::refresh_remembered(const Execution& run) {
   if (!can_refresh()) return;
   const MatrixView<float> queries = {remembered_.data(), remembered_at_.size() * group_, dim_};
   refresh_with(queries, remembered_at_, run);
@@ -247,22 +261,29 @@ void HeadCache::refresh_with(MatrixView<float> queries, std::span<const std::siz
     before.projection->append(moved_keys, training, run);
   }
   Planned planned = make_plan(input, params_, std::move(before), run);
+  StoredRows recent_keys = recent_keys_.without_front(moved);
+  StoredRows recent_values = recent_values_.without_front(moved);
+  // The index has a copy of the keys: kept once.
+  if (planned.index.flat) indexed_keys = planned.index.flat->keys();
+  if (planned.index.sketch) indexed_keys = planned.index.sketch->keys();
+  if (planned.index.projection) indexed_keys = planned.index.projection->keys();
 
+  static_assert(
+      std::is_nothrow_move_assignable_v<HeadIndex> && std::is_nothrow_move_assignable_v<Tail> &&
+      std::is_nothrow_move_assignable_v<AnyMatrix> &&
+      std::is_nothrow_move_assignable_v<StoredRows> && std::is_nothrow_move_assignable_v<Attended>);
   plan_ = planned.plan;
   index_ = std::move(planned.index);
   tail_ = std::move(planned.tail);
-  // The index has a copy of the keys: kept once.
-  if (index_.flat) indexed_keys = index_.flat->keys();
-  if (index_.sketch) indexed_keys = index_.sketch->keys();
-  if (index_.projection) indexed_keys = index_.projection->keys();
   indexed_keys_ = std::move(indexed_keys);
   indexed_values_ = std::move(indexed_values);
   value_scales_ = std::move(scales);
-  recent_keys_.drop_front(moved);
-  recent_values_.drop_front(moved);
+  recent_keys_ = std::move(recent_keys);
+  recent_values_ = std::move(recent_values);
   remembered_.clear();
   remembered_at_.clear();
-  hits_ = {};
+  last_.hits = {};
+  before_ = {};
 }
 
 std::size_t HeadCache::tokens() const noexcept {

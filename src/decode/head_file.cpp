@@ -4,6 +4,8 @@
 #include <limits>
 
 #include "base/fail.hpp"
+#include "base/saved_count.hpp"
+#include "decode/params.hpp"
 #include "index/index_file.hpp"
 #include "keyseek/decode.hpp"
 #include "score/kernels.hpp"
@@ -12,9 +14,8 @@ namespace keyseek {
 namespace {
 
 constexpr const char* kKind = "head";
-constexpr double kMostCounted = 9007199254740992.0;  // 2^53
 
-double number(std::size_t x) { return std::min(static_cast<double>(x), kMostCounted); }
+double number(std::size_t x) { return saved_count(x); }
 template <class Enum>
 double word(Enum x) {
   return static_cast<double>(static_cast<int>(x));
@@ -69,6 +70,14 @@ std::vector<double> numbers_of(const DecodeParams& p) {
     out.insert(out.end(), {word(p.given->retriever), p.given->target_recall});
     put(out, p.given->stop);
   }
+  if (p.rope.rotary_first > 0) out.push_back(number(p.rope.rotary_first));
+  return out;
+}
+
+/// The soft-cap, then the null logits.
+std::vector<double> logits_of(const DecodeParams& p) {
+  std::vector<double> out = {double{p.softcap}};
+  out.insert(out.end(), p.null_logits.begin(), p.null_logits.end());
   return out;
 }
 
@@ -111,7 +120,7 @@ DecodeParams read_params_of_head(const ContainerReader& file) {
   p.share = n.real();
   for (std::size_t* count : {&p.observed, &p.held_out, &p.tail_vectors, &p.least_k, &p.max_k})
     *count = n.whole();
-  p.max_memory = n.real();
+  p.max_memory = n.real_or_infinite();
   p.rule = static_cast<Rule>(n.whole_up_to(static_cast<std::size_t>(Rule::mass)));
   p.seed = (std::uint64_t{n.whole_up_to(0xffffffffU)} << 32U);
   p.seed |= n.whole_up_to(0xffffffffU);
@@ -122,9 +131,13 @@ DecodeParams read_params_of_head(const ContainerReader& file) {
     given.stop = read_stop(n);
     p.given = given;
   }
+  if (!n.done()) p.rope.rotary_first = n.whole();
   n.finish();
   const auto frequencies = file.array<double>("head.frequencies").span();
   p.rope.frequencies.assign(frequencies.begin(), frequencies.end());
+  Numbers logits(file, "head.logits");
+  p.softcap = static_cast<float>(logits.real());
+  while (!logits.done()) p.null_logits.push_back(static_cast<float>(logits.real()));
   return p;
 }
 
@@ -132,13 +145,17 @@ HeadPlan read_plan(const ContainerReader& file) {
   Numbers n(file, "head.plan");
   HeadPlan plan;
   plan.retriever = read_retriever(n, Retriever::projection);
-  plan.target_recall = n.real();
+  plan.target_recall = n.real_in(0, 1);
+  n.check(plan.retriever != Retriever::projection || plan.target_recall > 0,
+          "searches for a recall of 0");
   plan.tail_vectors = n.whole();
   for (double* value :
        {&plan.expected_error, &plan.error_without_tail, &plan.keys_per_query, &plan.bytes_per_step})
-    *value = n.real();
+    *value = n.real_in(0, std::numeric_limits<double>::max());
   plan.stop = read_stop(n);
   n.finish();
+  // Without a search, the rule has no limit.
+  if (plan.stop.k > 0) require_stop_rule(plan.stop, "the plan's stop");
   return plan;
 }
 
@@ -154,6 +171,19 @@ AnyMatrix read_rows(const ContainerReader& file, const char* name, Dtype dtype, 
     fail(ErrorCode::corrupt, "{}: section {} has {} bytes, must have {} x {}", file.path().string(),
          name, bytes.size(), rows, cols);
   return {bytes, dtype, rows, cols};
+}
+
+/// In f32 where there are so many bytes, else in f16.
+AnyMatrix read_tail_rows(const ContainerReader& file, const char* name, std::size_t rows,
+                         std::size_t cols) {
+  const bool full = file.array<std::byte>(name).size() == rows * cols * sizeof(float);
+  AnyMatrix m = read_rows(file, name, full ? Dtype::f32 : Dtype::f16, rows, cols);
+  try {
+    require_finite(m.view(), name);
+  } catch (const Error& e) {
+    fail(ErrorCode::corrupt, "{}: section {}", file.path().string(), e.what());
+  }
+  return m;
 }
 
 std::vector<float> read_floats(const ContainerReader& file, const char* name, std::size_t count) {
@@ -190,9 +220,9 @@ std::vector<std::size_t> read_positions(const ContainerReader& file, const char*
   return out;
 }
 
-void write(const Tail& tail, IndexFileWriter& to) {
+void write_tail(const Tail& tail, IndexFileWriter& to) {
   const Tail::Parts& p = tail.parts();
-  to.add_numbers("tail", {number(tail.vectors()), double{p.scale}});
+  to.add_numbers("tail", {number(tail.vectors()), double{p.logits.scale}});
   to.add_bytes("tail.keys", bytes_of(p.keys.view()));
   to.add_bytes("tail.values", bytes_of(p.values.view()));
   to.add_bytes("tail.bias", bytes_of(p.bias));
@@ -200,15 +230,16 @@ void write(const Tail& tail, IndexFileWriter& to) {
   to.add_bytes("tail.limits", bytes_of(p.limits));
 }
 
-Tail read_tail(const ContainerReader& file, std::size_t group, std::size_t d, std::size_t dv) {
+Tail read_tail(const ContainerReader& file, float softcap, std::size_t group, std::size_t d,
+               std::size_t dv) {
   Numbers n(file, "tail");
   const std::size_t count = n.whole_up_to(65536);
   const auto scale = static_cast<float>(n.real());
   n.finish();
   Tail::Parts p;
-  p.scale = scale;
-  p.keys = read_rows(file, "tail.keys", Dtype::f16, count, d);
-  p.values = read_rows(file, "tail.values", Dtype::f16, group * count, dv);
+  p.logits = {scale, softcap};
+  p.keys = read_tail_rows(file, "tail.keys", count, d);
+  p.values = read_tail_rows(file, "tail.values", group * count, dv);
   p.bias = read_matrix(file, "tail.bias", count, group);
   p.correction = read_matrix(file, "tail.correction", group, Tail::kFeatures);
   p.limits = read_matrix(file, "tail.limits", group, Tail::kLimits);
@@ -217,17 +248,20 @@ Tail read_tail(const ContainerReader& file, std::size_t group, std::size_t d, st
 
 }  // namespace
 
-void HeadCache::save(const std::filesystem::path& path) const {
+void HeadCache::write(IndexFileWriter& file) const {
+  occupancy_.require_idle();
   require(group_ > 0, "the HeadCache is empty: prefill one first");
   if (params_.index)
-    fail(ErrorCode::unsupported, "params.index is a search of the caller's own: it has no file");
-  IndexFileWriter file(kKind);
+    fail(ErrorCode::unsupported,
+         "params.index is a search of the caller's own, which no file can hold: keep what it was "
+         "prefilled from, and prefill again");
   file.add_numbers("head",
                    {number(group_), number(dim_), number(value_dim_), word(recent_keys_.dtype()),
                     word(recent_values_.dtype()), number(sink_keys_.rows()), number(indexed()),
                     number(recent_keys_.rows())});
   file.add_numbers("head.params", numbers_of(params_));
   file.add_numbers("head.frequencies", params_.rope.frequencies);
+  file.add_numbers("head.logits", logits_of(params_));
   file.add_numbers("head.plan", numbers_of(plan_));
   file.add_numbers("pinned", numbers_of(pinned_));
   file.add_bytes("sink.keys", bytes_of(sink_keys_.view()));
@@ -238,12 +272,23 @@ void HeadCache::save(const std::filesystem::path& path) const {
   file.add_bytes("recent.values", bytes_of(recent_values_.view()));
   file.add_bytes("asked", bytes_of(remembered_));
   file.add_numbers("asked.at", numbers_of(remembered_at_));
-  if (!tail_.empty()) write(tail_, file);
+  if (!tail_.empty()) write_tail(tail_, file);
   if (index_.flat) index_.flat->write(file);
   if (index_.sketch) index_.sketch->write(file);
   if (index_.projection) index_.projection->write(file);
   if (index_.empty()) file.add_bytes("indexed.keys", bytes_of(indexed_keys_.view()));
+}
+
+void HeadCache::save(const std::filesystem::path& path) const {
+  IndexFileWriter file(kKind);
+  write(file);
   file.save(path);
+}
+
+std::vector<std::byte> HeadCache::to_bytes() const {
+  IndexFileWriter file(kKind);
+  write(file);
+  return file.bytes();
 }
 
 void HeadCache::read_tokens(const ContainerReader& file) {
@@ -260,6 +305,8 @@ void HeadCache::read_tokens(const ContainerReader& file) {
                     recent = n.whole_up_to(kMostTokens);
   n.finish();
   n.check(group_ > 0 && dim_ > 0 && value_dim_ > 0, "is of a head of no size");
+  check(file, params_.null_logits.empty() || params_.null_logits.size() == group_,
+        "there is not one null logit for each query head");
 
   sink_keys_ = read_rows(file, "sink.keys", keys, sink, dim_);
   sink_values_ = read_rows(file, "sink.values", values, sink, value_dim_);
@@ -297,7 +344,7 @@ void HeadCache::read_rest(const ContainerReader& file) {
         "a pinned token is one of the sink");
   remembered_at_ = read_positions(file, "asked.at", tokens());
   remembered_ = read_floats(file, "asked", remembered_at_.size() * group_ * dim_);
-  if (plan_.tail_vectors > 0) tail_ = read_tail(file, group_, dim_, value_dim_);
+  if (plan_.tail_vectors > 0) tail_ = read_tail(file, params_.softcap, group_, dim_, value_dim_);
   check(file, tail_.vectors() == plan_.tail_vectors, "the tail is not the plan's");
   check(file, plan_.stop.k <= indexed(), "the plan retrieves more keys than there are");
   check(file, index_.empty() == (plan_.stop.k == 0),
@@ -305,8 +352,6 @@ void HeadCache::read_rest(const ContainerReader& file) {
 }
 
 HeadCache HeadCache::read(const ContainerReader& file) {
-  if (file.kind() != kKind)
-    fail(ErrorCode::corrupt, "{} holds \"{}\", not a head", file.path().string(), file.kind());
   HeadCache cache;
   try {
     cache.params_ = read_params_of_head(file);
@@ -324,10 +369,13 @@ HeadCache HeadCache::read(const ContainerReader& file) {
 }
 
 HeadCache HeadCache::load(const std::filesystem::path& path) {
-  return read(ContainerReader::load(path));
+  return read(ContainerReader::load(path, kKind));
 }
 HeadCache HeadCache::map(const std::filesystem::path& path) {
-  return read(ContainerReader::map(path));
+  return read(ContainerReader::map(path, kKind));
+}
+HeadCache HeadCache::from_bytes(std::span<const std::byte> bytes) {
+  return read(ContainerReader::copy_of(bytes, kKind));
 }
 
 }  // namespace keyseek

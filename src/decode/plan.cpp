@@ -109,7 +109,7 @@ class Planner {
                                               const StopRule& stop) const {
     std::vector<std::size_t> counts;
     for (std::size_t q = 0; q < seen.queries.rows(); ++q)
-      counts.push_back(kept_by(stop, {seen.top_scores.row(q), seen.top_scores.cols()}, seen.scale,
+      counts.push_back(kept_by(stop, {seen.top_scores.row(q), seen.top_scores.cols()}, seen.logits,
                                seen.fixed.best[q], seen.fixed.lse[q]));
     return counts;
   }
@@ -271,7 +271,7 @@ class Planner {
       hits = found;
       for (std::size_t g = 0; g < input_.group; ++g) {
         hits.count[g] =
-            kept_by(plan.stop, found.row_scores(g), params_.scale,
+            kept_by(plan.stop, found.row_scores(g), params_.logits(),
                     seen_.held_seen.fixed.best[first + g], seen_.held_seen.fixed.lse[first + g]);
         attended += static_cast<double>(hits.count[g]);
       }

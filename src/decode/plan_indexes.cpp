@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "decode/caller_search.hpp"
+
 namespace keyseek {
 namespace {
 
@@ -53,7 +55,9 @@ void PlanIndexes::build_projection(std::size_t k, std::vector<double> recalls) {
       ProjectionIndex::build(input_.indexed_keys.view(), training(), projection, run_);
 }
 
-void PlanIndexes::build_custom() { built_.custom = params_.index(input_.indexed_keys); }
+void PlanIndexes::build_custom() {
+  built_.custom = checked(params_.index(input_.indexed_keys), input_.indexed_keys);
+}
 
 bool PlanIndexes::flat_is_better(double recall) const {
   for (const OperatingPoint& point : built_.projection->dials())

@@ -48,11 +48,12 @@ Probes make_probes(const PlanInput& input, const std::vector<std::size_t>& rows,
     const auto moved = probes.queries.view().slice(i * group, group);
     const auto asked = input.queries.slice(rows[i] * group, group);
     Partial exact;
-    exact.reset(group, dv);
-    input.tokens.attend(moved, 0, input.tokens.sink.keys.rows, params.scale, scratch, part, exact);
-    input.tokens.attend(moved, window, now, params.scale, scratch, part, exact);
+    exact.reset(group, dv, params.null_logits);
+    input.tokens.attend(moved, 0, input.tokens.sink.keys.rows, params.logits(), scratch, part,
+                        exact);
+    input.tokens.attend(moved, window, now, params.logits(), scratch, part, exact);
     input.tokens.attend(asked, input.tokens.row_of(at - std::min(at, decoded[i] + 1)),
-                        input.tokens.row_of(at), params.scale, scratch, part, exact);
+                        input.tokens.row_of(at), params.logits(), scratch, part, exact);
     put(exact, i * group, probes.exact);
   }
   return probes;
@@ -72,9 +73,10 @@ Probes window_probes(const PlanInput& input, const std::vector<std::size_t>& row
   for (std::size_t i = 0; i < rows.size(); ++i) {
     const auto asked = input.queries.slice(rows[i] * group, group);
     std::copy_n(asked.data, group * d, probes.queries.row(i * group));
-    exact.reset(group, dv);
-    input.tokens.attend(asked, 0, input.tokens.sink.keys.rows, params.scale, scratch, part, exact);
-    input.tokens.attend(asked, window, input.positions[rows[i]] + 1, params.scale, scratch, part,
+    exact.reset(group, dv, params.null_logits);
+    input.tokens.attend(asked, 0, input.tokens.sink.keys.rows, params.logits(), scratch, part,
+                        exact);
+    input.tokens.attend(asked, window, input.positions[rows[i]] + 1, params.logits(), scratch, part,
                         exact);
     put(exact, i * group, probes.exact);
   }

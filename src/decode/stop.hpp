@@ -9,8 +9,8 @@
 namespace keyseek {
 
 /// Of one query's `scores`, inner products, best first; `best` and `lse` are the largest logit
-/// and the log-sum-exp of the tokens that are attended exactly.
-[[nodiscard]] std::size_t kept_by(const StopRule& stop, std::span<const float> scores, float scale,
-                                  float best, float lse);
+/// and the log-sum-exp of what is attended exactly, of which null logits are in the sum alone.
+[[nodiscard]] std::size_t kept_by(const StopRule& stop, std::span<const float> scores,
+                                  Logits logits, float best, float lse);
 
 }  // namespace keyseek

@@ -30,7 +30,7 @@ void store(const float* row, std::size_t cols, T (*convert)(float), std::byte* t
 
 StoredRows::StoredRows(AnyMatrixView rows)
     : dtype_(rows.dtype), rows_(rows.rows), cols_(rows.cols) {
-  const std::size_t row = cols_ * size_of(dtype_);
+  const std::size_t row = row_bytes();
   data_.resize(rows_ * row);
   for (std::size_t i = 0; i < rows_; ++i) std::memcpy(data_.data() + i * row, rows.row(i), row);
 }
@@ -45,20 +45,21 @@ void StoredRows::check(const float* row, const char* name) const {
   }
 }
 
-void StoredRows::append(const float* row) {
-  const std::size_t at = data_.size();
-  data_.resize(at + cols_ * size_of(dtype_));
-  std::byte* to = data_.data() + at;
+void StoredRows::make_room() {
+  const std::size_t needed = bytes() + row_bytes();
+  if (data_.size() < needed) data_.resize(needed);
+}
+
+void StoredRows::append(const float* row) noexcept {
+  std::byte* to = data_.data() + bytes();
   if (dtype_ == Dtype::f16) store<Half>(row, cols_, to_half, to);
   if (dtype_ == Dtype::bf16) store<BFloat16>(row, cols_, to_bfloat16, to);
   if (dtype_ == Dtype::f32) std::memcpy(to, row, cols_ * sizeof(float));
   ++rows_;
 }
 
-void StoredRows::drop_front(std::size_t count) {
-  const auto kept = data_.begin() + static_cast<std::ptrdiff_t>(count * cols_ * size_of(dtype_));
-  data_ = std::vector<std::byte>(kept, data_.end());
-  rows_ -= count;
+StoredRows StoredRows::without_front(std::size_t count) const {
+  return StoredRows(view().slice(count, rows_ - count));
 }
 
 AnyMatrixView StoredRows::view() const { return {data_.data(), dtype_, rows_, cols_, cols_}; }

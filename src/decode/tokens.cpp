@@ -9,7 +9,7 @@ std::size_t Tokens::row_of(std::size_t position) const {
   return position + pinned.size() - static_cast<std::size_t>(before);
 }
 
-void Tokens::attend(MatrixView<float> queries, std::size_t first, std::size_t last, float scale,
+void Tokens::attend(MatrixView<float> queries, std::size_t first, std::size_t last, Logits logits,
                     AttendScratch& scratch, Partial& part, Partial& into) const {
   std::size_t begin = 0;
   for (const Piece* piece : {&sink, &indexed, &recent}) {
@@ -17,7 +17,7 @@ void Tokens::attend(MatrixView<float> queries, std::size_t first, std::size_t la
     const std::size_t from = std::max(first, begin), to = std::min(last, end);
     if (from < to) {
       keyseek::attend(queries, piece->keys.slice(from - begin, to - from),
-                      piece->values.slice(from - begin, to - from), scale, scratch, part);
+                      piece->values.slice(from - begin, to - from), logits, scratch, part);
       merge(part, into);
     }
     begin = end;

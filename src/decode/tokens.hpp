@@ -27,7 +27,7 @@ struct Tokens {
   /// The first row behind the sink that is of this position or a later one.
   [[nodiscard]] std::size_t row_of(std::size_t position) const;
   /// Attention over rows [first, last), merged into `into`.
-  void attend(MatrixView<float> queries, std::size_t first, std::size_t last, float scale,
+  void attend(MatrixView<float> queries, std::size_t first, std::size_t last, Logits logits,
               AttendScratch& scratch, Partial& part, Partial& into) const;
 };
 

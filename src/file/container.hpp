@@ -40,12 +40,18 @@ class ContainerWriter {
 
   /// Writes temp file, fsync, rename, fsync directory: on any Error the old file is untouched.
   void save(const std::filesystem::path& path) const;
+  /// What the file would hold.
+  [[nodiscard]] std::vector<std::byte> bytes() const;
 
  private:
   struct Section {
     std::string name;
     std::span<const std::byte> bytes;
   };
+  /// write(bytes) for piece after piece of the file.
+  template <class Write>
+  void put(const Write& write) const;
+
   std::string kind_;
   std::vector<Section> sections_;
   std::deque<std::string> texts_;  // a deque: sections look at its elements
@@ -53,13 +59,20 @@ class ContainerWriter {
 
 class ContainerReader {
  public:
-  /// Reads the whole file into memory of its own.
-  [[nodiscard]] static ContainerReader load(const std::filesystem::path& path);
+  /// Reads the whole file into memory of its own. `kind` is what it must be; empty: any.
+  [[nodiscard]] static ContainerReader load(const std::filesystem::path& path,
+                                            std::string_view kind = {});
   /// Maps the file read-only; every page is read once for the checksums. The file may be
   /// replaced by a save meanwhile (the old one stays mapped), but must not be truncated.
-  [[nodiscard]] static ContainerReader map(const std::filesystem::path& path);
-  // Both throw Error(io) when the file cannot be read, Error(unsupported) for a newer
-  // format version, Error(corrupt) naming path and fault for everything else.
+  [[nodiscard]] static ContainerReader map(const std::filesystem::path& path,
+                                           std::string_view kind = {});
+  // Both look at header and table before they read or map the rest. They throw Error(io) when the
+  // file cannot be read, Error(unsupported) for a newer format version, Error(corrupt) naming path
+  // and fault for everything else.
+
+  /// Likewise what ContainerWriter::bytes gave, copied; errors name it as the path does.
+  [[nodiscard]] static ContainerReader copy_of(std::span<const std::byte> bytes,
+                                               std::string_view kind = {});
 
   /// Kind of the file; checks the header and the table, not the sections.
   [[nodiscard]] static std::string peek_kind(const std::filesystem::path& path);

@@ -109,7 +109,22 @@ std::span<const std::byte> check_section(const std::filesystem::path& path,
   return bytes;
 }
 
-constexpr std::size_t kLongestHead = sizeof(Header) + container::kMaxSections * sizeof(Entry);
+/// Header and table, before anything else is read: what the file is costs no more than that.
+Directory read_head(const InputFile& file) {
+  constexpr std::size_t kLongestHead = sizeof(Header) + container::kMaxSections * sizeof(Entry);
+  std::vector<std::byte> head(std::min<std::uint64_t>(file.size(), sizeof(Header)));
+  file.read_at(0, head);
+  (void)check_header(file.path(), head, file.size());
+  head.resize(std::min<std::uint64_t>(file.size(), kLongestHead));
+  file.read_at(0, head);
+  return read_directory(file.path(), head, file.size());
+}
+
+void check_kind(const std::filesystem::path& path, const std::string& found,
+                std::string_view wanted) {
+  if (!wanted.empty() && found != wanted)
+    fail_corrupt(path, "holds \"{}\", not \"{}\"", found, wanted);
+}
 
 }  // namespace
 
@@ -130,8 +145,9 @@ ContainerReader::ContainerReader(const std::filesystem::path& path, std::span<co
   if (end != file.size()) fail_corrupt(path, "{} bytes behind the last section", file.size() - end);
 }
 
-ContainerReader ContainerReader::load(const std::filesystem::path& path) {
+ContainerReader ContainerReader::load(const std::filesystem::path& path, std::string_view kind) {
   const InputFile file(path);
+  check_kind(path, read_head(file).kind, kind);
   // Of the real size, at a page: sections are aligned in memory as they are in the file.
   constexpr std::align_val_t kPage{4096};
   const std::size_t size = file.size();
@@ -141,10 +157,21 @@ ContainerReader ContainerReader::load(const std::filesystem::path& path) {
   return {path, {memory.get(), size}, memory};
 }
 
-ContainerReader ContainerReader::map(const std::filesystem::path& path) {
+ContainerReader ContainerReader::copy_of(std::span<const std::byte> bytes, std::string_view kind) {
+  constexpr std::align_val_t kPage{4096};
+  const std::size_t size = bytes.size();
+  const std::shared_ptr<std::byte> memory(static_cast<std::byte*>(::operator new(size, kPage)),
+                                          [](std::byte* p) { ::operator delete(p, kPage); });
+  if (size > 0) std::memcpy(memory.get(), bytes.data(), size);
+  ContainerReader reader("bytes in memory", {memory.get(), size}, memory);
+  check_kind(reader.path_, reader.kind_, kind);
+  return reader;
+}
+
+ContainerReader ContainerReader::map(const std::filesystem::path& path, std::string_view kind) {
   const InputFile file(path);
+  check_kind(path, read_head(file).kind, kind);
   const std::size_t size = file.size();
-  if (size == 0) fail_corrupt(path, "the file is empty");
   void* const address = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, file.descriptor(), 0);
   if (address == MAP_FAILED) fail_io("map", path);
   const std::shared_ptr<const void> mapping(address, [size](const void* p) {
@@ -157,10 +184,7 @@ ContainerReader ContainerReader::map(const std::filesystem::path& path) {
 }
 
 std::string ContainerReader::peek_kind(const std::filesystem::path& path) {
-  const InputFile file(path);
-  std::vector<std::byte> head(std::min<std::uint64_t>(file.size(), kLongestHead));
-  file.read_at(0, head);
-  return read_directory(path, head, file.size()).kind;
+  return read_head(InputFile(path)).kind;
 }
 
 bool ContainerReader::has(std::string_view name) const noexcept {

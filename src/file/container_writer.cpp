@@ -32,7 +32,8 @@ void ContainerWriter::add_text(std::string name, std::string text) {
   add(std::move(name), std::as_bytes(std::span(kept)));
 }
 
-void ContainerWriter::save(const std::filesystem::path& path) const {
+template <class Write>
+void ContainerWriter::put(const Write& write) const {
   std::vector<Entry> table(sections_.size());
   std::uint64_t end = sizeof(Header) + table.size() * sizeof(Entry);
   for (std::size_t i = 0; i < table.size(); ++i) {
@@ -50,17 +51,27 @@ void ContainerWriter::save(const std::filesystem::path& path) const {
   header.sections = static_cast<std::uint32_t>(table.size());
   header.checksum = container::header_checksum(header, table);
 
-  AtomicFile file(path);
-  file.write(std::as_bytes(std::span(&header, 1)));
-  file.write(std::as_bytes(std::span(table)));
+  write(std::as_bytes(std::span(&header, 1)));
+  write(std::as_bytes(std::span(table)));
   std::uint64_t position = sizeof(Header) + table.size() * sizeof(Entry);
   const std::vector<std::byte> zeros(4096);
   for (std::size_t i = 0; i < table.size(); ++i) {
-    file.write(std::span(zeros).first(table[i].offset - position));
-    file.write(sections_[i].bytes);
+    write(std::span(zeros).first(table[i].offset - position));
+    write(sections_[i].bytes);
     position = table[i].offset + table[i].size;
   }
+}
+
+void ContainerWriter::save(const std::filesystem::path& path) const {
+  AtomicFile file(path);
+  put([&](std::span<const std::byte> piece) { file.write(piece); });
   file.commit();
+}
+
+std::vector<std::byte> ContainerWriter::bytes() const {
+  std::vector<std::byte> all;
+  put([&](std::span<const std::byte> piece) { all.insert(all.end(), piece.begin(), piece.end()); });
+  return all;
 }
 
 }  // namespace keyseek

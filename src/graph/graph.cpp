@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "base/fail.hpp"
+#include "base/saved_count.hpp"
 #include "graph/lists.hpp"
 
 namespace keyseek {
@@ -42,9 +43,14 @@ void GraphParams::validate() const {
   require(candidates >= degree && candidates <= 65536,
           "candidates is {}, must be in [degree = {}, 65536]", candidates, degree);
   require(damping >= 0.0 && damping <= 1.0, "damping is {}, must be in [0, 1]", damping);
+  require(projection <= Projection::pivot, "projection is {}, which is none",
+          static_cast<int>(projection));
   require(sampled_lists >= 1, "sampled_lists is 0");
+  require_saveable("sampled_lists", sampled_lists);
   require(repair_rank <= 65535, "repair_rank is {}, at most 65535", repair_rank);
+  require(repair_room <= 65535, "repair_room is {}, at most 65535", repair_room);
   require(entry_points >= 1, "entry_points is 0");
+  require_saveable("entry_points", entry_points);
 }
 
 Graph Graph::freeze(const Links& links, std::vector<Id> entry_points) {

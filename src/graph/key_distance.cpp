@@ -1,5 +1,9 @@
 #include "graph/key_distance.hpp"
 
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+
 #include "base/fail.hpp"
 #include "base/parallel.hpp"
 #include "score/kernels.hpp"
@@ -13,42 +17,51 @@ struct KeyAsQuery {
   float scale = 0;
   std::int32_t correction = 0;
 
-  KeyAsQuery(const KeyStore& store, Id key) : codes(store.code_cols()), scale(store.scales()[key]) {
+  KeyAsQuery(const KeyStore& store, Id key, double unit)
+      : codes(store.code_cols()), scale(static_cast<float>(double{store.scales()[key]} * unit)) {
     const std::uint8_t* row = store.codes() + key * store.code_cols();
     std::int32_t sum = 0;
     for (std::size_t j = 0; j < codes.size(); ++j) {
       codes[j] = static_cast<std::int8_t>(row[j] - 128);
       sum += codes[j];
     }
-    correction = 128 * sum;
+    correction = static_cast<std::int32_t>(128U * static_cast<std::uint32_t>(sum));
   }
   [[nodiscard]] CodeTile tile() const {
     return {codes.data(), &scale, &correction, 1, codes.size()};
   }
 };
 
-void inner_products(const KeyStore& store, Id from, std::span<const Id> to, float* out) {
-  const KeyAsQuery query(store, from);
-  kernels().score_codes(store.codes(), store.scales(), to.data(), to.size(), query.tile(), out,
-                        to.size());
+/// 1 unless squares of numbers like `largest` leave f32.
+double unit_of(float largest) {
+  constexpr int kOrdinary = 20;
+  const int exponent = std::ilogb(largest);
+  return std::abs(exponent) <= kOrdinary ? 1.0 : std::ldexp(1.0, -2 * exponent);
 }
 
 }  // namespace
 
+void KeyDistance::inner_products(Id from, std::span<const Id> to, float* out) const {
+  const KeyAsQuery query(store_, from, unit_);
+  kernels().score_codes(store_.codes(), store_.scales(), to.data(), to.size(), query.tile(), out,
+                        to.size());
+}
+
 KeyDistance::KeyDistance(const KeyStore& store, const Execution& run)
     : store_(store), norms_(store.size()) {
   require(store.layout() == CodeLayout::rows, "the store's codes are in blocks, not in rows");
+  unit_ = unit_of(*std::max_element(store.scales(), store.scales() + store.size()));
   parallel_for(store.size(), 1024, {run.threads, {}}, "",
                [&](std::size_t begin, std::size_t end, int) {
                  for (std::size_t i = begin; i < end; ++i) {
                    const auto key = static_cast<Id>(i);
-                   inner_products(store, key, {&key, 1}, &norms_[i]);
+                   inner_products(key, {&key, 1}, &norms_[i]);
                  }
                });
 }
 
 void KeyDistance::measure(Id from, std::span<const Id> to, float* out) const {
-  inner_products(store_, from, to, out);
+  inner_products(from, to, out);
   for (std::size_t i = 0; i < to.size(); ++i) out[i] = norms_[from] + norms_[to[i]] - 2.0F * out[i];
 }
 

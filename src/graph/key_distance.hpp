@@ -17,12 +17,15 @@ class KeyDistance {
   /// `store` is in rows and outlives this.
   explicit KeyDistance(const KeyStore& store, const Execution& run = {});
 
-  /// Squared L2 distances from key `from` to the keys `to`, into out[to.size()].
-  /// Thread-safe.
+  /// Squared L2 distances from key `from` to the keys `to`, into out[to.size()]: all times one
+  /// power of two where they would not fit f32. Thread-safe.
   void measure(Id from, std::span<const Id> to, float* out) const;
 
  private:
+  void inner_products(Id from, std::span<const Id> to, float* out) const;
+
   const KeyStore& store_;
+  double unit_ = 1.0;         ///< of squared distances
   std::vector<float> norms_;  ///< squared
 };
 

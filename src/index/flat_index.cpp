@@ -44,20 +44,22 @@ float rounding_error(const KeyStore& store, const EncodedQueries& queries, std::
 
 /// A score that at least k keys are known to exceed: the k-th best of the previous step's
 /// keys, less what rounding may take from any key's. -infinity without enough of them.
-float warm_threshold(const KeyStore& store, float largest_scale, MatrixView<float> queries,
-                     std::size_t g, std::size_t k, SearchScratch::State& s) {
-  if (s.previous.size() < k) return -std::numeric_limits<float>::infinity();
+float warm_threshold(const KeyStore& store, float largest_scale, std::size_t g, std::size_t k,
+                     SearchScratch::State& s) {
+  constexpr float kNothing = -std::numeric_limits<float>::infinity();
+  if (s.previous.size() < k) return kNothing;
   std::vector<float>& scores = s.rerank.scores;
   scores.resize(s.previous.size());
   const AnyMatrixView keys = store.stored();
   kernels().score_rows[static_cast<std::size_t>(keys.dtype)](
-      keys.data, keys.stride, s.previous.data(), s.previous.size(), queries.row(g), keys.cols, 1,
+      keys.data, keys.stride, s.previous.data(), s.previous.size(), s.asked.row(g), keys.cols, 1,
       keys.cols, scores.data());
   const auto kth = scores.begin() + static_cast<std::ptrdiff_t>(k - 1);
   std::nth_element(scores.begin(), kth, scores.end(), std::greater<>());
   constexpr float kDeviations = 4.0F;
   const float margin = kDeviations * rounding_error(store, s.encoded, g, largest_scale);
-  return *kth - s.encoded.offset[g] - margin;
+  // The next smaller number: keys that are exactly as good count.
+  return std::nextafter(*kth - s.encoded.offset[g] - margin, kNothing);
 }
 
 }  // namespace
@@ -91,18 +93,25 @@ void FlatIndex::search(MatrixView<float> queries, const SearchParams& params,
   const KeyStore& store = state->store;
   require_step(queries, params, store);
   SearchScratch::State& s = scratch.state();
-  begin_step(params, store.size(), queries.rows, s, hits);
+  begin_step(store, queries, params, s, hits);
   std::sort(s.previous.begin(), s.previous.end());
   s.previous.erase(std::unique(s.previous.begin(), s.previous.end()), s.previous.end());
-  store.encode_queries(queries, s.encoded);
+  store.encode_queries(s.asked, s.encoded);
   const std::size_t pool = std::min(store.size(), scan_pool(params.k));
   for (std::size_t g = 0; g < queries.rows; ++g) {
-    s.pools[g].reset(pool, warm_threshold(store, state->largest_scale, queries, g, params.k, s));
+    s.pools[g].reset(pool, warm_threshold(store, state->largest_scale, g, params.k, s));
   }
   for (std::size_t first = 0; first < queries.rows; first += CodeTile::kMaxTile) {
     const std::size_t tile = std::min(CodeTile::kMaxTile, queries.rows - first);
     scan_blocks(store.codes(), store.scales(), store.size(), tile_of(s.encoded, first, tile),
                 s.pools.data() + first, s.blocks);
+  }
+  for (std::size_t g = 0; g < queries.rows; ++g) {
+    // Where f32 tells keys from another too badly for a threshold, it hides some of the k best.
+    if (s.pools[g].items().size() >= params.k) continue;
+    s.pools[g].reset(pool);
+    scan_blocks(store.codes(), store.scales(), store.size(), tile_of(s.encoded, g, 1), &s.pools[g],
+                s.blocks);
   }
   const AnyMatrixView keys = store.stored();
   finish_step(keys, queries, params, s, hits);
@@ -127,6 +136,13 @@ void FlatIndex::save(const std::filesystem::path& path) const {
   file.save(path);
 }
 
+std::vector<std::byte> FlatIndex::to_bytes() const {
+  IndexFileWriter file(kKind);
+  const FlatIndex kept = *this;  // the file looks at its arrays
+  kept.write(file);
+  return file.bytes();
+}
+
 FlatIndex FlatIndex::read(const ContainerReader& file) {
   KeyStore store = read_store(file);
   if (store.layout() != CodeLayout::blocks) {
@@ -137,10 +153,13 @@ FlatIndex FlatIndex::read(const ContainerReader& file) {
 }
 
 FlatIndex FlatIndex::load(const std::filesystem::path& path) {
-  return read(require_kind(ContainerReader::load(path), kKind));
+  return read(ContainerReader::load(path, kKind));
 }
 FlatIndex FlatIndex::map(const std::filesystem::path& path) {
-  return read(require_kind(ContainerReader::map(path), kKind));
+  return read(ContainerReader::map(path, kKind));
+}
+FlatIndex FlatIndex::from_bytes(std::span<const std::byte> bytes) {
+  return read(ContainerReader::copy_of(bytes, kKind));
 }
 
 }  // namespace keyseek

@@ -1,14 +1,14 @@
 #include "index/index_file.hpp"
 
 #include <cmath>
+#include <cstdint>
 #include <string>
 
 #include "base/fail.hpp"
+#include "base/saved_count.hpp"
 
 namespace keyseek {
 namespace {
-
-constexpr double kLargest = 9007199254740992.0;  // 2^53: doubles hold integers up to here
 
 AnyMatrix read_matrix(const ContainerReader& reader, std::string_view name,
                       std::string_view shape_name) {
@@ -35,16 +35,30 @@ AnyMatrix read_matrix(const ContainerReader& reader, std::string_view name,
 Numbers::Numbers(const ContainerReader& reader, std::string_view name)
     : path_(reader.path()), name_(name), numbers_(reader.array<double>(name)) {}
 
-double Numbers::real() {
+double Numbers::real_or_infinite() {
   check(next_ < numbers_.size(), "ends too early");
   const double x = numbers_[next_++];
+  check(!std::isnan(x), "holds a number that is not finite");
+  return x;
+}
+
+double Numbers::real() {
+  const double x = real_or_infinite();
   check(std::isfinite(x), "holds a number that is not finite");
   return x;
 }
 
-std::size_t Numbers::whole() {
+double Numbers::real_in(double least, double most) {
   const double x = real();
-  check(x >= 0 && x <= kLargest && x == std::floor(x), "holds a number that is not a count");
+  check(x >= least && x <= most, "holds a number that is out of range");
+  return x;
+}
+
+std::size_t Numbers::whole() {
+  const double x = real_or_infinite();
+  if (x == saved_count(SIZE_MAX)) return SIZE_MAX;
+  check(x >= 0 && x <= saved_count(kMostSaved) && x == std::floor(x),
+        "holds a number that is not a count");
   return static_cast<std::size_t>(x);
 }
 
@@ -130,13 +144,12 @@ void IndexFileWriter::add(const std::vector<OperatingPoint>& points) {
 
 void IndexFileWriter::add(const ProjectionParams& p) {
   const GraphParams& g = p.graph;
-  add_numbers("params", {static_cast<double>(p.list_length), static_cast<double>(p.tuning_k),
-                         static_cast<double>(static_cast<int>(g.projection)),
-                         static_cast<double>(g.candidates), static_cast<double>(g.degree),
-                         static_cast<double>(g.max_degree), g.damping,
-                         static_cast<double>(g.sampled_lists), static_cast<double>(g.repair_rank),
-                         static_cast<double>(g.repair_room), static_cast<double>(g.entry_points),
-                         static_cast<double>(static_cast<int>(p.list_method))});
+  add_numbers("params",
+              {saved_count(p.list_length), saved_count(p.tuning_k),
+               static_cast<double>(static_cast<int>(g.projection)), saved_count(g.candidates),
+               saved_count(g.degree), saved_count(g.max_degree), g.damping,
+               saved_count(g.sampled_lists), saved_count(g.repair_rank), saved_count(g.repair_room),
+               saved_count(g.entry_points), static_cast<double>(static_cast<int>(p.list_method))});
 }
 
 KeyStore read_store(const ContainerReader& reader) {
@@ -204,15 +217,17 @@ std::vector<OperatingPoint> read_points(const ContainerReader& reader) {
   Numbers numbers(reader, "points");
   while (!numbers.done()) {
     OperatingPoint p;
-    p.target_recall = numbers.real();
-    p.recall = numbers.real();
-    p.scanned_fraction = numbers.real();
-    p.flat_is_better = numbers.whole() != 0;
+    p.target_recall = numbers.real_in(0, 1);
+    p.recall = numbers.real_in(0, 1);
+    p.scanned_fraction = numbers.real_in(0, 1);
+    p.flat_is_better = numbers.whole_up_to(1) != 0;
     const auto dial = [&] { return static_cast<std::uint32_t>(numbers.whole_up_to(0xffffffffU)); };
     p.dials = {dial(), dial(), dial(), dial()};
     p.dials.novel = static_cast<float>(numbers.real());
     numbers.check(p.dials.expand > 0 || (p.dials.lists > 0 && p.dials.probes > 0),
                   "holds dials that find nothing");
+    numbers.check(points.empty() || p.target_recall > points.back().target_recall,
+                  "is not in the order of its targets");
     points.push_back(p);
   }
   return points;
@@ -246,14 +261,6 @@ ProjectionParams read_params(const ContainerReader& reader) {
     fail(ErrorCode::corrupt, "{}: section params: {}", reader.path().string(), e.what());
   }
   return p;
-}
-
-const ContainerReader& require_kind(const ContainerReader& reader, std::string_view kind) {
-  if (reader.kind() != kind) {
-    fail(ErrorCode::corrupt, "{} holds a {} index, not a {} index", reader.path().string(),
-         reader.kind(), kind);
-  }
-  return reader;
 }
 
 std::string index_kind(const std::filesystem::path& path) {

@@ -33,6 +33,7 @@ class IndexFileWriter {
     writer_.add(std::move(name), bytes);
   }
   void save(const std::filesystem::path& path) const { writer_.save(path); }
+  [[nodiscard]] std::vector<std::byte> bytes() const { return writer_.bytes(); }
 
  private:
   void add_matrix(std::string_view name, std::string_view shape_name, const AnyMatrix& matrix);
@@ -50,6 +51,10 @@ class Numbers {
 
   [[nodiscard]] bool done() const { return next_ == numbers_.size(); }
   double real();
+  double real_or_infinite();
+  /// In [least, most].
+  double real_in(double least, double most);
+  /// A count, as base/saved_count.hpp keeps it.
   std::size_t whole();
   /// A whole number that is at most `largest`.
   std::size_t whole_up_to(std::size_t largest);
@@ -70,7 +75,5 @@ class Numbers {
 [[nodiscard]] Router read_router(const ContainerReader& reader, const KeyStore& store);
 [[nodiscard]] std::vector<OperatingPoint> read_points(const ContainerReader& reader);
 [[nodiscard]] ProjectionParams read_params(const ContainerReader& reader);
-/// The reader; throws Error(corrupt) unless the file holds that kind of index.
-const ContainerReader& require_kind(const ContainerReader& reader, std::string_view kind);
 
 }  // namespace keyseek

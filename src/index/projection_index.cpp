@@ -2,12 +2,14 @@
 #include <chrono>
 
 #include "base/fail.hpp"
+#include "base/saved_count.hpp"
 #include "graph/lists.hpp"
 #include "index/index_file.hpp"
 #include "index/pack.hpp"
 #include "index/step.hpp"
 #include "index/tuning.hpp"
 #include "keyseek/index.hpp"
+#include "score/range.hpp"
 #include "search/projection_search.hpp"
 #include "search/scratch.hpp"
 
@@ -43,10 +45,13 @@ class Stopwatch {
 
 void require_training(AnyMatrixView keys, const TrainingQueries& training) {
   require(keys.rows > 0, "keys is empty");
+  require_dimension(keys.cols);
   require(!training.train.empty(), "training.train is empty");
   require(training.train.cols() == keys.cols, "training.train has dimension {}, keys have {}",
           training.train.cols(), keys.cols);
-  require_finite(AnyMatrixView::of(training.train.view()), "training.train");
+  require_range(keys, "keys");
+  require_range(AnyMatrixView::of(training.train.view()), "training.train");
+  require_products(training.train, keys, "training.train");
   require(training.group >= 1 && training.group <= 64, "training.group is {}, must be in [1, 64]",
           training.group);
   if (training.tuning.empty()) return;
@@ -55,14 +60,19 @@ void require_training(AnyMatrixView keys, const TrainingQueries& training) {
   require(training.tuning.rows() % training.group == 0,
           "training.tuning has {} rows, no multiple of group = {}", training.tuning.rows(),
           training.group);
-  require_finite(AnyMatrixView::of(training.tuning.view()), "training.tuning");
+  require_range(AnyMatrixView::of(training.tuning.view()), "training.tuning");
+  require_products(training.tuning, keys, "training.tuning");
 }
 
 }  // namespace
 
 void ProjectionParams::validate() const {
   require(list_length >= 1, "list_length is 0");
+  require_saveable("list_length", list_length);
   require(tuning_k >= 1, "tuning_k is 0");
+  require_saveable("tuning_k", tuning_k);
+  require(list_method <= KnnMethod::int8, "list_method is {}, which is none",
+          static_cast<int>(list_method));
   for (const double target : target_recalls) {
     require(target > 0.0 && target < 1.0, "target_recalls hold {}, must be in (0, 1)", target);
   }
@@ -154,8 +164,8 @@ void ProjectionIndex::search(MatrixView<float> queries, const SearchParams& para
   const Dials dials = params.dials ? *params.dials
                                    : choose_dials(state->points, state->params.tuning_k, params.k,
                                                   params.target_recall);
-  begin_step(params, state->store.size(), queries.rows, scratch.state(), hits);
-  search_projection(state->space(), queries, params, dials, scratch.state(), hits);
+  begin_step(state->store, queries, params, scratch.state(), hits);
+  search_projection(state->space(), queries, params, dials, scratch.state(), hits, params.k);
 }
 
 void ProjectionIndex::append(AnyMatrixView keys, MatrixView<float> training, const Execution& run) {
@@ -206,6 +216,13 @@ void ProjectionIndex::save(const std::filesystem::path& path) const {
   file.save(path);
 }
 
+std::vector<std::byte> ProjectionIndex::to_bytes() const {
+  IndexFileWriter file(kKind);
+  const ProjectionIndex kept = *this;  // the file looks at its arrays
+  kept.write(file);
+  return file.bytes();
+}
+
 ProjectionIndex ProjectionIndex::read(const ContainerReader& file) {
   auto state = std::make_shared<State>();
   state->store = read_store(file);
@@ -221,10 +238,13 @@ ProjectionIndex ProjectionIndex::read(const ContainerReader& file) {
 }
 
 ProjectionIndex ProjectionIndex::load(const std::filesystem::path& path) {
-  return read(require_kind(ContainerReader::load(path), kKind));
+  return read(ContainerReader::load(path, kKind));
 }
 ProjectionIndex ProjectionIndex::map(const std::filesystem::path& path) {
-  return read(require_kind(ContainerReader::map(path), kKind));
+  return read(ContainerReader::map(path, kKind));
+}
+ProjectionIndex ProjectionIndex::from_bytes(std::span<const std::byte> bytes) {
+  return read(ContainerReader::copy_of(bytes, kKind));
 }
 
 }  // namespace keyseek

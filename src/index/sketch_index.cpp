@@ -44,8 +44,8 @@ class SketchSearch {
         s_(scratch),
         hits_(hits),
         group_(queries.rows) {
-    store.encode_queries(queries, s_.encoded);
-    sketch.encode_queries(queries, s_.sketched, s_.scores);
+    store.encode_queries(s_.asked, s_.encoded);
+    sketch.encode_queries(s_.asked, s_.sketched, s_.scores);
     const std::size_t pool = std::min(store.size(), trained_rerank_pool(params.k, store.dim()));
     for (std::size_t g = 0; g < group_; ++g) s_.pools[g].reset(pool);
     if (s_.candidates.size() < group_) s_.candidates.resize(group_);
@@ -125,7 +125,9 @@ class SketchSearch {
     if (items.size() < params_.k) return -std::numeric_limits<float>::infinity();
     const auto kth = items.begin() + static_cast<std::ptrdiff_t>(params_.k - 1);
     std::nth_element(items.begin(), kth, items.end(), std::greater<>());
-    return score_of(*kth) - kDeviations * deviation(g);
+    // The next smaller number: keys that are exactly as good count.
+    return std::nextafter(score_of(*kth) - kDeviations * deviation(g),
+                          -std::numeric_limits<float>::infinity());
   }
 
   /// Standard deviation of the sketch's scores for query g, on a sample of the keys.
@@ -136,7 +138,7 @@ class SketchSearch {
     Id ids[kBlock];
     float rough[kBlock], fine[kBlock];
     std::size_t count = 0, keys = 0;
-    float power = 0;
+    double power = 0;
     for (std::size_t b = 0; b < kSampledBlocks; ++b) {
       const std::size_t block = b * blocks / kSampledBlocks;
       kernels().scan_blocks({sketch_.codes(), sketch_.scales(), block, block + 1},
@@ -144,11 +146,14 @@ class SketchSearch {
       count = std::min(count, sketch_.size() - block * kBlock);
       kernels().score_codes(store_.codes(), store_.scales(), ids, count, tile_of(s_.encoded, g, 1),
                             fine, kBlock);
-      for (std::size_t i = 0; i < count; ++i) power += (fine[i] - rough[i]) * (fine[i] - rough[i]);
+      for (std::size_t i = 0; i < count; ++i) {
+        const double off = double{fine[i]} - double{rough[i]};
+        power += off * off;
+      }
       keys += count;
     }
     hits_.stats.bytes_read += keys * (store_.code_cols() + sizeof(float));
-    return std::sqrt(power / static_cast<float>(keys));
+    return static_cast<float>(std::sqrt(power / static_cast<double>(keys)));
   }
 
   void finish() {
@@ -205,7 +210,7 @@ void SketchIndex::search(MatrixView<float> queries, const SearchParams& params,
                          SearchScratch& scratch, Hits& hits) const {
   const auto state = this->state();
   require_step(queries, params, state->store);
-  begin_step(params, state->store.size(), queries.rows, scratch.state(), hits);
+  begin_step(state->store, queries, params, scratch.state(), hits);
   SketchSearch search(state->store, state->sketch, queries, params, scratch.state(), hits);
   search.run();
 }
@@ -233,6 +238,13 @@ void SketchIndex::save(const std::filesystem::path& path) const {
   file.save(path);
 }
 
+std::vector<std::byte> SketchIndex::to_bytes() const {
+  IndexFileWriter file(kKind);
+  const SketchIndex kept = *this;  // the file looks at its arrays
+  kept.write(file);
+  return file.bytes();
+}
+
 SketchIndex SketchIndex::read(const ContainerReader& file) {
   auto state = std::make_shared<State>();
   state->store = read_store(file);
@@ -245,10 +257,13 @@ SketchIndex SketchIndex::read(const ContainerReader& file) {
 }
 
 SketchIndex SketchIndex::load(const std::filesystem::path& path) {
-  return read(require_kind(ContainerReader::load(path), kKind));
+  return read(ContainerReader::load(path, kKind));
 }
 SketchIndex SketchIndex::map(const std::filesystem::path& path) {
-  return read(require_kind(ContainerReader::map(path), kKind));
+  return read(ContainerReader::map(path, kKind));
+}
+SketchIndex SketchIndex::from_bytes(std::span<const std::byte> bytes) {
+  return read(ContainerReader::copy_of(bytes, kKind));
 }
 
 }  // namespace keyseek

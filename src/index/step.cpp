@@ -1,6 +1,7 @@
 #include "index/step.hpp"
 
 #include "base/fail.hpp"
+#include "score/range.hpp"
 
 namespace keyseek {
 
@@ -12,7 +13,8 @@ void require_step(MatrixView<float> queries, const SearchParams& params, const K
   require(queries.cols == store.dim(), "queries have dimension {}, the index has {}", queries.cols,
           store.dim());
   require(params.k <= store.size(), "k is {}, but there are only {} keys", params.k, store.size());
-  require_finite(AnyMatrixView::of(queries), "queries");
+  require_range(AnyMatrixView::of(queries), "queries");
+  require_products(queries, store.longest(), "queries");
 }
 
 }  // namespace keyseek

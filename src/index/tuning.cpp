@@ -68,9 +68,9 @@ Trial try_dials(const SearchSpace& space, const TrainingQueries& training, Matri
   for (std::size_t step = 0; step < steps; ++step) {
     SearchParams params{.k = k};
     if (step % std::max<std::size_t>(1, training.tuning_steps) != 0) params.previous = &hits;
-    begin_step(params, space.store.size(), group, scratch.state(), hits);
-    search_projection(space, training.tuning.view().slice(step * group, group), params, dials,
-                      scratch.state(), hits);
+    const auto queries = training.tuning.view().slice(step * group, group);
+    begin_step(space.store, queries, params, scratch.state(), hits);
+    search_projection(space, queries, params, dials, scratch.state(), hits, 0);
     std::copy(hits.ids.begin(), hits.ids.end(), found.row(step * group));
     const std::vector<float>& own = scratch.state().route.similarity;
     if (dials.lists > 0) similarity.insert(similarity.end(), own.begin(), own.end());

@@ -93,6 +93,17 @@ void require_unit(const std::string& path, const std::string& distance, const ch
   }
 }
 
+/// Names the row that makes an inner product NaN or infinite.
+void require_finite_parts(const std::string& path, const Benchmark& b) {
+  try {
+    require_finite(b.keys.view(), "train");
+    require_finite(AnyMatrixView::of(b.queries.view()), "test");
+    require_finite(AnyMatrixView::of(b.truth_scores.view()), "distances");
+  } catch (const Error& e) {
+    fail(e.code(), "{}: {}", path, e.what());
+  }
+}
+
 /// 0 when the file stores -inner product, 1 when it stores 1 - inner product; decided by
 /// the first neighbour of a query that has one.
 float distance_of_zero(const std::string& path, const Benchmark& b) {
@@ -105,6 +116,9 @@ float distance_of_zero(const std::string& path, const Benchmark& b) {
     const double stored = b.truth_scores.row(i)[0];
     const double off_by = std::min(std::abs(stored + score), std::abs(stored + score - 1));
     const double lengths = std::sqrt(inner_product(query, query) * inner_product(key, key));
+    if (!std::isfinite(score) || !std::isfinite(stored)) {
+      require_finite_parts(path, b);
+    }
     if (!(off_by <= 1e-2 * lengths + 1e-3)) {
       fail(ErrorCode::corrupt,
            "{}: distances: row {} holds {}, neither -{} nor 1 - {} (inner product with key {})",
@@ -168,9 +182,9 @@ void write_keys(hdf5::Writer& file, AnyMatrixView keys) {
 
 }  // namespace
 
-Benchmark read_benchmark(const std::filesystem::path& path) {
+Benchmark read_benchmark(const std::filesystem::path& path, const Hdf5Access& access) {
   const std::string where = path.string();
-  const hdf5::Reader file(path);
+  const hdf5::Reader file(path, access);
   const auto distance = file.text("/", "distance");
   if (!distance) fail(ErrorCode::corrupt, "{}: attribute distance is missing", where);
 

@@ -140,13 +140,13 @@ CaptureInfo read_info(const hdf5::Reader& file) {
 
 }  // namespace
 
-CaptureInfo capture_info(const std::filesystem::path& path) {
-  return read_info(hdf5::Reader(path));
+CaptureInfo capture_info(const std::filesystem::path& path, const Hdf5Access& access) {
+  return read_info(hdf5::Reader(path, access));
 }
 
-CapturedHead read_capture(const std::filesystem::path& path, std::size_t layer,
-                          std::size_t kv_head) {
-  const hdf5::Reader file(path);
+CapturedHead read_capture(const std::filesystem::path& path, std::size_t layer, std::size_t kv_head,
+                          const Hdf5Access& access) {
+  const hdf5::Reader file(path, access);
   check_format(file);
   if (const std::string name = head_name(layer, kv_head); !file.has(name)) {
     fail(ErrorCode::invalid_argument, "{}: there is no head {}, but {}", path.string(), name,

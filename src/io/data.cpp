@@ -44,16 +44,17 @@ DataName parse_data_name(const std::string& name) {
   return {.path = name, .layer = {}, .kv_head = {}};
 }
 
-Benchmark read_data(const std::string& name, const DecodeViewParams& view, const Execution& run) {
+Benchmark read_data(const std::string& name, const DecodeViewParams& view, const Execution& run,
+                    const Hdf5Access& access) {
   const DataName data = parse_data_name(name);
   if (data.layer)
-    return decode_view(read_capture(data.path, *data.layer, *data.kv_head), view, run);
+    return decode_view(read_capture(data.path, *data.layer, *data.kv_head, access), view, run);
   if (name.ends_with(kCaptureExtension)) {
-    const CaptureEntry first = capture_info(data.path).heads.front();
+    const CaptureEntry first = capture_info(data.path, access).heads.front();
     fail(ErrorCode::invalid_argument, "{} is a capture: say which head, for example {}:L{}/K{}",
          name, name, first.layer, first.kv_head);
   }
-  return read_benchmark(data.path);
+  return read_benchmark(data.path, access);
 }
 
 }  // namespace keyseek::io

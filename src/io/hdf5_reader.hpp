@@ -4,12 +4,15 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
-#include "io/hdf5.hpp"
+#include "file/input_file.hpp"
+#include "io/hdf5_backend.hpp"
 #include "io/shape.hpp"
+#include "keyseek/io.hpp"
 #include "keyseek/matrix.hpp"
 
 namespace keyseek::io::hdf5 {
@@ -18,12 +21,13 @@ namespace keyseek::io::hdf5 {
 /// extents are checked against what the file really holds. Must not outlive its Reader.
 class Dataset {
  public:
-  [[nodiscard]] const std::string& where() const noexcept { return where_; }  ///< for errors
-  [[nodiscard]] std::uint64_t planes() const noexcept { return planes_; }  ///< 1 with 2 dimensions
-  [[nodiscard]] std::uint64_t rows() const noexcept { return shape_.rows; }
-  [[nodiscard]] std::uint64_t cols() const noexcept { return shape_.cols; }
+  [[nodiscard]] const std::string& where() const noexcept { return where_; }     ///< for errors
+  [[nodiscard]] std::uint64_t planes() const noexcept { return facts_.planes; }  ///< or 1
+  [[nodiscard]] std::uint64_t rows() const noexcept { return facts_.rows; }
+  [[nodiscard]] std::uint64_t cols() const noexcept { return facts_.cols; }
 
-  /// float16 and int8 as stored, every other type as f32.
+  /// float16 and int8 as stored, every other type as f32. Throws Error(unsupported) for a finite
+  /// f64 that f32 cannot hold.
   [[nodiscard]] AnyMatrix read(std::uint64_t plane = 0) const;
   [[nodiscard]] Matrix<float> read_floats(std::uint64_t plane = 0) const;
   /// -1 becomes kNoId; throws Error(corrupt) for what is no id.
@@ -31,52 +35,49 @@ class Dataset {
 
  private:
   friend class Reader;
-  Dataset(Handle dataset, std::string where, std::size_t rank, std::uint64_t file_size);
-  void check_storage(std::uint64_t file_size) const;
-  [[nodiscard]] Dtype stored_dtype() const;
-  /// Rows [first, first + count) of a plane into `out`, converted to `memory_type`.
-  void read_rows(std::uint64_t plane, std::uint64_t first, std::uint64_t count, hid_t memory_type,
-                 void* out) const;
+  Dataset(Backend& backend, const InputFile& file, std::string name, std::size_t rank);
+  void read_plane(std::uint64_t plane, std::span<std::byte> out) const;
+  void check_range(std::uint64_t plane, const float* values) const;
 
-  Handle dataset_;
-  Handle type_;
-  std::string where_;
-  std::size_t rank_;
-  std::uint64_t planes_ = 1;
-  Shape shape_;
+  Backend& backend_;
+  const InputFile& file_;
+  std::string name_, where_;
+  Facts facts_;
 };
 
-/// An open file; keeps other threads out of HDF5 while it lives.
+/// An open file. Without a helper process it keeps other threads out of HDF5 while it lives.
 class Reader {
  public:
   /// Throws Error(io) when the file cannot be opened, Error(corrupt) when it is no HDF5 file.
-  explicit Reader(const std::filesystem::path& path);
+  explicit Reader(const std::filesystem::path& path, const Hdf5Access& access = {});
 
-  [[nodiscard]] const std::filesystem::path& path() const noexcept { return path_; }
+  [[nodiscard]] const std::filesystem::path& path() const noexcept { return file_.path(); }
   /// Whether there is such a dataset or group, for example "L2/K0/keys".
-  [[nodiscard]] bool has(const std::string& name) const;
+  [[nodiscard]] bool has(const std::string& name) const { return backend_->has(name); }
   /// Names in a group, in alphabetical order.
-  [[nodiscard]] std::vector<std::string> names(const std::string& group) const;
-  [[nodiscard]] Dataset dataset(const std::string& name, std::size_t rank) const;
+  [[nodiscard]] std::vector<std::string> names(const std::string& group) const {
+    return backend_->names(group);
+  }
+  [[nodiscard]] Dataset dataset(const std::string& name, std::size_t rank) const {
+    return {*backend_, file_, name, rank};
+  }
 
   /// Attributes of `object` ("/" is the file's root); none when absent.
   [[nodiscard]] std::optional<std::string> text(const std::string& object,
-                                                const std::string& attribute) const;
+                                                const std::string& attribute) const {
+    return backend_->text(object, attribute);
+  }
   [[nodiscard]] std::optional<double> number(const std::string& object,
-                                             const std::string& attribute) const;
+                                             const std::string& attribute) const {
+    return backend_->number(object, attribute);
+  }
   /// A whole number from 0 to 2^53.
   [[nodiscard]] std::optional<std::size_t> count(const std::string& object,
                                                  const std::string& attribute) const;
 
  private:
-  [[nodiscard]] Handle open_attribute(const std::string& object,
-                                      const std::string& attribute) const;
-  [[nodiscard]] std::string where(const std::string& attribute) const;
-
-  std::filesystem::path path_;
-  std::uint64_t size_;
-  Session session_;
-  Handle file_;
+  InputFile file_;
+  std::unique_ptr<Backend> backend_;
 };
 
 }  // namespace keyseek::io::hdf5

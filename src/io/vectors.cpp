@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <array>
 #include <cctype>
+#include <cmath>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -28,8 +29,19 @@ std::string extension_of(const std::filesystem::path& path) {
 
 [[noreturn]] void fail_extension(const std::filesystem::path& path, std::string_view what,
                                  std::string_view known) {
-  fail(ErrorCode::invalid_argument, "{}: extension '{}' is none that {}: {}", path.string(),
-       path.extension().string(), what, known);
+  const std::string extension = extension_of(path);
+  std::string advice;
+  if (extension == ".bin") {
+    advice =
+        " (DiskANN's .bin is the same format under another name: rename it to .fbin, .i8bin or "
+        ".u8bin, by its type)";
+  } else if (extension == ".fvecs" || extension == ".ivecs" || extension == ".bvecs") {
+    advice =
+        " (vectors of .fvecs and its kin repeat their dimension: read them with NumPy and save "
+        "them as .npy)";
+  }
+  fail(ErrorCode::invalid_argument, "{}: extension '{}' is none that {}: {}{}", path.string(),
+       path.extension().string(), what, known, advice);
 }
 
 // --- fbin and its kin: u32 rows, u32 columns, rows -------------------------------------
@@ -73,8 +85,12 @@ AnyMatrix read_as_float(const InputFile& file, std::uint64_t offset, Shape shape
   const std::size_t count = shape.rows * shape.cols;
   AlignedVector<std::byte> bytes(count * sizeof(float));
   auto* const out = reinterpret_cast<float*>(bytes.data());
-  for_each_element<From>(file, offset, count,
-                         [&](std::size_t i, From x) { out[i] = static_cast<float>(x); });
+  for_each_element<From>(file, offset, count, [&](std::size_t i, From x) {
+    out[i] = static_cast<float>(x);
+    if (!std::isinf(out[i]) || std::isinf(static_cast<double>(x))) return;
+    fail(ErrorCode::unsupported, "{}: row {} holds {}, which f32 cannot: scale the vectors",
+         file.path().string(), i / shape.cols, x);
+  });
   return {SharedArray<std::byte>(std::move(bytes)), Dtype::f32, shape.rows, shape.cols};
 }
 

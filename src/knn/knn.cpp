@@ -8,6 +8,7 @@
 #include "base/parallel.hpp"
 #include "keyseek/key_store.hpp"
 #include "knn/block_scan.hpp"
+#include "score/range.hpp"
 #include "select/rerank.hpp"
 
 namespace keyseek {
@@ -58,20 +59,22 @@ void scan_int8(AnyMatrixView keys, MatrixView<float> queries, const KnnParams& p
   const std::size_t pool =
       std::min(keys.rows, params.pool > 0 ? params.pool : rerank_pool(params.k, keys.cols));
   constexpr std::size_t kTile = CodeTile::kMaxTile;
-  parallel_for(
-      queries.rows, kTile, run, "exact neighbours", [&](std::size_t begin, std::size_t end, int) {
-        thread_local BlockScanScratch scan_scratch;
-        thread_local RerankScratch rerank_scratch;
-        const EncodedQueries encoded = store.encode_queries(queries.slice(begin, end - begin));
-        Pool pools[kTile];
-        for (Pool& p : pools) p.reset(pool);
-        scan_blocks(store.codes(), store.scales(), store.size(), tile_of(encoded, 0, end - begin),
-                    pools, scan_scratch);
-        for (std::size_t g = 0; g < end - begin; ++g) {
-          rerank(keys, queries.row(begin + g), params.k, pools[g].items(), rerank_scratch);
-          store_row(pools[g].items(), begin + g, lists);
-        }
-      });
+  parallel_for(queries.rows, kTile, run, "exact neighbours",
+               [&](std::size_t begin, std::size_t end, int) {
+                 thread_local BlockScanScratch scan_scratch;
+                 thread_local RerankScratch rerank_scratch;
+                 Matrix<float> moved;
+                 const EncodedQueries encoded = store.encode_queries(
+                     in_range(queries.slice(begin, end - begin), store.longest(), moved));
+                 Pool pools[kTile];
+                 for (Pool& p : pools) p.reset(pool);
+                 scan_blocks(store.codes(), store.scales(), store.size(),
+                             tile_of(encoded, 0, end - begin), pools, scan_scratch);
+                 for (std::size_t g = 0; g < end - begin; ++g) {
+                   rerank(keys, queries.row(begin + g), params.k, pools[g].items(), rerank_scratch);
+                   store_row(pools[g].items(), begin + g, lists);
+                 }
+               });
 }
 
 }  // namespace
@@ -93,6 +96,7 @@ KnnLists exact_knn(AnyMatrixView keys, MatrixView<float> queries, const KnnParam
   params.validate(keys.rows);
   require_finite(keys, "keys");
   require_finite(AnyMatrixView::of(queries), "queries");
+  require_products(queries, keys, "queries");
   KnnLists lists{Matrix<Id>(queries.rows, params.k), Matrix<float>(queries.rows, params.k)};
   if (params.method == KnnMethod::f32) {
     scan_f32(keys, queries, params, run, lists);
@@ -102,9 +106,21 @@ KnnLists exact_knn(AnyMatrixView keys, MatrixView<float> queries, const KnnParam
   return lists;
 }
 
-double recall(MatrixView<Id> truth, MatrixView<Id> found) {
+void require_ids(MatrixView<Id> ids, std::size_t keys, std::string_view argument) {
+  for (std::size_t i = 0; i < ids.rows; ++i) {
+    for (std::size_t j = 0; j < ids.cols; ++j) {
+      const Id id = ids.row(i)[j];
+      require(id == kNoId || id < keys, "{} row {} names key {}, but there are only {} keys",
+              argument, i, id, keys);
+    }
+  }
+}
+
+double recall(MatrixView<Id> truth, MatrixView<Id> found, std::size_t keys) {
   require(truth.rows == found.rows, "found has {} rows, truth has {}", found.rows, truth.rows);
   require(truth.rows > 0 && truth.cols > 0, "truth is empty");
+  require_ids(truth, keys, "truth");
+  require_ids(found, keys, "found");
   std::size_t hits = 0;
   std::unordered_set<Id> wanted;
   for (std::size_t i = 0; i < truth.rows; ++i) {

@@ -33,7 +33,7 @@ class RehearsalHead {
     DecodeParams params = like.params();
     params.sink = params.window = 16;
     params.least_indexed = 1;
-    params.horizon = SIZE_MAX / 4;
+    params.horizon = SIZE_MAX;
     params.shift = false;
     params.held_out = params.observed = 16;
     params.given = GivenPlan{.retriever = like.plan().retriever, .stop = like.plan().stop};
@@ -120,7 +120,7 @@ DecodeMeasurement measure_decode(HeadCache& cache, MatrixView<float> queries, An
   Partial full;
   for (std::size_t step = 0; step < seen.steps; ++step) {
     attend(queries.slice(step * group, group), keys.slice(0, first + step + 1),
-           {values.slice(0, first + step + 1)}, cache.params().scale, scratch.attend, full);
+           {values.slice(0, first + step + 1)}, cache.params().logits(), scratch.attend, full);
     for (std::size_t g = 0; g < group; ++g) {
       const double error = relative_error(out.row(step * group + g), full.out.row(g), dv);
       seen.error += error;

@@ -15,6 +15,7 @@
 #include "score/codes.hpp"
 #include "score/kernels.hpp"
 #include "score/projected.hpp"
+#include "score/range.hpp"
 #include "select/ranked.hpp"
 
 namespace keyseek {
@@ -52,6 +53,7 @@ double norm_of(const float* row, std::size_t d) {
   return std::sqrt(power);
 }
 
+/// A zero row stays.
 void scale_to_unit(float* row, std::size_t d) {
   const double norm = norm_of(row, d);
   const auto scale = static_cast<float>(norm > 0 ? 1.0 / norm : 0.0);
@@ -71,8 +73,10 @@ Matrix<float> projected_rows(MatrixView<float> queries, const std::vector<std::s
   parallel_for(rows.size(), 256, run, "projecting queries",
                [&](std::size_t begin, std::size_t end, int) {
                  std::vector<float> scratch(projection.rows);
+                 Matrix<float> moved;
                  for (std::size_t i = begin; i < end; ++i) {
-                   project(queries.slice(rows[i], 1), projection, out.row(i), scratch.data());
+                   project(in_range(queries.slice(rows[i], 1), 1.0, moved), projection, out.row(i),
+                           scratch.data());
                    scale_to_unit(out.row(i), projection.rows);
                  }
                });
@@ -214,7 +218,7 @@ Router Router::build(MatrixView<float> queries, MatrixView<Id> lists, AnyMatrixV
   const Matrix<float> wanted = wanted_keys(lists, keys);
   require(wanted.rows() > 0, "lists name no key");
   const Matrix<Half> projection =
-      query_projection(AnyMatrixView::of(wanted.view()), queries, params.dim);
+      query_projection(AnyMatrixView::of(wanted.view()), queries, params.dim, run);
   parts.projection = AnyMatrix::copy_of(AnyMatrixView::of(projection.view()));
 
   const std::vector<std::size_t> rows = kept_rows(queries.rows, keys.rows, params.queries_per_key);

@@ -61,6 +61,20 @@ void softmax_rows(float* logits, std::size_t n, std::size_t group, float scale, 
   for (std::size_t i = 0; i < period; ++i) sum[i % group] += sums[i];
 }
 
+/// Turns inner products into softcap * tanh(scale * product / softcap), softcap > 0.
+void cap(float* products, std::size_t n, float scale, float softcap) {
+  const Floats factor(scale), most(softcap);
+  const auto capped = [&](const Floats& x) { return most * xsimd::tanh(factor * x / most); };
+  const std::size_t whole = n / kLanes * kLanes;
+  for (std::size_t i = 0; i < whole; i += kLanes)
+    capped(Floats::load_unaligned(products + i)).store_unaligned(products + i);
+  if (whole == n) return;
+  alignas(64) float rest[kLanes] = {};
+  for (std::size_t i = whole; i < n; ++i) rest[i - whole] = products[i];
+  capped(Floats::load_aligned(rest)).store_aligned(rest);
+  for (std::size_t i = whole; i < n; ++i) products[i] = rest[i - whole];
+}
+
 /// Adds R rows, each times its weight, to the sums [group, d] of all queries.
 template <class Load, int R>
 inline void add_tile(const typename Load::Element* const* rows, const float* weights,

@@ -15,11 +15,12 @@ inline __m256i dot4(__m256i sums, __m256i u8, __m256i s8) {
   return _mm256_add_epi32(sums, _mm256_add_epi32(even, odd));
 }
 
-inline std::int32_t total(__m256i sums) {
+/// Of all lanes, less the correction: modulo 2^32, since a sum may wrap where the result does not.
+inline std::int32_t total(__m256i sums, std::int32_t correction) {
   __m128i x = _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1));
   x = _mm_add_epi32(x, _mm_shuffle_epi32(x, 0x4e));
   x = _mm_add_epi32(x, _mm_shuffle_epi32(x, 0xb1));
-  return _mm_cvtsi128_si32(x);
+  return _mm_cvtsi128_si32(_mm_sub_epi32(x, _mm_set1_epi32(correction)));
 }
 
 template <int G>
@@ -57,7 +58,7 @@ void score_codes_group(const std::uint8_t* codes, const float* scales, const Id*
     const float key_scale = scales[ids[i]];
     for (int g = 0; g < G; ++g) {
       out[static_cast<std::size_t>(g) * out_stride + i] =
-          tile.scale[g] * key_scale * static_cast<float>(total(sums[g]) - tile.correction[g]);
+          tile.scale[g] * key_scale * static_cast<float>(total(sums[g], tile.correction[g]));
     }
   }
 }

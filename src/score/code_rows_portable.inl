@@ -3,18 +3,22 @@
 
 namespace {
 
-inline std::int32_t code_dot(const std::uint8_t* key, const std::int8_t* query, std::size_t cols) {
-  std::int32_t sum = 0;
+// Sums are modulo 2^32: they may wrap where their difference with the correction does not.
+
+inline std::uint32_t code_dot(const std::uint8_t* key, const std::int8_t* query, std::size_t cols) {
+  std::uint32_t sum = 0;
   for (std::size_t j = 0; j < cols; j += 16) {
     for (std::size_t t = 0; t < 16; ++t) {
-      sum += static_cast<std::int32_t>(key[j + t]) * static_cast<std::int32_t>(query[j + t]);
+      sum += static_cast<std::uint32_t>(static_cast<std::int32_t>(key[j + t]) *
+                                        static_cast<std::int32_t>(query[j + t]));
     }
   }
   return sum;
 }
 
-inline float code_score(std::int32_t dot, std::size_t g, float key_scale, const CodeTile& tile) {
-  return tile.scale[g] * key_scale * static_cast<float>(dot - tile.correction[g]);
+inline float code_score(std::uint32_t dot, std::size_t g, float key_scale, const CodeTile& tile) {
+  const std::uint32_t sum = dot - static_cast<std::uint32_t>(tile.correction[g]);
+  return tile.scale[g] * key_scale * static_cast<float>(static_cast<std::int32_t>(sum));
 }
 
 void score_codes(const std::uint8_t* codes, const float* scales, const Id* ids, std::size_t n,
@@ -36,14 +40,14 @@ void score_codes(const std::uint8_t* codes, const float* scales, const Id* ids, 
 
 /// Sums of one block for one query: 16 keys, 4 elements a piece.
 inline void block_dots(const std::uint8_t* block, const std::int8_t* query, std::size_t cols,
-                       std::int32_t* dots) {
+                       std::uint32_t* dots) {
   for (std::size_t i = 0; i < 16; ++i) dots[i] = 0;
   for (std::size_t j = 0; j < cols; j += 4) {
     const std::uint8_t* piece = block + j * 16;
     for (std::size_t i = 0; i < 16; ++i) {
       for (std::size_t t = 0; t < 4; ++t) {
-        dots[i] +=
-            static_cast<std::int32_t>(piece[i * 4 + t]) * static_cast<std::int32_t>(query[j + t]);
+        dots[i] += static_cast<std::uint32_t>(static_cast<std::int32_t>(piece[i * 4 + t]) *
+                                              static_cast<std::int32_t>(query[j + t]));
       }
     }
   }
@@ -54,7 +58,7 @@ void scan_blocks(const CodeBlocks& blocks, const CodeTile& tile, const ScanSink&
   for (std::size_t b = blocks.first; b < blocks.last; ++b) {
     const float* scales = blocks.scales + b * 16;
     for (std::size_t g = 0; g < tile.group; ++g) {
-      std::int32_t dots[16];
+      std::uint32_t dots[16];
       block_dots(blocks.codes + b * 16 * tile.cols, tile.queries + g * tile.cols, tile.cols, dots);
       for (std::size_t i = 0; i < 16; ++i) {
         const float score = code_score(dots[i], g, scales[i], tile);

@@ -47,7 +47,8 @@ QueryCode encode_query(const float* row, std::size_t d, std::int8_t* code) {
     sum += value;
   }
   std::fill(code + d, code + code_cols(d), std::int8_t{0});
-  return {scale, 128 * sum};
+  // Modulo 2^32, like the sums it is taken from: only their difference is a number of its own.
+  return {scale, static_cast<std::int32_t>(128U * static_cast<std::uint32_t>(sum))};
 }
 
 std::size_t blocked_rows(std::size_t n) noexcept {

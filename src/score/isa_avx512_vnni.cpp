@@ -35,6 +35,7 @@ extern const Kernels kAvx512VnniKernels = {
     keep_top,
     rank_descending,
     softmax_rows,
+    cap,
     {add_rows<LoadF32>, add_rows<LoadF16>, add_rows<LoadBF16>, add_rows<LoadI8>}};
 
 }  // namespace keyseek

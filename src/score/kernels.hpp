@@ -74,6 +74,8 @@ struct Kernels {
   /// logit of query g, and sum[g] of its weights. n >= 1, group <= kMaxGroup.
   void (*softmax_rows)(float* logits, std::size_t n, std::size_t group, float scale, float* best,
                        float* sum);
+  /// Turns inner products into softcap * tanh(scale * product / softcap); softcap > 0.
+  void (*cap)(float* products, std::size_t n, float scale, float softcap);
   /// By Dtype; ids may be null (rows 0, 1, ...).
   AddRows add_rows[4];
 };

@@ -2,12 +2,15 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
+#include <numeric>
 #include <vector>
 
 #include "base/fail.hpp"
 #include "base/parallel.hpp"
 #include "score/channel_means.hpp"
 #include "score/codes.hpp"
+#include "score/range.hpp"
 
 namespace keyseek {
 namespace {
@@ -34,7 +37,8 @@ std::vector<double> channel_sums(AnyMatrixView m, const Execution& run, const Ad
 }
 
 /// sqrt(rms of the centred keys / rms of the queries) of each channel: the rounding errors
-/// of both sides then weigh the same. Channels that never vary get 1.
+/// of both sides then weigh the same. Channels that never vary get 1. One in which queries are
+/// zero matters next to nothing: its keys must not take the codes' range from the others.
 AlignedVector<float> channel_scales(AnyMatrixView keys, MatrixView<float> queries,
                                     const AlignedVector<float>& mean, const Execution& run) {
   const std::size_t d = keys.cols;
@@ -47,13 +51,18 @@ AlignedVector<float> channel_scales(AnyMatrixView keys, MatrixView<float> querie
     query_power = channel_sums(AnyMatrixView::of(queries), run,
                                [](float x, std::size_t) { return double{x} * double{x}; });
     for (double& power : query_power) power /= static_cast<double>(queries.rows);
+    const double all = std::accumulate(query_power.begin(), query_power.end(), 0.0);
+    for (double& power : query_power) {
+      if (power == 0) power = all > 0 ? 1e-8 * all / static_cast<double>(d) : 1.0;
+    }
   }
   AlignedVector<float> channel(d);
   for (std::size_t j = 0; j < d; ++j) {
     const double power = key_power[j] / static_cast<double>(keys.rows);
     const double ratio = std::pow(power / query_power[j], 0.25);
-    const auto scale = static_cast<float>(ratio);
-    channel[j] = std::isnormal(scale) ? scale : 1.0F;
+    constexpr double kLeast = std::numeric_limits<float>::min();
+    const auto scale = static_cast<float>(std::clamp(ratio, kLeast, 0x1p126));
+    channel[j] = ratio > 0 ? scale : 1.0F;
   }
   return channel;
 }
@@ -108,8 +117,12 @@ KeyStore KeyStore::encode(AnyMatrixView keys, MatrixView<float> queries, CodeLay
   require(keys.rows < kNoId, "keys has {} rows, at most {} can be numbered", keys.rows, kNoId - 1);
   require(queries.empty() || queries.cols == keys.cols, "queries have dimension {}, keys have {}",
           queries.cols, keys.cols);
-  require_finite(keys, "keys");
-  if (!queries.empty()) require_finite(AnyMatrixView::of(queries), "queries");
+  require_dimension(keys.cols);
+  require_range(keys, "keys");
+  if (!queries.empty()) {
+    require_range(AnyMatrixView::of(queries), "queries");
+    require_products(queries, keys, "queries");
+  }
 
   KeyStore store;
   store.keys_ = AnyMatrix::copy_of(keys);
@@ -124,6 +137,7 @@ KeyStore KeyStore::encode(AnyMatrixView keys, MatrixView<float> queries, CodeLay
   store.scales_ = SharedArray(std::move(scales));
   store.mean_ = SharedArray(std::move(mean));
   store.channel_ = SharedArray(std::move(channel));
+  store.longest_ = store.longest_possible();
   return store;
 }
 
@@ -133,7 +147,7 @@ KeyStore KeyStore::appended(AnyMatrixView keys) const {
   require(keys.dtype == keys_.dtype(), "keys are {}, the index holds {}", to_string(keys.dtype),
           to_string(keys_.dtype()));
   require(keys.rows < kNoId - size(), "keys has {} rows, too many behind {}", keys.rows, size());
-  require_finite(keys, "keys");
+  require_range(keys, "keys");
   const std::size_t n = size() + keys.rows;
 
   AlignedVector<std::byte> stored(n * dim() * size_of(keys.dtype));
@@ -152,7 +166,19 @@ KeyStore KeyStore::appended(AnyMatrixView keys) const {
   encode_rows(keys, size(), mean_.data(), channel_.data(), layout_, {1, {}}, codes, scales);
   store.codes_ = SharedArray(std::move(codes));
   store.scales_ = SharedArray(std::move(scales));
+  store.longest_ = store.longest_possible();
   return store;
+}
+
+/// |mean| + the largest scale times |channel| times what a code may be.
+double KeyStore::longest_possible() const {
+  const auto length = [](const SharedArray<float>& x) {
+    double power = 0;
+    for (const float each : x) power += double{each} * double{each};
+    return std::sqrt(power);
+  };
+  const float largest = *std::max_element(scales_.begin(), scales_.end());
+  return length(mean_) + 128.0 * double{largest} * length(channel_);
 }
 
 std::size_t KeyStore::code_bytes() const noexcept {
@@ -169,12 +195,12 @@ void KeyStore::encode_queries(MatrixView<float> queries, EncodedQueries& out) co
   require(queries.cols == dim(), "queries have dimension {}, the keys have {}", queries.cols,
           dim());
   const std::size_t d = dim();
-  if (out.codes.rows() != queries.rows || out.codes.cols() != code_cols()) {
+  // Each by its own size: memory may have run out after one of them had grown.
+  if (out.codes.rows() != queries.rows || out.codes.cols() != code_cols())
     out.codes = Matrix<std::int8_t>(queries.rows, code_cols());
-    out.scale.resize(queries.rows);
-    out.correction.resize(queries.rows);
-    out.offset.resize(queries.rows);
-  }
+  out.scale.resize(queries.rows);
+  out.correction.resize(queries.rows);
+  out.offset.resize(queries.rows);
   out.row.resize(d);
   for (std::size_t g = 0; g < queries.rows; ++g) {
     const float* query = queries.row(g);
@@ -204,6 +230,7 @@ KeyStore KeyStore::from_parts(Parts parts) {
     if (!ok) fail(ErrorCode::corrupt, "key store: {}", what);
   };
   check(store.size() > 0 && store.dim() > 0, "no keys");
+  check(store.dim() <= kMostDimensions, "too many dimensions");
   check(parts.codes.size() == rows * store.code_cols(), "codes do not match the keys");
   check(parts.scales.size() == rows, "scales do not match the keys");
   check(parts.mean.size() == store.dim(), "mean does not match the dimension");
@@ -221,6 +248,7 @@ KeyStore KeyStore::from_parts(Parts parts) {
   store.scales_ = std::move(parts.scales);
   store.mean_ = std::move(parts.mean);
   store.channel_ = std::move(parts.channel);
+  store.longest_ = store.longest_possible();
   return store;
 }
 

@@ -17,11 +17,11 @@ void project(MatrixView<float> queries, AnyMatrixView map, float* out, float* sc
 
 void encode_projected(MatrixView<float> rows, EncodedQueries& out) {
   const std::size_t cols = code_cols(rows.cols);
-  if (out.codes.rows() != rows.rows || out.codes.cols() != cols) {
+  // Each by its own size: memory may have run out after one of them had grown.
+  if (out.codes.rows() != rows.rows || out.codes.cols() != cols)
     out.codes = Matrix<std::int8_t>(rows.rows, cols);
-    out.scale.resize(rows.rows);
-    out.correction.resize(rows.rows);
-  }
+  out.scale.resize(rows.rows);
+  out.correction.resize(rows.rows);
   for (std::size_t g = 0; g < rows.rows; ++g) {
     const QueryCode code = encode_query(rows.row(g), rows.cols, out.codes.row(g));
     out.scale[g] = code.scale;

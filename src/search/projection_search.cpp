@@ -8,6 +8,7 @@
 #include "keyseek/score.hpp"
 #include "knn/block_scan.hpp"
 #include "score/kernels.hpp"
+#include "score/range.hpp"
 #include "search/scratch.hpp"
 
 namespace keyseek {
@@ -43,17 +44,15 @@ class ProjectionSearch {
     pool_ = std::min(n, std::max(params.k, pool));
     s_.visited.resize(n);
     s_.expanded.resize(n);
-    if (s_.top.size() < group_) {
-      s_.top.resize(group_);
-      s_.top_count.resize(group_);
-      s_.top_threshold.resize(group_);
-    }
+    if (s_.top.size() < group_) s_.top.resize(group_);
+    s_.top_count.resize(group_);
+    s_.top_threshold.resize(group_);
     for (std::size_t g = 0; g < group_; ++g) {
       s_.pools[g].reset(pool_);
       s_.top_count[g] = 0;
       s_.top_threshold[g] = kNothing;
     }
-    space.store.encode_queries(queries, s_.encoded);
+    space.store.encode_queries(s_.asked, s_.encoded);
   }
 
   /// The scratch is left clean, also by a search that fails.
@@ -64,13 +63,14 @@ class ProjectionSearch {
   ProjectionSearch(const ProjectionSearch&) = delete;
   ProjectionSearch& operator=(const ProjectionSearch&) = delete;
 
-  void run() {
+  void run(std::size_t least) {
     seed_from_previous();
     seed_from_router();
     if (scanned_ == 0) visit(space_.graph.entry_points());
     find_novel();
     if (novel_ < group_) follow();
     if (novel_ > 0) scan_for_novel();
+    if (novel_ < group_ && scanned_ < std::min(least, budget_)) scan_more(least);
     finish();
   }
 
@@ -90,7 +90,9 @@ class ProjectionSearch {
   void seed_from_router() {
     const Router& router = space_.router;
     if (dials_.lists == 0 || router.empty()) return;
-    const auto near = router.nearest(queries_, dials_.probes, dials_.lists, s_.route);
+    // Dials of a file or a caller may ask for more than there is.
+    const std::size_t lists = std::min<std::size_t>(dials_.lists, router.queries());
+    const auto near = router.nearest(s_.asked, dials_.probes, lists, s_.route);
     for (const std::uint32_t query : near) {
       if (query != kNoId) router.prefetch_list(query);
     }
@@ -138,6 +140,14 @@ class ProjectionSearch {
       }
     }
     hits_.stats.bytes_read += n * (space_.store.code_cols() + sizeof(float));
+  }
+
+  /// Where lists and links lead to fewer keys than are wanted: any others, so that there are.
+  void scan_more(std::size_t least) {
+    s_.list.resize(least);
+    std::iota(s_.list.begin(), s_.list.end(), Id{0});
+    visit(s_.list);
+    score_new();
   }
 
   /// Scores what was visited since the last call and sorts it into the pools.
@@ -241,9 +251,20 @@ class ProjectionSearch {
 
 }  // namespace
 
-void begin_step(const SearchParams& params, std::size_t n, std::size_t group,
+void begin_step(const KeyStore& store, MatrixView<float> queries, const SearchParams& params,
                 SearchScratch::State& scratch, Hits& hits) {
+  const std::size_t n = store.size(), group = queries.rows, k = params.k;
+  hits.ids.reserve(group * k);
+  hits.scores.reserve(group * k);
+  hits.count.reserve(group);
   scratch.previous.clear();
+  scratch.asked = in_range(queries, store.longest(), scratch.moved);
+  for (std::size_t g = 0; g < group && scratch.previous.empty(); ++g) {
+    if (largest_magnitude(AnyMatrixView::of(queries.slice(g, 1))) > 0.0F) continue;
+    // A zero query sees all keys alike, so its best are the first: every index meets them.
+    scratch.previous.resize(params.k);
+    std::iota(scratch.previous.begin(), scratch.previous.end(), Id{0});
+  }
   if (params.previous != nullptr) {
     for (std::size_t g = 0; g < params.previous->group; ++g) {
       for (const Id key : params.previous->row_ids(g)) {
@@ -253,7 +274,7 @@ void begin_step(const SearchParams& params, std::size_t n, std::size_t group,
     }
   }
   if (scratch.pools.size() < group) scratch.pools.resize(group);
-  const std::size_t k = params.k;
+  // From here on nothing throws: hits that are half made would crash who starts from them.
   hits.group = group;
   hits.k = k;
   hits.ids.assign(group * k, kNoId);
@@ -283,9 +304,9 @@ void finish_step(AnyMatrixView keys, MatrixView<float> queries, const SearchPara
 
 void search_projection(const SearchSpace& space, MatrixView<float> queries,
                        const SearchParams& params, const Dials& dials,
-                       SearchScratch::State& scratch, Hits& hits) {
+                       SearchScratch::State& scratch, Hits& hits, std::size_t least) {
   ProjectionSearch search(space, queries, params, dials, scratch, hits);
-  search.run();
+  search.run(least);
 }
 
 }  // namespace keyseek

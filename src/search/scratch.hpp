@@ -42,8 +42,10 @@ class KeySet {
 };
 
 struct SearchScratch::State {
+  MatrixView<float> asked;  ///< [G, d] the queries as codes are to see them, see in_range
+  Matrix<float> moved;      ///< of them, what is not as it was given
   EncodedQueries encoded;
-  std::vector<Id> previous;  ///< the previous step's hits, with repetitions
+  std::vector<Id> previous;  ///< keys to start from, with repetitions: the previous step's hits
   std::vector<Pool> pools;   ///< [G] best keys by approximate score
   RerankScratch rerank;
   BlockScanScratch blocks;

@@ -5,15 +5,17 @@
 #include <cmath>
 
 #include "base/even_rows.hpp"
+#include "base/leading.hpp"
+#include "base/parallel.hpp"
+#include "sketch/maps.hpp"
 
 namespace keyseek {
 namespace {
 
-using Dense = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+using Dense = Coordinates;
 using Eigensolver = Eigen::SelfAdjointEigenSolver<Dense>;
 
 constexpr std::size_t kSample = 4096;  // rows that say enough about a covariance
-constexpr Eigen::Index kStep = 16;     // a code row is filled up to so many bytes
 
 Dense sample(AnyMatrixView m) {
   using Floats = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
@@ -35,17 +37,8 @@ Dense with_ridge(Dense moment, double ridge) {
   return moment;
 }
 
-/// Leading coordinates that leave no more than a share of `residual` of `power`, which falls.
-Eigen::Index enough(const Eigen::VectorXd& power, double residual) {
-  const double allowed = residual * power.sum();
-  double left = power.sum();
-  Eigen::Index count = 0;
-  while (count < power.size() && left > allowed) left -= power[count++];
-  return std::clamp((count + kStep - 1) / kStep * kStep, std::min(kStep, power.size()),
-                    power.size());
-}
+}  // namespace
 
-/// Of coordinate j the keys have power key[j], the queries query[j].
 Eigen::VectorXd balance(const Eigen::VectorXd& key, const Eigen::VectorXd& query) {
   return key.binaryExpr(query, [](double k, double q) {
     const double factor = std::pow(k / q, 0.25);
@@ -53,13 +46,32 @@ Eigen::VectorXd balance(const Eigen::VectorXd& key, const Eigen::VectorXd& query
   });
 }
 
-}  // namespace
+SketchMaps balanced(Coordinates of_keys, Coordinates of_queries, const Eigen::VectorXd& key,
+                    const Eigen::VectorXd& query) {
+  const Eigen::VectorXd factors = balance(key, query);
+  of_keys = factors.cwiseInverse().asDiagonal() * of_keys;
+  of_queries = factors.asDiagonal() * of_queries;
+  // In units that fit 16 bits, and a factor that fits f32.
+  double largest = of_queries.cwiseAbs().maxCoeff();
+  constexpr double kLargestFactor = 0x1p120;
+  const double moved = largest > kLargestFactor ? std::exp2(std::ilogb(largest) - 120) : 1.0;
+  const auto r = static_cast<std::size_t>(of_keys.rows()),
+             d = static_cast<std::size_t>(of_keys.cols());
+  SketchMaps maps{Matrix<Half>(r, d), static_cast<float>(largest / moved), Matrix<float>(r, d)};
+  std::transform(of_queries.data(), of_queries.data() + of_queries.size(), maps.queries.data(),
+                 [&](double x) { return to_half(static_cast<float>(x / largest)); });
+  std::transform(of_keys.data(), of_keys.data() + of_keys.size(), maps.keys.data(),
+                 [&](double x) { return static_cast<float>(x * moved); });
+  return maps;
+}
 
-SketchMaps sketch_maps(AnyMatrixView keys, MatrixView<float> queries, const SketchParams& params) {
+SketchMaps exact_maps(AnyMatrixView keys, MatrixView<float> queries, const SketchParams& params,
+                      const Execution& run) {
   Dense rows = sample(keys);
   rows.rowwise() -= rows.colwise().mean().eval();
   const Dense seen = second_moment(sample(AnyMatrixView::of(queries)));
   const Eigensolver metric(with_ridge(seen, params.ridge));
+  report_progress(run, "finding coordinates", 1, 2);
   // A ridge of 0 may leave directions of no weight: kept, at next to none.
   const double least = metric.eigenvalues().maxCoeff() * 1e-9;
   const Eigen::VectorXd roots = metric.eigenvalues().cwiseMax(least).cwiseSqrt();
@@ -70,23 +82,18 @@ SketchMaps sketch_maps(AnyMatrixView keys, MatrixView<float> queries, const Sket
   const Eigensolver components(second_moment(rows * root));
   const Eigen::VectorXd power = components.eigenvalues().reverse().cwiseMax(0.0);
   const Eigen::Index r = params.dim > 0 ? static_cast<Eigen::Index>(std::min(params.dim, keys.cols))
-                                        : enough(power, params.residual);
+                                        : enough(power, power.sum(), params.residual);
   const Dense leading = components.eigenvectors().rowwise().reverse().leftCols(r).transpose();
   Dense of_keys = leading * root, of_queries = leading * inverse;
-  const Eigen::VectorXd factors =
-      balance(power.head(r), (of_queries * seen * of_queries.transpose()).diagonal());
-  of_keys = factors.cwiseInverse().asDiagonal() * of_keys;
-  of_queries = factors.asDiagonal() * of_queries;
-  // In units that fit 16 bits.
-  const double largest = of_queries.cwiseAbs().maxCoeff();
+  const Eigen::VectorXd query = (of_queries * seen * of_queries.transpose()).diagonal();
+  return balanced(std::move(of_keys), std::move(of_queries), power.head(r), query);
+}
 
-  SketchMaps maps{Matrix<Half>(static_cast<std::size_t>(r), keys.cols), static_cast<float>(largest),
-                  Matrix<float>(static_cast<std::size_t>(r), keys.cols)};
-  std::transform(of_queries.data(), of_queries.data() + of_queries.size(), maps.queries.data(),
-                 [&](double x) { return to_half(static_cast<float>(x / largest)); });
-  std::transform(of_keys.data(), of_keys.data() + of_keys.size(), maps.keys.data(),
-                 [](double x) { return static_cast<float>(x); });
-  return maps;
+SketchMaps sketch_maps(AnyMatrixView keys, MatrixView<float> queries, const SketchParams& params,
+                       const Execution& run) {
+  return static_cast<Eigen::Index>(keys.cols) <= kExactDimension
+             ? exact_maps(keys, queries, params, run)
+             : wide_maps(keys, queries, params, run);
 }
 
 }  // namespace keyseek

@@ -1,6 +1,7 @@
 /// The coordinates of a sketch. See sketch.hpp for the reasoning.
 #pragma once
 
+#include "keyseek/execution.hpp"
 #include "keyseek/matrix.hpp"
 #include "keyseek/sketch.hpp"
 
@@ -15,6 +16,6 @@ struct SketchMaps {
 };
 
 [[nodiscard]] SketchMaps sketch_maps(AnyMatrixView keys, MatrixView<float> queries,
-                                     const SketchParams& params);
+                                     const SketchParams& params, const Execution& run);
 
 }  // namespace keyseek

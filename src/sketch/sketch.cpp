@@ -8,6 +8,7 @@
 #include "score/codes.hpp"
 #include "score/kernels.hpp"
 #include "score/projected.hpp"
+#include "score/range.hpp"
 #include "sketch/coordinates.hpp"
 
 namespace keyseek {
@@ -54,9 +55,11 @@ Sketch Sketch::build(AnyMatrixView keys, MatrixView<float> queries, const Sketch
   require(queries.rows > 0, "queries is empty");
   require(queries.cols == keys.cols, "queries have dimension {}, keys have {}", queries.cols,
           keys.cols);
-  require_finite(keys, "keys");
-  require_finite(AnyMatrixView::of(queries), "queries");
-  const SketchMaps maps = sketch_maps(keys, queries, params);
+  require_dimension(keys.cols);
+  require_range(keys, "keys");
+  require_range(AnyMatrixView::of(queries), "queries");
+  require_products(queries, keys, "queries");
+  const SketchMaps maps = sketch_maps(keys, queries, params, run);
   Sketch sketch;
   sketch.size_ = keys.rows;
   sketch.parts_.query_map = AnyMatrix::copy_of(AnyMatrixView::of(maps.queries.view()));
@@ -75,7 +78,7 @@ Sketch Sketch::appended(AnyMatrixView keys) const {
   require(!empty(), "keys cannot be appended to an empty sketch");
   require(keys.cols == parts_.key_map.cols(), "keys have dimension {}, the sketch has {}",
           keys.cols, parts_.key_map.cols());
-  require_finite(keys, "keys");
+  require_range(keys, "keys");
   Sketch sketch = *this;
   sketch.size_ += keys.rows;
   AlignedVector<std::uint8_t> codes(parts_.codes.begin(), parts_.codes.end());

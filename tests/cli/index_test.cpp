@@ -185,6 +185,23 @@ TEST_F(IndexFiles, SearchRefuses) {
   expect_failure(search + "--k 10 --truth t.ibin", 2, {"t.ibin", "39", "40"});
 }
 
+TEST_F(IndexFiles, ATruthOfOtherKeysIsRefused) {
+  build("flat");
+  Matrix<Id> truth(40, 10);
+  truth.row(7)[3] = 400;
+  for (const std::string name : {"t.ibin", "t.npy"}) {
+    io::write_ids(path(name), truth);
+    expect_failure("search --index x.ks --queries q.fbin --k 10 --truth " + name, 2,
+                   {name + " row 7", "key 400", "400 keys"});
+  }
+  truth.row(7)[3] = kNoId;  // no key is no other key
+  io::write_ids(path("t.ibin"), truth);
+  (void)report("search --index x.ks --queries q.fbin --k 10 --truth t.ibin");
+  write("few.fbin", normal_matrix(100, 16, 1));
+  (void)report("build --keys few.fbin --index flat --out few.ks");
+  expect_failure("search --index few.ks --data b.hdf5 --k 10", 2, {"400", "few.ks", "100"});
+}
+
 TEST_F(IndexFiles, Verify) {
   build();
   EXPECT_EQ(report("verify x.ks").at("ok"), true);

@@ -24,6 +24,18 @@ TEST(HeadsSession, IsWhatTheCachesComputeAlone) {
   }
 }
 
+TEST(HeadsSession, NullLogitsComeWithTheCpusPart) {
+  for (const Retriever retriever : {Retriever::flat, Retriever::everything}) {
+    SampleHeads sample(retriever, {5.0F, 0.0F, 2.0F});
+    const std::vector<HeadCache*> caches = sample.caches();
+    auto runtime = std::make_shared<StubRuntime>();
+    const Stream stream = runtime->make_stream();
+    DecodeSession session(runtime, session_shape(caches), stream);
+    session.load(caches);
+    EXPECT_LT(sample.decode(*runtime, session, stream, 10), 1e-3) << to_string(retriever);
+  }
+}
+
 // The caches have all tokens: another session takes over, and without one they go on alone.
 TEST(HeadsSession, CachesOutliveTheirDevice) {
   SampleHeads sample;
@@ -94,6 +106,9 @@ TEST(HeadsSession, RefusesHeadsThatDoNotFit) {
             "heads differ in group, sink, window or scale");
   EXPECT_EQ(refusal(fits, params(fits), 7),
             "the prompt had 7 tokens, a static part needs its sink of 8");
+  EXPECT_EQ(refusal(fits, with(params(fits), [](DecodeParams& p) { p.softcap = 50.0F; })),
+            "a head has softcap 50: a device attends to logits that are not capped; let the CPU "
+            "decode alone");
   const DecodeHead wide = normal_head(60, 2, Dtype::f16, 64, 96);
   EXPECT_EQ(refusal(wide, params(wide)),
             "a head has keys of dimension 64 and values of 96, must have 64 of both");

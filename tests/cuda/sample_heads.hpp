@@ -15,7 +15,8 @@ class SampleHeads {
  public:
   static constexpr std::size_t kPrompt = 3000, kHorizon = 64, kSink = 16, kWindow = 32;
 
-  explicit SampleHeads(Retriever retriever = Retriever::flat) {
+  explicit SampleHeads(Retriever retriever = Retriever::flat,
+                       const std::vector<float>& null_logits = {}) {
     for (const std::size_t layer : {2U, 15U}) {
       DecodeHead head = keyseek::test::sample_head(layer);
       // As they reach the CPU from a device.
@@ -23,6 +24,7 @@ class SampleHeads {
       head.params.sink = kSink;
       head.params.window = kWindow;
       head.params.horizon = kHorizon;
+      head.params.null_logits = null_logits;
       head.params.given = GivenPlan{.retriever = retriever, .stop = {.k = 40}};
       caches_.push_back(head.prefill(kPrompt, head.params));
       heads_.push_back(std::move(head));

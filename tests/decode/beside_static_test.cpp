@@ -51,7 +51,7 @@ class BothWays {
          {std::pair{std::size_t{0}, params.sink}, std::pair{now - window, window}}) {
       Partial part;
       attend(queries, head_.keys.view().slice(first, count),
-             {head_.values.view().slice(first, count)}, params.scale, attending_, part);
+             {head_.values.view().slice(first, count)}, params.logits(), attending_, part);
       merge(part, into);
     }
   }
@@ -100,6 +100,37 @@ TEST(BesideStatic, RetrievingPlansAreTheWholeThroughRefreshes) {
       EXPECT_EQ(both.beside().stats().retrieved, both.alone().stats().retrieved);
     }
   }
+}
+
+// A null logit belongs to the CPU's part, once; a soft-cap to both.
+TEST(BesideStatic, SoftCapsAndNullLogitsAreOfTheWhole) {
+  const DecodeHead& head = sample_of_layer_2();
+  for (const Retriever retriever : {Retriever::everything, Retriever::none, Retriever::flat}) {
+    for (const float softcap : {0.0F, 1.0F, 50.0F}) {
+      for (const float level : {-5.0F, 0.0F, 5.0F, 20.0F}) {
+        const DecodeParams params = with(given_plan(retriever), [&](DecodeParams& p) {
+          p.horizon = 16;
+          p.softcap = softcap;
+          p.null_logits = {level, level + 1, level + 2};
+        });
+        BothWays both(head, head.prefill(1500, params));
+        for (std::size_t s = 0; s < 20; ++s)
+          ASSERT_LT(both.step(), 1e-5) << to_string(retriever) << ", step " << s;
+      }
+    }
+  }
+  // A prompt that the device holds whole: the CPU has the null logits alone.
+  const DecodeParams params = with(given_plan(Retriever::everything), [](DecodeParams& p) {
+    p.null_logits = {4, 5, 6};
+  });
+  HeadCache cache = head.prefill(200, params);
+  DecodeScratch scratch;
+  Partial part;
+  part.reset(3, 64);
+  cache.step_beside_static(head.at(200), head.f32_keys.row(200), head.f32_values.row(200), scratch,
+                           part.out.data(), part.lse.data());
+  EXPECT_EQ(part.lse, params.null_logits);
+  EXPECT_EQ(test::elements(part.out), std::vector<float>(3 * 64));
 }
 
 // The static part often has the largest logit and most of the mass; without it a rule that is

@@ -151,6 +151,37 @@ TEST(GivenPlan, FaultsOfASearchOfOnesOwnAreNamed) {
   fails("59 ids", [](Hits& h) { h.ids.pop_back(); });
   fails("gave 21 keys", [](Hits& h) { h.count[0] = 21; });
   fails("key 999999", [](Hits& h) { h.ids[3] = 999999; });
+  fails("twice", [](Hits& h) { h.ids[3] = h.ids[4]; });
+  fails("the score nan", [](Hits& h) { h.scores[3] = NAN; });
+  fails("the score -inf", [](Hits& h) { h.scores[19] = -INFINITY; });
+  fails("scores that rise", [](Hits& h) {
+    std::reverse(h.ids.begin(), h.ids.begin() + 20);
+    std::reverse(h.scores.begin(), h.scores.begin() + 20);
+  });
+  // What other libraries call a score: with the softmax's scale, as a distance, of 8 bits too few.
+  const auto each = [](const auto& change) {
+    return [change](Hits& h) {
+      std::transform(h.scores.begin(), h.scores.end(), h.scores.begin(), change);
+    };
+  };
+  fails("inner product", each([](float s) { return s * 0.125F; }));
+  fails("inner product", each([](float s) { return s - 100.0F; }));
+  fails("inner product", each([](float) { return 0.0F; }));
+  fails("inner product", [](Hits& h) { h.ids[0] = 1 - std::min<Id>(h.ids[0], 1); });
+}
+
+TEST(GivenPlan, ASearchOfOnesOwnMayRoundTo16Bits) {
+  DecodeParams p = given_plan(Retriever::custom, {.k = 20});
+  for (const bool half : {true, false}) {
+    p.index = [half](const AnyMatrix& keys) -> SearchKeys {
+      return [half, search = exact_search(keys)](MatrixView<float> q, std::size_t k, Hits& hits) {
+        search(q, k, hits);
+        for (float& s : hits.scores) s = half ? to_float(to_half(s)) : to_float(to_bfloat16(s));
+      };
+    };
+    HeadCache cache = sample_of_layer_2().prefill(kPrompt, p);
+    EXPECT_LT(sample_of_layer_2().decode(cache, 5), 1.0);
+  }
 }
 
 TEST(GivenPlan, RulesKeepFewerKeysThanWereFound) {

@@ -1,6 +1,7 @@
 // A head's cache on disk. (What a container checks has tests of its own.)
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <map>
 
 #include "file/container.hpp"
@@ -40,13 +41,17 @@ TEST(HeadFile, DecodingGoesOnAsIfNothingHadHappened) {
   all.push_back(test::with(given(Retriever::flat), [](DecodeParams& p) {
     p.int8_values = true;
     p.pinned = 24;
-    p.window = SIZE_MAX / 2;  // nothing is indexed
+    p.window = SIZE_MAX;  // nothing is indexed
   }));
   all.push_back(test::with(given(Retriever::flat), [](DecodeParams& p) {
     p.int8_values = true;
     p.pinned = 24;
     p.rope.frequencies = rope_frequencies(p.rope, 64);
     p.given->stop = {.rule = Rule::dipr, .k = 60, .limit = 4, .least = 5};
+  }));
+  all.push_back(test::with(given(Retriever::sketch), [](DecodeParams& p) {
+    p.rope.rotary_dim = 32;
+    p.rope.rotary_first = 16;
   }));
   for (const DecodeParams& params : all) {
     HeadCache saved = sample_of_layer_2().prefill(2500, params);
@@ -124,7 +129,7 @@ const std::vector<std::string> kSections = {
     "recent.values", "asked",       "asked.at",         "tail",           "tail.keys",
     "tail.values",   "tail.bias",   "tail.correction",  "tail.limits",    "keys.shape",
     "keys",          "codes",       "codes.scales",     "codes.mean",     "codes.channel",
-    "codes.layout"};
+    "codes.layout",  "head.logits"};
 
 TEST(HeadFile, ContradictionsAreCorrupt) {
   const TemporaryDirectory directory;
@@ -133,6 +138,7 @@ TEST(HeadFile, ContradictionsAreCorrupt) {
       sample_of_layer_2().prefill(2500, test::with(given(Retriever::flat), [](DecodeParams& p) {
                                     p.int8_values = true;
                                     p.pinned = 24;
+                                    p.null_logits = {1, 2, 3};
                                   }));
   (void)sample_of_layer_2().decode(cache, 20, 20);
   cache.save(path);
@@ -152,8 +158,24 @@ TEST(HeadFile, ContradictionsAreCorrupt) {
   number("head.params", 2, 0, "scale is 0");
   number("head.params", 4, 1000, "rotary_dim");
   number("head.params", 12, 2, "too large");
+  number("head.logits", 0, -1, "softcap is -1");
+  number("head.logits", 0, std::nan(""), "not finite");
+  number("head.logits", 2, HUGE_VAL, "not finite");
+  file.expect_corrupt("head.logits", "each query head",
+                      [](std::vector<std::byte>& bytes) { bytes.resize(16); });
   number("head.plan", 0, 5, "too large");  // what only a given plan can name
   number("head.plan", 0, 1, "indexed.keys");
+  for (const double wrong : {5.0, -0.5, 1.5}) number("head.plan", 1, wrong, "out of range");
+  for (const std::size_t i : {3U, 4U, 5U, 6U}) number("head.plan", i, -1, "out of range");
+  for (std::size_t i = 1; i < 7; ++i) number("head.plan", i, INFINITY, "");
+  number("head.plan", 7, 3, "too large");
+  number("head.plan", 9, NAN, "not finite");
+  file.expect_corrupt("head.plan", "stop.limit is -1", [](std::vector<std::byte>& bytes) {
+    const double dipr = 1, limit = -1;
+    std::memcpy(bytes.data() + 7 * 8, &dipr, 8);
+    std::memcpy(bytes.data() + 9 * 8, &limit, 8);
+  });
+  number("head.plan", 7, 2, "stop.limit is 0");  // a share of the mass, but none
   number("head.plan", 2, 10, "not the plan's");
   number("head.plan", 8, 5000, "more keys than there are");
   number("head.plan", 8, 0, "contradict");
@@ -177,7 +199,7 @@ TEST(HeadFile, ContradictionsAreCorrupt) {
   file.expect_corrupt("codes", "", [](std::vector<std::byte>& bytes) { bytes.resize(64); });
 
   FlatIndex::build(sample_of_layer_2().keys.view().slice(0, 10)).save(path);
-  expect_error(ErrorCode::corrupt, {"not a head"}, [&] { (void)HeadCache::map(path); });
+  expect_error(ErrorCode::corrupt, {"flat", "not \"head\""}, [&] { (void)HeadCache::map(path); });
   cache.save(path);
   expect_error(ErrorCode::corrupt, {"head", "flat"}, [&] { (void)FlatIndex::load(path); });
 }

@@ -1,10 +1,5 @@
 // Many heads of a layer stepped at once.
 #include <gtest/gtest.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-#include <atomic>
-#include <stdexcept>
 
 #include "file/temporary_directory.hpp"
 #include "keyseek/decode.hpp"
@@ -68,48 +63,6 @@ TEST(StepHeads, BadInputIsNamed) {
   refused("dimension 3", {&a, &b}, normal_matrix(4, 3, 1), two, two);
   EXPECT_NO_THROW(step_heads({}, {}, {}, {}, pool, nullptr));
   test::expect_error(kInvalid, {"threads is -1"}, [] { DecodePool none(-1); });
-}
-
-TEST(DecodePool, TheSameThreadsServeManyCalls) {
-  DecodePool pool(3);
-  EXPECT_EQ(pool.threads(), 3);
-  for (std::size_t call = 0; call < 200; ++call) {
-    std::vector<std::atomic<int>> done(call % 7);
-    pool.run(done.size(), [&](std::size_t i, DecodeScratch&) { ++done[i]; });
-    for (const auto& each : done) EXPECT_EQ(each.load(), 1);
-  }
-}
-
-TEST(DecodePool, TheFirstErrorIsRethrownAndTheNextCallWorks) {
-  DecodePool pool(2);
-  EXPECT_THROW(pool.run(8,
-                        [](std::size_t i, DecodeScratch&) {
-                          if (i == 3) throw std::runtime_error("three");
-                        }),
-               std::runtime_error);
-  std::atomic<int> count = 0;
-  pool.run(8, [&](std::size_t, DecodeScratch&) { ++count; });
-  EXPECT_EQ(count.load(), 8);
-}
-
-TEST(DecodePool, AForkedChildHasThreadsOfItsOwn) {
-#if defined(__SANITIZE_THREAD__)
-  GTEST_SKIP() << "the thread sanitizer ends a forked child that starts threads";
-#endif
-  DecodePool pool(2);
-  const auto sum_to_ten = [&] {
-    std::atomic<std::size_t> sum = 0;
-    pool.run(5, [&](std::size_t i, DecodeScratch&) { sum += i; });
-    return sum.load();
-  };
-  EXPECT_EQ(sum_to_ten(), 10U);
-  const pid_t child = ::fork();
-  if (child == 0) ::_exit(sum_to_ten() == 10 ? 0 : 1);
-  int status = -1;
-  ASSERT_EQ(::waitpid(child, &status, 0), child);
-  EXPECT_TRUE(WIFEXITED(status));
-  EXPECT_EQ(WEXITSTATUS(status), 0);
-  EXPECT_EQ(sum_to_ten(), 10U);
 }
 
 }  // namespace

@@ -208,6 +208,23 @@ TEST(Container, ForeignAndMissingFiles) {
   open_every_way(directory / "pipe", ErrorCode::io, {"pipe"});
 }
 
+TEST(Container, AForeignFileIsNotReadToItsEnd) {
+  const TemporaryDirectory directory;
+  const auto path = directory / "large.ks";
+  save_small(path);
+  const auto kind = ContainerReader::peek_kind(path);
+  // A sparse file of a terabyte: neither its memory nor its time can be had.
+  std::filesystem::resize_file(path, std::uintmax_t{1} << 40U);
+  open_every_way(path, ErrorCode::corrupt, {"the header says"});
+  write_bytes(path, {});
+  std::filesystem::resize_file(path, std::uintmax_t{1} << 40U);
+  open_every_way(path, ErrorCode::corrupt, {"not a keyseek file"});
+  save_small(path);
+  expect_error(ErrorCode::corrupt, {"\"test\"", "\"flat\""},
+               [&] { (void)ContainerReader::load(path, "flat"); });
+  EXPECT_EQ(ContainerReader::map(path, kind).kind(), kind);
+}
+
 TEST(Container, SectionsThatAreNotWhatIsAsked) {
   const TemporaryDirectory directory;
   save_small(directory / "a.ks");

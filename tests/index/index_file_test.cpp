@@ -149,6 +149,13 @@ TEST(IndexFile, NumbersThatMakeNoSenseAreCorrupt) {
   refused("points", {0.9, 0.9, 0.1, 0, 4, 0, 0, 0, -1}, "find nothing");
   refused("points", {0.9, 0.9, 0.1, 0, 0, 4, 0, 0, -1}, "find nothing");
   refused("points", {0.9, 0.9, 0.1, 0, 5e9, 4, 0, 0, -1}, "too large");
+  refused("points", {0.9, 0.9, 0.1, 2, 4, 4, 4, 0, -1}, "too large");
+  for (std::size_t i = 0; i < 3; ++i) {
+    std::vector<double> point = {0.9, 0.9, 0.1, 0, 4, 4, 4, 0, -1};
+    point[i] = 5;
+    refused("points", point, "out of range");
+  }
+  refused("points", {0.9, 0.9, 0.1, 0, 4, 4, 4, 0, -1, 0.8, 0.8, 0.1, 0, 4, 4, 4, 0, -1}, "order");
   refused("keys.shape", {0, 4, 0}, "impossible shape");
   refused("keys.shape", {4, 1e9, 0}, "impossible shape");
   refused("keys.shape", {4294967295.0, 4, 0}, "impossible shape");
@@ -196,11 +203,11 @@ TEST(IndexFile, KindsAreToldApart) {
   EXPECT_EQ(index_kind(f.flat_path), "flat");
   EXPECT_EQ(index_kind(f.sketch_path), "sketch");
   open_every_way<SketchIndex>(f.flat_path, ErrorCode::corrupt,
-                              {f.flat_path.string(), "flat index", "sketch index"});
+                              {f.flat_path.string(), "\"flat\"", "\"sketch\""});
   open_every_way<FlatIndex>(f.projection_path, ErrorCode::corrupt,
-                            {f.projection_path.string(), "projection index", "flat index"});
+                            {f.projection_path.string(), "\"projection\"", "\"flat\""});
   open_every_way<ProjectionIndex>(f.flat_path, ErrorCode::corrupt,
-                                  {f.flat_path.string(), "flat index", "projection index"});
+                                  {f.flat_path.string(), "\"flat\"", "\"projection\""});
   const auto other = f.directory / "other.ks";
   ContainerWriter("tail").save(other);
   expect_error(ErrorCode::unsupported, {other.string(), "tail"}, [&] { (void)index_kind(other); });

@@ -83,6 +83,25 @@ Matrix<float> novel_queries(const Built& built, std::size_t count) {
   return queries;
 }
 
+TEST(ProjectionSearch, DialsBeyondWhatThereIsTakeNoMemory) {
+  const auto data = test::make_ood_data({.n = 300, .d = 12, .train_steps = 40});
+  const auto index = ProjectionIndex::build(test::any(data.keys), data.training,
+                                            {.list_length = 20, .tuning_k = 20});
+  SearchScratch scratch;
+  Hits most, all;
+  const auto queries = data.test.view().slice(0, 16);
+  index.search(queries, {.k = 10, .dials = Dials{.probes = 256, .lists = 300, .expand = 300}},
+               scratch, all);
+  // One number more for each list of each query would be 256 GiB.
+  for (std::uint32_t Dials::*dial : {&Dials::probes, &Dials::lists, &Dials::expand, &Dials::pool}) {
+    Dials dials = {.probes = 256, .lists = 300, .expand = 300};
+    dials.*dial = 0xffffffff;
+    index.search(queries, {.k = 10, .dials = dials}, scratch, most);
+    EXPECT_EQ(most.ids, all.ids);
+    EXPECT_EQ(most.stats.scanned, all.stats.scanned);
+  }
+}
+
 TEST(ProjectionSearch, ANovelQueryIsAnsweredByAScan) {
   const Built built;
   const Matrix<float> novel = novel_queries(built, 8);

@@ -219,7 +219,8 @@ TEST(Benchmark, ContradictionsAreRefused) {
           [](Parts& p) { p.b.learn_ids.row(1)[0] = 99; });
   refuses(corrupt, "learn_neighbors has 4 rows, but learn has 0", [](Parts& p) { p.b.learn = {}; });
   refuses(corrupt, "neither", [](Parts& p) { p.stored = [](float score) { return score; }; });
-  refuses(corrupt, "neither", [](Parts& p) { p.stored = [](float) { return std::nanf(""); }; });
+  refuses(ErrorCode::not_finite, "distances row 0 holds NaN",
+          [](Parts& p) { p.stored = [](float) { return std::nanf(""); }; });
 }
 
 TEST(Benchmark, WhatCannotBeWrittenLeavesNoFile) {

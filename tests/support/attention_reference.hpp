@@ -22,19 +22,32 @@ struct Reference {
   double best = -kInfinity;  ///< largest logit
 };
 
+/// What a naive softmax knows of logits, in f64; `null`: the query head's null logit.
+struct NaiveLogits {
+  double scale = 1.0;
+  double softcap = 0.0;
+  double null = -kInfinity;
+
+  [[nodiscard]] double of(double product) const {
+    return softcap > 0 ? softcap * std::tanh(scale * product / softcap) : scale * product;
+  }
+};
+
 /// Query over the tokens `ids`.
 inline Reference reference(const float* query, AnyMatrixView keys, ValuesView values,
-                           const std::vector<Id>& ids, double scale) {
+                           const std::vector<Id>& ids, const NaiveLogits& how) {
   Reference r;
   r.out.resize(values.rows.cols);
   if (ids.empty()) return r;
   std::vector<double> logits;
   double top = -kInfinity;
   for (const Id id : ids) {
-    logits.push_back(scale * product(keys, id, query).value);
+    logits.push_back(how.of(product(keys, id, query).value));
     top = std::max(top, logits.back());
   }
-  double sum = 0;
+  const double largest = top;
+  top = std::max(top, how.null);
+  double sum = std::exp(how.null - top);
   std::vector<float> value(values.rows.cols);
   for (std::size_t j = 0; j < ids.size(); ++j) {
     const double weight = std::exp(logits[j] - top);
@@ -45,8 +58,12 @@ inline Reference reference(const float* query, AnyMatrixView keys, ValuesView va
   }
   for (double& x : r.out) x /= sum;
   r.lse = top + std::log(sum);
-  r.best = top;
+  r.best = largest;
   return r;
+}
+inline Reference reference(const float* query, AnyMatrixView keys, ValuesView values,
+                           const std::vector<Id>& ids, double scale) {
+  return reference(query, keys, values, ids, NaiveLogits{.scale = scale});
 }
 
 /// |out - truth| / |truth|.

@@ -44,9 +44,11 @@ struct DecodeHead {
   /// |out - full| / |full| of each query of a step, against attention over all tokens up to it.
   [[nodiscard]] std::vector<double> errors(std::size_t position, const Matrix<float>& out) const {
     AttendScratch scratch;
-    Partial full;
+    Partial full, nothing;
     attend(at(position), keys.view().slice(0, position + 1), {values.view().slice(0, position + 1)},
-           params.scale, scratch, full);
+           params.logits(), scratch, full);
+    nothing.reset(group, values.cols(), params.null_logits);
+    merge(nothing, full);
     std::vector<double> each;
     for (std::size_t g = 0; g < group; ++g)
       each.push_back(relative_error(out.row(g), full.out.row(g), values.cols()));
@@ -69,6 +71,13 @@ struct DecodeHead {
     return sum / static_cast<double>(count);
   }
 };
+
+/// What the head's query head g makes of an inner product.
+inline NaiveLogits logits_of(const DecodeParams& params, std::size_t g) {
+  return {.scale = double{params.scale},
+          .softcap = double{params.softcap},
+          .null = params.null_logits.empty() ? -kInfinity : double{params.null_logits[g]}};
+}
 
 /// Without any structure.
 inline DecodeHead normal_head(std::size_t n, std::size_t group, Dtype dtype = Dtype::f32,

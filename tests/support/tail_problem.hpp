@@ -8,12 +8,12 @@ namespace keyseek::test {
 
 /// Attention of any number of queries over all keys.
 inline Partial attend_many(MatrixView<float> queries, AnyMatrixView keys, ValuesView values,
-                           float scale) {
+                           Logits logits) {
   AttendScratch scratch;
   Partial all, part;
   all.reset(queries.rows, values.rows.cols);
   for (std::size_t q = 0; q < queries.rows; ++q) {
-    attend(queries.slice(q, 1), keys, values, scale, scratch, part);
+    attend(queries.slice(q, 1), keys, values, logits, scratch, part);
     std::copy_n(part.out.data(), values.rows.cols, all.out.row(q));
     all.lse[q] = part.lse[0];
   }

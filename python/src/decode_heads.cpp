@@ -1,0 +1,133 @@
+/// All KV heads of a layer at once.
+#include <fmt/format.h>
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/vector.h>
+
+#include <utility>
+#include <vector>
+
+#include "arrays.hpp"
+#include "bindings.hpp"
+#include "errors.hpp"
+#include "gil.hpp"
+#include "keyseek/decode.hpp"
+#include "work.hpp"
+
+namespace keyseek::python {
+namespace {
+
+constexpr const char* kAppendHeadsDoc = R"(HeadCache.append of many heads, as in step_heads.
+
+keys: [heads, d], values: [heads, dv] float32.)";
+
+constexpr const char* kAttendHeadsDoc = R"(HeadCache.attend of many heads, as in step_heads.
+
+queries: [heads * group, d] float32. Returns [heads * group, dv] float32.)";
+
+constexpr const char* kStepHeadsDoc = R"(HeadCache.step of many heads of one shape, in parallel.
+
+heads: any of a layer's, each once. queries: [heads * group, d] float32, keys: [heads, d], values:
+[heads, dv]. Returns [heads * group, dv] float32. pool: threads to share the heads; None: the
+calling one alone. When it raises, all heads are as before.)";
+
+constexpr const char* kBesideStaticDoc =
+    R"(step_heads where something else attends to sink and window, the new token included.
+
+Returns the partial attention over all other tokens: out [heads * group, dv] and lse
+[heads * group], the logarithms of the sums of exponentials, -inf over no token.)";
+
+/// The caller's pool, or one of the calling thread alone.
+DecodePool& pool_or_alone(DecodePool* pool) {
+  thread_local DecodePool alone;
+  return pool != nullptr ? *pool : alone;
+}
+
+/// Heads that are there: None in the list becomes null.
+void require_heads(const std::vector<HeadCache*>& heads) {
+  if (heads.empty()) refuse("heads is empty");
+  for (std::size_t i = 0; i < heads.size(); ++i)
+    if (heads[i] == nullptr) refuse("heads[{}] is None, must be a HeadCache", i);
+}
+
+void append_all(const std::vector<HeadCache*>& heads, const Array& keys, const Array& values,
+                DecodePool* pool) {
+  const auto k = borrow_floats(keys, "keys");
+  const auto v = borrow_floats(values, "values");
+  require_heads(heads);
+  const GilReleased released;
+  append_heads(heads, k.view, v.view, pool_or_alone(pool));
+}
+
+Table<float> attend_all(const std::vector<HeadCache*>& heads, const Array& queries,
+                        DecodePool* pool) {
+  const auto q = borrow_floats(queries, "queries");
+  require_heads(heads);
+  Matrix<float> out(heads.size() * heads[0]->group(), heads[0]->value_dim());
+  {
+    const GilReleased released;
+    attend_heads(heads, q.view, pool_or_alone(pool), out.data());
+  }
+  return numpy_of(std::move(out));
+}
+
+Table<float> step_all(const std::vector<HeadCache*>& heads, const Array& queries, const Array& keys,
+                      const Array& values, DecodePool* pool) {
+  const auto q = borrow_floats(queries, "queries");
+  const auto k = borrow_floats(keys, "keys");
+  const auto v = borrow_floats(values, "values");
+  require_heads(heads);
+  Matrix<float> out(heads.size() * heads[0]->group(), heads[0]->value_dim());
+  {
+    const GilReleased released;
+    step_heads(heads, q.view, k.view, v.view, pool_or_alone(pool), out.data());
+  }
+  return numpy_of(std::move(out));
+}
+
+std::pair<Table<float>, Vector<float>> step_all_beside_static(const std::vector<HeadCache*>& heads,
+                                                              const Array& queries,
+                                                              const Array& keys,
+                                                              const Array& values,
+                                                              DecodePool& pool) {
+  const auto q = borrow_floats(queries, "queries");
+  const auto k = borrow_floats(keys, "keys");
+  const auto v = borrow_floats(values, "values");
+  require_heads(heads);
+  const std::size_t rows = heads.size() * heads[0]->group();
+  Matrix<float> out(rows, heads[0]->value_dim());
+  std::vector<float> lse(rows);
+  {
+    const GilReleased released;
+    step_heads_beside_static(heads, q.view, k.view, v.view, pool, out.data(), lse.data());
+  }
+  return {numpy_of(std::move(out)), numpy_of(std::move(lse))};
+}
+
+}  // namespace
+
+void bind_decode_heads(nb::module_& m) {
+  nb::class_<DecodePool>(m, "DecodePool",
+                         R"(Threads for step_heads, and the memory they work in.
+
+threads: 0 for all that this process may use. They start at first use and wait between calls. Serves
+any number of callers at once. A copy, or one from a pickle, is another pool of as many threads.)")
+      .def(nb::init<int>(), nb::arg("threads") = 0)
+      .def_prop_ro("threads", &DecodePool::threads)
+      .def("__reduce__",
+           [](nb::handle self) {
+             const int threads = nb::cast<const DecodePool&>(self).threads();
+             return nb::make_tuple(self.type(), nb::make_tuple(threads));
+           })
+      .def("__repr__",
+           [](const DecodePool& self) { return fmt::format("DecodePool({})", self.threads()); });
+  m.def("append_heads", &append_all, nb::arg("heads"), nb::arg("keys"), nb::arg("values"),
+        nb::arg("pool") = nb::none(), kAppendHeadsDoc);
+  m.def("attend_heads", &attend_all, nb::arg("heads"), nb::arg("queries"),
+        nb::arg("pool") = nb::none(), kAttendHeadsDoc);
+  m.def("step_heads", &step_all, nb::arg("heads"), nb::arg("queries"), nb::arg("keys"),
+        nb::arg("values"), nb::arg("pool") = nb::none(), kStepHeadsDoc);
+  m.def("step_heads_beside_static", &step_all_beside_static, nb::arg("heads"), nb::arg("queries"),
+        nb::arg("keys"), nb::arg("values"), nb::arg("pool"), kBesideStaticDoc);
+}
+
+}  // namespace keyseek::python

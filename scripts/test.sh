@@ -96,10 +96,14 @@ neon_compiles() {
     -c src/score/isa_neon.cpp -o build/neon/isa_neon.o
 }
 
-# The newest, beside the one that the capture tools need.
+# The newest that is supported, beside the one that the capture tools need: both by exact version.
 install_transformers5() {
-  [[ -d build/transformers5/transformers ]] ||
-    pip_install --target build/transformers5 'transformers>=5,<6'
+  local wanted=tests/python/requirements-transformers5.txt
+  if ! cmp -s "$wanted" build/transformers5/installed.txt; then
+    rm -rf build/transformers5
+    pip_install --target build/transformers5 -r "$wanted"
+    cp "$wanted" build/transformers5/installed.txt
+  fi
 }
 
 install_kvpress() {

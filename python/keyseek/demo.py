@@ -127,7 +127,7 @@ def compare(model: Any, tokenizer: Any, prompt: list[int], question: list[int],
     usual = DynamicCache(config=model.config)
     read(model, usual, prompt, "full attention")
     full = answer(model, usual, question, given.new)
-    cache = RetrievalCache(model.config, given.max_error)
+    cache = RetrievalCache(model, given.max_error)
     read(model, cache, prompt, "keyseek")
     cache.plan()
     again = cache.copy()
@@ -157,7 +157,7 @@ def compare(model: Any, tokenizer: Any, prompt: list[int], question: list[int],
           f"{seen['full_bytes_per_head'] / 1e3:.0f} KB; {seen['retrieved_per_query']:.1f} keys "
           f"retrieved per query, {seen['scanned_per_head']:.0f} scanned")
     if given.plan:
-        print("\n" + cache.plan_table())
+        print(f"\n{cache.report()}")
 
 
 if __name__ == "__main__":

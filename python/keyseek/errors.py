@@ -6,7 +6,7 @@ refused is an Error, whose sentence names the argument and the value.
 
 from __future__ import annotations
 
-__all__ = ["Error", "InvalidArgument", "IoError"]
+__all__ = ["Error", "InvalidArgument", "IoError", "NoSuchFile", "NotPermitted"]
 
 
 class Error(RuntimeError):
@@ -28,4 +28,34 @@ class InvalidArgument(Error, ValueError):
 
 
 class IoError(Error, OSError):
-    """The operating system refused to open, read, write or rename a file."""
+    """The operating system refused to open, read, write or rename a file.
+
+    `errno` and `filename` are those of the refusal, None where there is no such number. Where
+    Python has an exception of its own for it, it is that as well: a missing file is a
+    FileNotFoundError, one that may not be opened a PermissionError.
+    """
+
+    def __init__(
+        self,
+        sentence: str,
+        code: str = "io",
+        number: int | None = None,
+        filename: str | None = None,
+    ) -> None:
+        super().__init__(sentence, code)
+        self.errno = number
+        self.filename = filename
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+    def __reduce__(self) -> tuple:
+        return type(self), (self.args[0], self.code, self.errno, self.filename)
+
+
+class NoSuchFile(IoError, FileNotFoundError):
+    """There is no such file."""
+
+
+class NotPermitted(IoError, PermissionError):
+    """The file may not be opened, read or written."""

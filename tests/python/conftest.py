@@ -12,6 +12,12 @@ SAMPLE = Path(__file__).resolve().parents[2] / "datasets/sample/smollm2-8k-pydoc
 HEAD = f"{SAMPLE}:L15/K0"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--write-models", action="store_true", help="write docs/models.md instead of checking it"
+    )
+
+
 @pytest.fixture(scope="session")
 def head() -> keyseek.Benchmark:
     """A real head: 6,528 keys, d = 64, f16, steps of 3 queries."""

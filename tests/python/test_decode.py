@@ -167,6 +167,113 @@ def test_a_step_is_that_of_the_static_part_and_of_the_rest(captured, prefill):
         keyseek.step_heads_beside_static([], queries, keys, values, pool)
 
 
+def token_of(captured, position: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Queries [group, d], key [1, d] and value [1, dv] of a position."""
+    key, value = (x[position : position + 1].astype("f4") for x in (captured.keys, captured.values))
+    return captured.queries(position, position + 1), key, value
+
+
+def test_append_and_attend_are_a_step(captured, prefill):
+    steps = prefill(retriever="projection", k=50, horizon=20)
+    apart = steps.copy()
+    for position in range(PROMPT, PROMPT + 30):  # over a refresh
+        queries, key, value = token_of(captured, position)
+        apart.append(key, value)
+        assert (apart.attend(queries) == steps.step(queries, key, value)).all()
+    assert len(apart) == len(steps) == PROMPT + 30
+    apart.attend(queries)
+    assert len(apart) == PROMPT + 30  # attending takes no token
+    for call, fault in (
+        (lambda: apart.append(key[:, :-1].copy(), value), "key is 1 x 63, must be 1 x 64"),
+        (lambda: apart.append(key, np.vstack([value, value])), "value is 2 x 64"),
+        (lambda: apart.append(key * np.nan, value), "key holds"),
+        (lambda: apart.attend(queries[:1]), "queries are 1 x 64, must be 3 x 64"),
+    ):
+        with pytest.raises(keyseek.Error, match=fault):
+            call()
+
+
+def test_many_heads_append_and_attend(captured, prefill):
+    heads = [prefill(retriever="flat", k=50), prefill(2000, retriever="flat", k=50)]
+    twins, pool = [head.copy() for head in heads], keyseek.DecodePool(2)
+    tokens = [token_of(captured, len(head)) for head in heads]
+    queries, keys, values = (np.concatenate(each) for each in zip(*tokens, strict=True))
+    keyseek.append_heads(twins, keys, values, pool)
+    expected = keyseek.step_heads(heads, queries, keys, values)
+    assert (keyseek.attend_heads(twins, queries, pool) == expected).all()
+    # Any of them may be asked alone.
+    assert (keyseek.attend_heads(twins[1:], queries[3:]) == expected[3:]).all()
+    assert [len(twin) for twin in twins] == [PROMPT + 1, 2001]
+    for call, fault in (
+        (lambda: keyseek.step_heads([heads[0]] * 2, queries, keys, values), "are the same HeadCache"),
+        (lambda: keyseek.attend_heads([heads[0]] * 2, queries), "are the same HeadCache"),
+        (lambda: keyseek.append_heads([], keys, values), "heads is empty"),
+        (lambda: keyseek.attend_heads([], queries), "heads is empty"),
+        (lambda: keyseek.append_heads(heads, keys[:1], values), "keys has 1 rows"),
+        (lambda: keyseek.attend_heads(heads, queries[:3]), "queries has 3 rows, must have 6"),
+    ):
+        with pytest.raises(keyseek.InvalidArgument, match=fault):
+            call()
+    assert [len(head) for head in heads] == [PROMPT + 1, 2001]
+
+
+def test_a_search_that_raises_leaves_all_heads_as_they_were(captured, prefill):
+    down = False
+
+    def index(keys):
+        search = exact_search(keys)
+
+        def ask(queries, k):
+            if down:
+                raise RuntimeError("the search is down")
+            return search(queries, k)
+
+        return ask
+
+    heads = [prefill(retriever="flat", k=50), prefill(retriever="custom", index=index, k=50)]
+    twins, pool = [head.copy() for head in heads], keyseek.DecodePool(2)
+    for position in range(PROMPT, PROMPT + 3):
+        queries, key, value = token_of(captured, position)
+        token = np.vstack([queries] * 2), np.vstack([key] * 2), np.vstack([value] * 2)
+        down = True
+        with pytest.raises(RuntimeError, match="the search is down"):
+            keyseek.step_heads(heads, *token, pool)
+        down = False
+        assert [len(head) for head in heads] == [position] * 2
+        assert (keyseek.step_heads(heads, *token, pool) == keyseek.step_heads(twins, *token)).all()
+
+
+@pytest.mark.parametrize("softcap", [0.0, 1.0, 50.0])
+@pytest.mark.parametrize("level", [None, -5.0, 0.0, 5.0, 20.0])
+@pytest.mark.parametrize("plan", [{"retriever": "everything"}, {"max_error": 0.05}])
+def test_soft_caps_and_null_logits_are_served(captured, prefill, tmp_path, softcap, level, plan):
+    nulls = None if level is None else np.array([level, level + 1, level + 2], dtype="f4")
+    cache = prefill(softcap=softcap, null_logits=nulls, **plan)
+    cache.save(tmp_path / "head.ks")
+    loaded = keyseek.HeadCache.load(tmp_path / "head.ks")
+    errors = []
+    for at in range(PROMPT, PROMPT + 12):
+        queries, token = captured.queries(at, at + 1), slice(at, at + 1)
+        key, value = captured.keys[token].astype("f4"), captured.values[token].astype("f4")
+        out = cache.step(queries, key, value)
+        np.testing.assert_array_equal(out, loaded.step(queries, key, value))
+        keys, values = captured.keys[: at + 1].astype("f8"), captured.values[: at + 1].astype("f8")
+        logits = captured.scale * queries @ keys.T
+        if softcap > 0:
+            logits = softcap * np.tanh(logits / softcap)
+        weights = np.exp(logits)
+        total = weights.sum(1) + (0 if nulls is None else np.exp(nulls.astype("f8")))
+        full = weights @ values / total[:, None]
+        errors.extend(np.linalg.norm(out - full, axis=1) / np.linalg.norm(full, axis=1))
+    assert np.mean(errors) < (0.05 if "max_error" in plan else 1e-5)
+
+
+def test_a_session_refuses_a_soft_cap(prefill):
+    with pytest.raises(keyseek.Error, match="a head has softcap 50") as raised:
+        keyseek.DecodeSession([prefill(retriever="flat", softcap=50.0)])
+    assert raised.value.code == "unsupported"
+
+
 def test_a_session_names_what_it_cannot_serve(captured, prefill):
     f32 = keyseek.HeadCache.prefill(
         captured.keys[:700].astype("f4"),
@@ -196,11 +303,22 @@ def test_a_session_names_what_it_cannot_serve(captured, prefill):
         ({"retriever": "custom"}, "no index"),
         ({"retriever": "flat", "k": -1}, "k is -1"),
         ({"pinned": -1}, "pinned is -1"),
+        ({"softcap": -1.0}, "softcap is -1"),
+        ({"softcap": float("nan")}, "softcap is nan"),
+        ({"null_logits": np.zeros(2, "f4")}, "null_logits has 2 numbers.*group is 3"),
+        ({"null_logits": np.full(3, np.inf, "f4")}, "null_logits holds inf for query head 0"),
+        ({"null_logits": np.zeros((3, 1), "f4")}, "null_logits has shape"),
     ],
 )
 def test_bad_input_is_named(prefill, options, fault):
     with pytest.raises(keyseek.Error, match=fault):
         prefill(**options)
+
+
+def test_null_logits_are_an_array_of_float32(prefill):
+    for wrong, fault in (([1.0, 2.0, 3.0], "null_logits is a list"), (np.zeros(3), "float64")):
+        with pytest.raises(TypeError, match=fault):
+            prefill(null_logits=wrong)
 
 
 def test_retrievers_are_compared_in_one_path(capsys):

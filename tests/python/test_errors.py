@@ -179,3 +179,35 @@ def test_a_save_that_fails_leaves_nothing(tmp_path):
 def test_errors_can_be_pickled():
     error = pickle.loads(pickle.dumps(keyseek.IoError("cannot open x", "io")))
     assert (str(error), error.code) == ("cannot open x", "io")
+
+
+MISFITS = {
+    "type": (lambda: flat().search(QUERIES, "5"), r"search\(\): k is '5' \(str\), must be a whole"),
+    "unknown": (lambda: flat().search(QUERIES, 5, kk=3), "there is no argument kk, but queries, k"),
+    "missing": (lambda: flat().search(), "queries is missing"),
+    "too large": (lambda: keyseek.exact_knn(KEYS, QUERIES, 2**70), "k is 1180591620717411303424"),
+    "path": (lambda: keyseek.FlatIndex.load(5), r"path is 5 \(int\), must be a path"),
+    "position": (lambda: keyseek.FlatIndex.build(KEYS, 1), "threads, progress are given by name"),
+}
+
+
+@pytest.mark.parametrize("name", MISFITS)
+def test_a_call_that_fits_no_signature_names_the_argument(name):
+    call, words = MISFITS[name]
+    with pytest.raises(TypeError, match=words):
+        call()
+
+
+def test_a_missing_file_is_what_python_calls_it(tmp_path):
+    with pytest.raises(FileNotFoundError) as caught:
+        keyseek.FlatIndex.load(tmp_path / "none")
+    assert caught.value.errno == 2
+    assert caught.value.filename == str(tmp_path / "none")
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert (str(again), again.errno) == (str(caught.value), 2)
+
+
+def test_hdf5_that_crashes_its_library_is_an_error():
+    folder = Path(__file__).parent.parent / "data" / "hdf5"
+    with pytest.raises(keyseek.Error, match="hdf5_benchmark_crash"):
+        keyseek.read_data(folder / "hdf5_benchmark_crash.hdf5")

@@ -22,6 +22,9 @@ SMALL = {
     "threads": 1,
 }
 VOCABULARY = 97
+# The argument's name, which transformers 5.24 has changed.
+VERSION = tuple(int(part) for part in transformers.__version__.split(".")[:2])
+CACHE = "cache" if VERSION >= (5, 24) else "past_key_values"
 SHAPE = {
     "vocab_size": VOCABULARY,
     "hidden_size": 32,
@@ -83,7 +86,7 @@ def logits(model, ids, cache, pieces, mask=None):
             if mask is not None:
                 positions = (mask[:, :end].cumsum(-1) - 1).clamp(min=0)
                 given["position_ids"] = positions[:, begin:end]
-            out = model(ids[:, begin:end], past_key_values=cache, use_cache=True, **given)
+            out = model(ids[:, begin:end], **{CACHE: cache}, use_cache=True, **given)
             begin = end
     return out.logits[:, -1]
 
@@ -96,7 +99,7 @@ def generate(model, ids, cache, count=20, **options):
     with torch.inference_mode():
         return model.generate(
             ids,
-            past_key_values=cache,
+            **{CACHE: cache},
             max_new_tokens=count,
             do_sample=options.pop("do_sample", False),
             **options,
@@ -270,10 +273,6 @@ def test_what_cannot_work_is_said(model):
         retrieving.crop(100)
     with refused("3 requests, the cache of 1"):
         logits(model, prompt(1, batch=3), retrieving, [1])
-    ids, mask = prompt(40, batch=2), torch.ones(2, 40, dtype=torch.long)
-    mask[1, 20:] = 0
-    with refused("pad on the left"):
-        logits(model, ids, cache_of(model), [40], mask)
 
 
 def test_embeddings_that_change_with_length_are_refused():
@@ -330,7 +329,7 @@ def test_what_cannot_be_loaded_is_named(model, tmp_path):
     cache = cache_of(model)
     logits(model, prompt(300), cache, [280])
     cache.save(tmp_path / "prefix")
-    with pytest.raises(keyseek.Error, match="model of 2 layers, this one has 3"):
+    with pytest.raises(keyseek.Error, match="of another model: model_type is llama there and gemma3_text here"):
         RetrievalCache.load(gemma().config, tmp_path / "prefix")
     with pytest.raises(keyseek.Error, match="cannot read .*nothing"):
         RetrievalCache.load(model.config, tmp_path / "nothing")

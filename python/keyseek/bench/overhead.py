@@ -16,20 +16,27 @@ import time
 import torch
 
 import keyseek
-from keyseek.hf.layer import LayerOptions, RetrievalLayer
+from keyseek.hf.arguments import AttentionCall
+from keyseek.hf.layer import RetrievalLayer
+from keyseek.hf.options import PlanOptions
+from keyseek.hf.planning import LayerOptions
 
 GROUP, KV_HEADS, DIM, PROMPT, WARM_UP = 3, 3, 64, 300, 50
+CALL = AttentionCall(scale=DIM**-0.5)
 
 
 def layer_in_decoding() -> RetrievalLayer:
     """Of a prompt so short that the library's own work is little."""
     options = LayerOptions(
-        prefill={"shift": False}, static=1, dtype=torch.float16, pool=keyseek.DecodePool(1)
+        plan=PlanOptions(sink=0, window=1, least_indexed=0),
+        dtype=torch.float16,
+        pool=keyseek.DecodePool(1),
+        progress=lambda heads: None,
     )
-    layer = RetrievalLayer(options, {})
+    layer = RetrievalLayer(options, 0, {"shift": False})
     keys, values = (torch.randn(1, KV_HEADS, PROMPT, DIM) for _ in range(2))
     layer.update(keys, values)
-    layer.observe(torch.randn(1, KV_HEADS * GROUP, PROMPT, DIM), None, DIM**-0.5)
+    layer.observe(torch.randn(1, KV_HEADS * GROUP, PROMPT, DIM), None, CALL)
     return layer
 
 
@@ -49,7 +56,7 @@ def overhead(steps: int) -> list[float]:
         query, key, value = new_token()
         begin = time.perf_counter()
         keys, values = layer.update(key, value)
-        layer.attend(query, keys, values)
+        layer.attend(query, keys, values, None, CALL)
         us = 1e6 * (time.perf_counter() - begin)
         times.append(us - sum(head.stats.total_us for head in layer.heads))
     return times[WARM_UP:]

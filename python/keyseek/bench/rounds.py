@@ -34,7 +34,11 @@ class Trial:
     def measure(self) -> None:
         sample = self.contender.measure(self.params, self.cold)
         if not self.samples:
-            self.recall = keyseek.recall(self.contender.problem.truth, sample.ids)
+            self.recall = keyseek.recall(
+                self.contender.problem.truth,
+                sample.ids,
+                keys=len(self.contender.problem.data.keys),
+            )
         self.samples.append(sample)
 
     def median(self, name: str) -> float | None:

@@ -14,8 +14,9 @@ from transformers.cache_utils import DynamicLayer
 
 from ..errors import InvalidArgument
 from ..hf import ATTENTION_NAME
+from ..hf.arguments import AttentionCall
 from ..hf.attention import LAYER
-from ..hf.rotary import rotary_options
+from ..hf.rotary import rotary_of
 from .block import Block
 
 PIECE = 1024  # tokens of a prompt that are read at once
@@ -96,10 +97,11 @@ def read_prompt(
     network.set_attn_implementation(ATTENTION_NAME)
     config = network.config.get_text_config(decoder=True)
     cache = DynamicCache(config=config)
+    rotary = rotary_of(network)
     kinds = getattr(config, "layer_types", None) or ["full_attention"] * len(cache.layers)
     for i, kind in enumerate(kinds[: len(cache.layers)]):
         if kind == "full_attention":
-            cache.layers[i] = _ReadLayer(rotary_options(config, kind))
+            cache.layers[i] = _ReadLayer(rotary[i].options())
     with torch.inference_mode():
         for begin in range(0, len(ids), PIECE):
             piece = torch.tensor([ids[begin : begin + PIECE]])
@@ -128,8 +130,13 @@ class _ReadLayer(DynamicLayer):
         setattr(keys, LAYER, self)
         return keys, values
 
-    def observe(self, query: Tensor, mask: Tensor | None, scale: float) -> None:
-        self._scale = scale
+    def observe(self, query: Tensor, mask: Tensor | None, call: AttentionCall) -> None:
+        if not call.is_plain or call.position_bias is not None:
+            raise InvalidArgument(
+                "the model's logits are soft-capped or have sinks or a bias, which the policies do "
+                "not know: evaluate another model"
+            )
+        self._scale = call.scale
         self._queries.append(query[0])
 
     def prompt(self, layer: int) -> LayerPrompt:
@@ -159,7 +166,9 @@ class _ForkedLayer(DynamicLayer):
         setattr(keys, LAYER, self)
         return keys, value_states
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, call: AttentionCall
+    ) -> Tensor:
         """query [1, Hq, q, d] of the newest tokens -> [1, q, Hq, dv]."""
         queries = query[0].float().view(self._keys.shape[0], -1, *query.shape[2:])
         block = Block(queries, self._keys, self._values, self._prompt.tokens, self._prompt.scale)

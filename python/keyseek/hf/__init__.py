@@ -3,20 +3,44 @@
     import keyseek.hf
 
     model = AutoModelForCausalLM.from_pretrained(..., attn_implementation="keyseek")
-    cache = keyseek.hf.RetrievalCache(model.config, max_error=0.05)
+    cache = keyseek.hf.RetrievalCache(model, max_error=0.05)
     model.generate(**inputs, past_key_values=cache)
-    print(cache.plan_table())
+    print(cache.report())
 
 Importing the module registers the attention "keyseek"; a model that is loaded already is switched
-with model.set_attn_implementation("keyseek"). Without a RetrievalCache that attention is
-PyTorch's own. Layers that attend to a sliding window are left alone.
+with model.set_attn_implementation("keyseek"). Without a RetrievalCache that attention is full
+attention. Layers that attend to a sliding window are left alone, and so is every layer that cannot
+retrieve: `report` names the reason.
 
-Models with rotary embedding of Llama's kind, transformers 4.57 and later. With a model on a CUDA
-device and a build with KEYSEEK_CUDA, prompts stay on the device until they are planned, and
-decoding attends to sink and window there while the CPU retrieves.
+transformers 4.57 and later. With a model on a CUDA device and a build with KEYSEEK_CUDA, prompts
+stay on the device until they are planned, and decoding attends to sink and window there while the
+CPU retrieves.
 """
+
+try:
+    import torch  # noqa: F401
+    import transformers  # noqa: F401
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        f"keyseek.hf needs {error.name}, which is not installed: pip install 'keyseek[hf]'",
+        name=error.name,
+    ) from error
 
 from .attention import ATTENTION_NAME, attention
 from .cache import RetrievalCache
+from .loading import refuse_at_load
+from .options import PlanOptions
+from .report import CacheReport, HeadReport, LayerReport, RetrievalWarning
 
-__all__ = ["ATTENTION_NAME", "RetrievalCache", "attention"]
+refuse_at_load()
+
+__all__ = [
+    "ATTENTION_NAME",
+    "CacheReport",
+    "HeadReport",
+    "LayerReport",
+    "PlanOptions",
+    "RetrievalCache",
+    "RetrievalWarning",
+    "attention",
+]

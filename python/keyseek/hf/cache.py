@@ -4,97 +4,151 @@ from __future__ import annotations
 
 import copy
 import os
-from typing import Any
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
+from transformers import DynamicCache, PreTrainedModel
 
 from .._core import DecodePool
 from ..errors import InvalidArgument
-from .attention import ATTENTION_NAME
-from .layer import LayerOptions, RetrievalLayer
-from .prefix import copy_layer, read_state, restore, save_cache
-from .rotary import rotary_options
+from .fingerprint import fingerprint_of
+from .layer import RetrievalLayer
+from .options import PlanOptions
+from .planning import LayerOptions
+from .prefix import read_state, restore, save_cache
+from .progress import PlanProgress
+from .report import (
+    CacheReport,
+    HeadReport,
+    LayerReport,
+    RetrievalWarning,
+    plan_lines,
+    sentences,
+)
+from .rotary import LayerRotary, rotary_of
+from .stored import checked_dtype, dtype_named
+from .support import reason_of, require_attention, require_support
+
+if TYPE_CHECKING:
+    from typing_extensions import Self, Unpack
+
+    from .options import PlanKeywords
 
 
 class RetrievalCache(DynamicCache):
     """A DynamicCache whose layers retrieve once decoding has begun.
 
-    config: of the model, whose attention must be "keyseek". max_error: wanted mean of
-    |out - full| / |full| of a layer's attention output, head by head. dtype: keys and values are
-    stored as this (None: as the model gives them); on a GPU float16 or bfloat16. threads: for
-    planning and for steps; 0: as PyTorch. Further options go to keyseek.HeadCache.prefill: sink,
-    window, horizon, least_indexed, pinned, int8_values, scan_novel, tail_vectors, least_k, max_k,
-    rule, share, observed, held_out, seed; or a given plan by retriever, k, target_recall, limit,
-    index.
+    model: the model, whose attention must be "keyseek"; or its configuration. max_error: wanted
+    mean of |out - full| / |full| of a layer's attention output, head by head. dtype: keys and
+    values are stored as this; "auto": float16, or what holds them if that does not; None: as the
+    model gives them; on a GPU float16 or bfloat16. threads: for planning and for steps; 0: as
+    PyTorch. progress: while planning, True for a bar, or a function that is called with the number
+    of heads planned and of all. options: keyseek.hf.PlanOptions (sink, window, horizon,
+    least_indexed, pinned, ...; or a given plan by retriever, k, target_recall, limit, index).
 
     A prompt is read with full attention, in one piece or several; the plan is made before the
     first single token after it. Prompts that are too short to gain anything, and tokens until
-    there are enough, are attended to in full. A cache serves one batch; `reset` frees it for
-    the next. Cropping, and so assisted generation, is not possible once it retrieves.
+    there are enough, are attended to in full. `report` says what each layer does and why; a
+    RetrievalWarning is given once where a layer was expected to retrieve and does not. A cache
+    serves one batch; `reset` frees it for the next. Cropping, and so assisted generation, is not
+    possible once it retrieves.
     """
 
     def __init__(
         self,
-        config: Any,
+        model: Any,
         max_error: float = 0.05,
         *,
-        dtype: torch.dtype | None = torch.float16,
+        dtype: torch.dtype | str | None = "auto",
         threads: int = 0,
-        **options: Any,
+        progress: bool | Callable[[int, int], None] = False,
+        **options: Unpack[PlanKeywords],
     ) -> None:
+        config = model.config if isinstance(model, PreTrainedModel) else model
         text = config.get_text_config(decoder=True)
-        _require_known_attention(text)
-        super().__init__(config=config)
-        if not 0 < max_error < 1:
-            raise InvalidArgument(f"max_error is {max_error}, must be in (0, 1)")
-        sink, window = options.get("sink", 128), options.get("window", 512)
-        shared = LayerOptions(
-            prefill={"max_error": max_error, **options},
-            static=sink + window + options.get("least_indexed", 1024),
-            dtype=dtype,
-            pool=DecodePool(threads or torch.get_num_threads()),
-        )
+        self._plan_options = PlanOptions.of(max_error=max_error, **options)
+        self._dtype = checked_dtype(dtype)
+        require_support(config, text, model if isinstance(model, PreTrainedModel) else None)
+        _make_layers(super(), config)
         self._config = text
-        self._max_error, self._dtype, self._given = max_error, dtype, options
+        self._progress = PlanProgress(progress)
+        self._said = False
+        shared = LayerOptions(
+            plan=self._plan_options,
+            dtype=self._dtype,
+            pool=DecodePool(threads or torch.get_num_threads()),
+            progress=self._progress.step,
+        )
+        # Layers of transformers' own, and why they stay: by index.
+        self._left_alone: dict[int, str] = {}
         kinds = getattr(text, "layer_types", None) or ["full_attention"] * len(self.layers)
-        for i, kind in enumerate(kinds[: len(self.layers)]):
-            if kind == "full_attention" and not self.layers[i].is_sliding:
-                self.layers[i] = RetrievalLayer(shared, rotary_options(text, kind))
-        if not self._retrieval_layers():
-            raise InvalidArgument("the model has no layer of full attention: nothing to retrieve")
+        for i, (layer, kind) in enumerate(zip(self.layers, kinds, strict=False)):
+            if (reason := reason_of(layer, kind)) is not None:
+                self._left_alone[i] = reason
+        if len(self._left_alone) == len(self.layers):
+            reasons = "; ".join(dict.fromkeys(self._left_alone.values())) or "it has no layers"
+            raise InvalidArgument(
+                "the model has no layer of plain full attention, nothing to retrieve for "
+                f"({reasons}): use a DynamicCache, or what the model makes itself"
+            )
+        rotary = rotary_of(model)
+        self._fingerprint = fingerprint_of(model, rotary)
+        for i in set(range(len(self.layers))) - set(self._left_alone):
+            self.layers[i] = RetrievalLayer(shared, i, rotary[i].options(), _note(rotary[i]))
 
+    @torch.compiler.disable
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        chosen = getattr(self._config, "_attn_implementation", None)
-        if chosen != ATTENTION_NAME:
-            raise InvalidArgument(
-                f"the model's attention is '{chosen}', a RetrievalCache needs '{ATTENTION_NAME}': "
-                f"call model.set_attn_implementation('{ATTENTION_NAME}')"
-            )
+        require_attention(self._config)
         if layer_idx >= len(self.layers):
             raise InvalidArgument(
                 f"layer {layer_idx} of a model, but the cache was made for one of "
                 f"{len(self.layers)} layers"
             )
-        return super().update(key_states, value_states, layer_idx, *args, **kwargs)
+        layer = self.layers[layer_idx]
+        if isinstance(layer, RetrievalLayer):
+            _require_new_tokens(args, layer.get_seq_length())
+            if not layer.retrieving:
+                self._progress.begin(self._heads_to_plan)
+        updated = super().update(key_states, value_states, layer_idx, *args, **kwargs)
+        if not self._said and key_states.shape[-2] == 1 and layer_idx == self._last_layer():
+            self._said = True
+            self._say_what_does_not_retrieve()
+        return updated
 
     def plan(self) -> None:
         """Makes the plan now, which the first single token after the prompt does otherwise."""
+        self._progress.begin(self._heads_to_plan)
         for _, layer in self._retrieval_layers():
             layer.plan()
 
-    def copy(self) -> RetrievalCache:
-        """A cache that continues the same text another way; what is indexed is shared."""
-        other = copy.copy(self)
-        other.layers = [copy_layer(layer) for layer in self.layers]
+    def copy(self) -> Self:
+        """A cache that continues the same text another way; what is indexed is shared. So do
+        copy.copy and copy.deepcopy."""
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        other.layers = [
+            # Some layers of transformers' own change their tensors in place.
+            layer.copy() if isinstance(layer, RetrievalLayer) else copy.deepcopy(layer)
+            for layer in self.layers
+        ]
+        return other
+
+    def __copy__(self) -> Self:
+        return self.copy()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        other = self.copy()
+        memo[id(self)] = other
         return other
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Plans, then writes all of it to a new folder, for a prompt that many requests share."""
-        if "index" in self._given:
+        if self._plan_options.index is not None:
             raise InvalidArgument("index is a search of your own, which cannot be saved")
         self.plan()
         save_cache(self, path)
@@ -102,17 +156,16 @@ class RetrievalCache(DynamicCache):
     @classmethod
     def load(
         cls,
-        config: Any,
+        model: Any,
         path: str | os.PathLike[str],
         *,
         threads: int = 0,
         device: torch.device | str = "cpu",
-    ) -> RetrievalCache:
-        """What `save` wrote, for the same model on `device`. Indexed keys are mapped: processes
-        share them."""
+    ) -> Self:
+        """What `save` wrote, for the same model (or its configuration) on `device`. Indexed keys
+        are mapped: processes share them."""
         state = read_state(path, device)
-        dtype = None if state["dtype"] is None else getattr(torch, state["dtype"])
-        cache = cls(config, state["max_error"], dtype=dtype, threads=threads, **state["options"])
+        cache = cls(model, dtype=dtype_named(state["dtype"]), threads=threads, **state["options"])
         restore(cache, state, path)
         return cache
 
@@ -125,6 +178,14 @@ class RetrievalCache(DynamicCache):
     def nbytes(self) -> int:
         """Memory of the layers that retrieve: keys, values, indexes, tails."""
         return sum(head.nbytes for _, layer in self._retrieval_layers() for head in layer.heads)
+
+    def report(self) -> CacheReport:
+        """What each layer does: the plan of its heads, or why it attends in full. `print` it."""
+        return CacheReport(tuple(self._report_of(i) for i in range(len(self.layers))))
+
+    def plan_table(self) -> str:
+        """The plan of every layer and KV head as text; empty until there is one."""
+        return "\n".join(plan_lines(self.report().layers))
 
     def last_step(self) -> dict[str, float]:
         """Of the last decode step, over all heads that retrieve: keys attended per query, keys
@@ -155,36 +216,101 @@ class RetrievalCache(DynamicCache):
             raise InvalidArgument(f"layer_idx is {layer_idx}: that layer does not retrieve")
         return layer.retrieve_topk(queries, k)
 
-    def plan_table(self) -> str:
-        """The plan of every layer and KV head as text; empty until there is one."""
-        lines = []
-        for index, layer in self._retrieval_layers():
-            per_request = len(layer.heads) // max(1, layer._batch) or 1
-            for i, head in enumerate(layer.heads):
-                plan = head.plan
-                lines.append(
-                    f"{index:5} {i // per_request:7} {i % per_request:4}  {plan.retriever:10} "
-                    f"{plan.k:4} {plan.target_recall:7.3f} {plan.tail_vectors:5} "
-                    f"{plan.expected_error:9.4f} {plan.bytes_per_step / 1000:9.1f} "
-                    f"{2e-3 * head.indexed * (head.dim + head.value_dim):9.1f}"
-                )
-        if not lines:
-            return ""
-        head = (
-            "layer request head  retriever     k  recall  tail  expected  KB/step   full KB\n"
-        )
-        return head + "\n".join(lines)
+    def __getitem__(self, layer_idx: int) -> Any:
+        self._require_plain(f"cache[{layer_idx}]")
+        layer = self.layers[layer_idx]
+        return layer.keys, layer.values
+
+    def __iter__(self) -> Any:
+        self._require_plain("iterating over the cache")
+        return super().__iter__()
+
+    def to_legacy_cache(self) -> Any:
+        """Keys and values of every layer, of a cache that does not retrieve (transformers 4)."""
+        self._require_plain("to_legacy_cache")
+        return tuple((layer.keys, layer.values) for layer in self.layers)
+
+    @property
+    def is_croppable(self) -> bool:
+        """Whether tokens can be taken back, which transformers 5 asks before it speculates."""
+        return all(getattr(layer, "is_croppable", True) for layer in self.layers)
+
+    def _require_plain(self, what: str) -> None:
+        if self.retrieving:
+            raise InvalidArgument(
+                f"{what} asks for all keys and values, which a cache that retrieves does not keep "
+                "as tensors: ask before the first decode step, or save the cache"
+            )
 
     def _retrieval_layers(self) -> list[tuple[int, RetrievalLayer]]:
         return [
             (i, layer) for i, layer in enumerate(self.layers) if isinstance(layer, RetrievalLayer)
         ]
 
+    def _last_layer(self) -> int:
+        return self._retrieval_layers()[-1][0]
 
-def _require_known_attention(config: Any) -> None:
-    if getattr(config, "alibi", False) or getattr(config, "use_alibi", False):
-        raise InvalidArgument("the model uses ALiBi, which retrieval by q.k cannot serve")
-    if getattr(config, "attn_logit_softcapping", None):
+    def _heads_to_plan(self) -> int:
+        return sum(layer.heads_to_plan() for _, layer in self._retrieval_layers())
+
+    def _report_of(self, index: int) -> LayerReport:
+        layer = self.layers[index]
+        if not isinstance(layer, RetrievalLayer):
+            return LayerReport(index, reason=self._left_alone.get(index, "the model put it there itself"))
+        if not layer.retrieving:
+            return LayerReport(index, reason=layer.why_not())
+        per_request = len(layer.heads) // layer.requests
+        heads = [
+            HeadReport(
+                request=i // per_request,
+                head=i % per_request,
+                plan=head.plan,
+                indexed=head.indexed,
+                full_bytes=2 * head.indexed * (head.dim + head.value_dim),
+            )
+            for i, head in enumerate(layer.heads)
+        ]
+        return LayerReport(index, note=layer.note, heads=tuple(heads))
+
+    def _say_what_does_not_retrieve(self) -> None:
+        """Warns of layers of full attention that attend to everything for another reason than a
+        short prompt: nobody would see it in the answers, only in the time they take."""
+        reports = [
+            self._report_of(i)
+            for i, layer in self._retrieval_layers()
+            if layer.note or not (layer.retrieving or layer.is_merely_short())
+        ]
+        if reports:
+            warnings.warn(" ".join(sentences(tuple(reports))), RetrievalWarning, stacklevel=2)
+
+
+def _make_layers(cache: Any, config: Any) -> None:
+    """Those of a DynamicCache for a configuration."""
+    try:
+        cache.__init__(config=config)
+    except AttributeError as error:
         raise InvalidArgument(
-            "the model soft-caps its attention logits, which is not supported; use a DynamicCache"
-        )
+            f"transformers makes no cache for a {type(config).__name__}, which lacks a value "
+            f"({error}): use the cache that the model makes itself"
+        ) from None
+
+
+def _note(rotary: LayerRotary) -> str:
+    if rotary.known:
+        return ""
+    return (
+        "the prompt's queries are not moved to where decoding will be, and more is read than need "
+        f"be: {rotary.reason}"
+    )
+
+
+def _require_new_tokens(arguments: tuple[Any, ...], tokens: int) -> None:
+    """transformers 4 says where new tokens are: with use_cache=False it hands over the text anew."""
+    given = arguments[0] if arguments and isinstance(arguments[0], dict) else {}
+    position = given.get("cache_position")
+    if position is None or position.device.type != "cpu" or int(position[0]) == tokens:
+        return
+    raise InvalidArgument(
+        f"tokens from position {int(position[0])} on were handed over, but the cache has {tokens}: "
+        "each token is given once (use_cache must not be False); reset the cache for another text"
+    )

@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from transformers.cache_utils import DynamicLayer
 
-from .._core import DecodePool, HeadCache, HeadPlan, step_heads
+from .._core import HeadCache, HeadPlan, step_heads
 from ..errors import InvalidArgument
 from . import device as devices
+from .arguments import AttentionCall
 from .attention import LAYER
-
-# The newest part of a prompt whose queries are kept until the plan is made.
-_KEPT_SHARE = 0.2
-_KEPT_LEAST = 2048
-
-
-@dataclass(frozen=True)
-class LayerOptions:
-    """What every layer of a cache shares: options of HeadCache.prefill, storage, threads."""
-
-    prefill: dict[str, Any]
-    static: int  # tokens that are attended exactly before anything is worth indexing
-    dtype: torch.dtype | None
-    pool: DecodePool
+from .planning import LayerOptions, plan_heads, retrieve_topk
+from .queries import PromptQueries, rows
+from .stored import stored_dtype
+from .visible import Visibility, as_visible
 
 
 class RetrievalLayer(DynamicLayer):
@@ -38,26 +26,123 @@ class RetrievalLayer(DynamicLayer):
     single token after a prompt that is long enough makes it plan; from then on it retrieves,
     and `keys` and `values` are gone. Tensors on a CUDA device stay there until the plan is made;
     then the HeadCaches have everything, and a session on the device has sink and window as well.
+
+    A layer that cannot retrieve stays a DynamicLayer, and `reason` says why.
     """
 
-    def __init__(self, options: LayerOptions, rotary: dict[str, Any]) -> None:
+    def __init__(
+        self, options: LayerOptions, index: int, rotary: dict[str, Any], note: str = ""
+    ) -> None:
         super().__init__()
         self._options = options
+        self._index = index
         self._rotary = rotary
+        self.note = note
         self._forget()
 
     def _forget(self) -> None:
         self.heads: list[HeadCache] = []
-        self._queries: list[Tensor] = []
-        self._starts: list[int] | None = None
-        self._scale: float | None = None
+        self.reason: str | None = None
+        self._queries = PromptQueries()
+        self._visible = Visibility()
+        self._call: AttentionCall | None = None
         self._tokens = 0
         self._batch = 0
+        self._attended = True  # the tokens of the last update
         self._session: devices.LayerSession | None = None
+
+    def state(self) -> dict[str, Any]:
+        """What a file has of it beside its heads: numbers, and tensors of a layer that does not
+        retrieve."""
+        call = self._call
+        return {
+            "heads": len(self.heads),
+            "batch": self._batch,
+            "tokens": self._tokens,
+            "reason": self.reason,
+            "visible": self._visible.state(),
+            "call": None if call is None else (call.scale, call.softcap, call.sinks),
+            "keys": self.keys,
+            "values": self.values,
+            "queries": self._queries.pieces,
+        }
+
+    def restore(self, state: dict[str, Any], heads: list[HeadCache]) -> None:
+        """Takes over what `state` gave."""
+        self.heads = heads
+        self._batch, self._tokens = state["batch"], state["tokens"]
+        self.reason = state["reason"]
+        self._visible = Visibility.restored(state["visible"])
+        self._call = None if state["call"] is None else AttentionCall(*state["call"])
+        self._queries = PromptQueries(state["queries"])
+        self.keys, self.values = state["keys"], state["values"]
+        if self.keys is not None:
+            self.dtype, self.device = self.keys.dtype, self.keys.device
+            self.is_initialized = True
+
+    def copy(self) -> RetrievalLayer:
+        """A layer that goes its own way from here; what is indexed stays shared, and tensors are,
+        since a layer never changes them in place."""
+        other: RetrievalLayer = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        other.heads = [head.copy() for head in self.heads]
+        other._queries = self._queries.copy()
+        other._visible = self._visible.copy()
+        other._session = None  # one for each: their windows differ from here on
+        return other
+
+    def __copy__(self) -> RetrievalLayer:
+        return self.copy()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> RetrievalLayer:
+        memo[id(self)] = other = self.copy()
+        return other
 
     @property
     def retrieving(self) -> bool:
         return bool(self.heads)
+
+    @property
+    def requests(self) -> int:
+        return self._batch
+
+    def why_not(self) -> str:
+        """Why the layer attends to everything, as it is; empty once it retrieves."""
+        if self.retrieving:
+            return ""
+        if self.reason is not None:
+            return self.reason
+        if self._tokens == 0:
+            return "no prompt has been read"
+        if self._call is None:
+            return (
+                "its keys never came to the attention 'keyseek': the model computes this layer's "
+                "attention itself, or from other keys than it caches"
+            )
+        least, shortest = self._options.plan.least_tokens, self._shortest()
+        if shortest < least:
+            whose = "the shortest request of the batch has" if self._batch > 1 else "there are"
+            return f"{whose} {shortest} tokens: from {least} on it is worth it"
+        if not self._queries:
+            return "its queries were taken back with the end of the prompt"
+        return "the plan is made at the first single token after the prompt"
+
+    def is_merely_short(self) -> bool:
+        """Whether it does not retrieve because no request is long enough: nothing to warn of."""
+        if self.reason is not None or self._call is None:
+            return False
+        return max(self._visible.lengths(self._batch)) < self._options.plan.least_tokens
+
+    def heads_to_plan(self) -> int:
+        """How many HeadCaches a plan would make now."""
+        if self.retrieving or not self._queries:
+            return 0
+        return self._batch * self.keys.shape[1] if self._is_long_enough() else 0
+
+    def stop(self, reason: str) -> None:
+        """From now on the layer attends to everything."""
+        self.reason = reason
+        self._queries = PromptQueries()
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
@@ -68,7 +153,7 @@ class RetrievalLayer(DynamicLayer):
         layer retrieves; the keys carry this layer along.
         """
         if self._tokens == 0 and devices.retrieves_beside(key_states.device):
-            dtype = self._options.dtype or key_states.dtype
+            dtype = stored_dtype(key_states, value_states, self._options.dtype)
             devices.require_session(key_states.device, key_states, value_states, dtype)
         if self.retrieving and key_states.shape[0] != self._batch:
             raise InvalidArgument(
@@ -77,36 +162,102 @@ class RetrievalLayer(DynamicLayer):
         if key_states.shape[-2] == 1:
             self.plan()
         if self.retrieving:
-            keys, values = key_states, value_states
+            if not self._attended:
+                raise InvalidArgument(
+                    f"layer {self._index} was given tokens that were never attended, since a call "
+                    "of the model failed or its attention goes another way: reset the cache and "
+                    "read the text anew"
+                )
+            # Tensor objects of their own, to carry the attribute.
+            keys, values = key_states.view_as(key_states), value_states
         else:
             keys, values = super().update(key_states, value_states)
-            keys = keys.view_as(keys)  # a tensor object of its own, to carry the attribute
+            keys = keys.view_as(keys)
+            self._batch = key_states.shape[0]
         self._tokens += key_states.shape[-2]
+        self._attended = False
         setattr(keys, LAYER, self)
         return keys, values
 
-    def observe(self, query: Tensor, mask: Tensor | None, scale: float) -> None:
-        """Keeps the newest queries [B, Hq, q, d] of a prompt, and where its requests begin."""
-        self._scale = scale
-        self._starts = _starts_of(mask, query.shape[0], self._tokens)
-        kept = kept_positions(self._tokens)
-        newest = query[:, :, -kept:].detach()
-        self._queries.append(newest.to(torch.float16, copy=True) if _fits_f16(newest) else newest.clone())
-        total = sum(piece.shape[2] for piece in self._queries)
-        while total - self._queries[0].shape[2] >= kept:
-            total -= self._queries.pop(0).shape[2]
+    def observe(self, query: Tensor, mask: Tensor | None, call: AttentionCall) -> None:
+        """Keeps the newest queries [B, Hq, q, d] of a prompt, and which of its tokens are there."""
+        reason = self.reason or self._reason_in(query, mask, call)
+        if self._attended and reason is None:
+            reason = (
+                "its keys are attended more than once (layers that share keys, or attention that "
+                "is called twice)"
+            )
+        self._attended, self._call = True, call
+        if reason is not None:
+            self.stop(reason)
+            return
+        self._visible.read_prompt(mask, query.shape[0], self._tokens)
+        self._queries.add(query, self._tokens)
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def _reason_in(self, query: Tensor, mask: Tensor | None, call: AttentionCall) -> str | None:
+        """Why a call cannot be answered by retrieval."""
+        if call.position_bias is not None:
+            return "its logits have a position bias, so that keys of large q.k are not those of large logits"
+        if call.sliding_window is not None:
+            return f"it attends to a sliding window of {call.sliding_window} tokens"
+        if call.softcap > 0.0 and devices.retrieves_beside(query.device):
+            return "its logits are soft-capped, which is not served on a GPU"
+        if query.shape[1] % self.keys.shape[1] != 0:
+            return f"its {query.shape[1]} query heads do not share {self.keys.shape[1]} KV heads evenly"
+        if mask is not None:
+            try:
+                as_visible(mask[:, :, -1:], self._tokens)
+            except InvalidArgument as error:
+                return str(error)
+        return None
+
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, call: AttentionCall
+    ) -> Tensor:
         """query [B, Hq, q, d], new key and value [B, Hkv, q, d]: token by token -> [B, q, Hq, dv]."""
         batch, query_heads, count, _ = query.shape
+        self._require_same_call(call, query, mask)
+        fresh = self._visible.extend(mask, batch, count)
+        self._attended = True
         step = self._step_beside if devices.retrieves_beside(query.device) else self._step_here
-        if count == 1:
-            out = step(query[:, :, 0], key[:, :, 0], value[:, :, 0])
-        else:
+        if fresh is not None:
+            step = self._step_some
+        steps = []
+        for t in range(count):
+            present = () if fresh is None else (fresh[:, t],)
+            out = step(query[:, :, t], key[:, :, t], value[:, :, t], *present)
             # A copy of each: a session has one output.
-            steps = [step(query[:, :, t], key[:, :, t], value[:, :, t]).clone() for t in range(count)]
-            out = torch.stack(steps)
+            steps.append(out if count == 1 else out.clone())
+        out = steps[0] if count == 1 else torch.stack(steps)
         return out.view(count, batch, query_heads, -1).transpose(0, 1).to(query.dtype)
+
+    def _require_same_call(self, call: AttentionCall, query: Tensor, mask: Tensor | None) -> None:
+        """The plan was made for calls of one kind, and a token is attended once."""
+        planned = self._call
+        assert planned is not None
+        if self._attended:
+            raise InvalidArgument(
+                f"layer {self._index} is attended a second time for the same tokens, which it was "
+                "not while the prompt was read"
+            )
+        if (call.scale, call.softcap) != (planned.scale, planned.softcap):
+            raise InvalidArgument(
+                f"layer {self._index} is asked with scaling {call.scale} and softcap {call.softcap}, "
+                f"its plan is for {planned.scale} and {planned.softcap}"
+            )
+        if call.dropout > 0.0:
+            raise InvalidArgument(
+                f"dropout is {call.dropout}, which retrieval has not: call model.eval()"
+            )
+        if call.position_bias is not None or call.sliding_window is not None:
+            raise InvalidArgument(
+                f"layer {self._index} is asked with a position bias or a sliding window, which it "
+                "was not while the prompt was read"
+            )
+        if mask is None and query.shape[2] > 1 and call.is_causal is False:
+            raise InvalidArgument(
+                "is_causal is False, but a cache that retrieves attends to what came before"
+            )
 
     def _step_here(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """query [B, Hq, d], key and value [B, Hkv, d] -> [B * Hq, dv]."""
@@ -114,32 +265,35 @@ class RetrievalLayer(DynamicLayer):
             step_heads(self.heads, rows(query), rows(key), rows(value), self._options.pool)
         )
 
+    def _step_some(self, query: Tensor, key: Tensor, value: Tensor, present: Tensor) -> Tensor:
+        """The same for requests whose token is there; those of the others are not taken, and get
+        zeros."""
+        if devices.retrieves_beside(query.device):
+            raise InvalidArgument(
+                "attention_mask hides new tokens of some requests of a batch, which is not served "
+                "on a GPU: give every request its own cache"
+            )
+        per_request = len(self.heads) // self._batch
+        out = torch.zeros(len(query), query.shape[1], self.heads[0].value_dim)
+        some = present.nonzero()[:, 0]
+        if len(some):
+            heads = [h for r in some.tolist() for h in self.heads[r * per_request : (r + 1) * per_request]]
+            found = step_heads(
+                heads, rows(query[some]), rows(key[some]), rows(value[some]), self._options.pool
+            )
+            out[some] = torch.from_numpy(found).view(len(some), query.shape[1], -1)
+        return out.view(-1, out.shape[-1])
+
     def _step_beside(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """The same with sink and window on the tensors' device. The heads have all tokens, so a
+        """`_step_here` with sink and window on the tensors' device. The heads have all tokens, so a
         session can be made at any time: here after planning, loading, or a change of stream."""
         if self._session is None or self._session.stream != devices.current_stream(query.device):
             self._session = devices.LayerSession(self.heads, query.device)
         return self._session.step(self.heads, self._options.pool, query, key, value)
 
     def retrieve_topk(self, queries: Tensor, k: int | None) -> tuple[Tensor, Tensor]:
-        """See RetrievalCache.retrieve_topk. Heads that attend to everything have no indices."""
-        batch, query_heads, dim = queries.shape
-        if (batch, dim) != (self._batch, self.heads[0].dim):
-            raise InvalidArgument(
-                f"queries are of {batch} requests and dimension {dim}, the cache of {self._batch} "
-                f"and {self.heads[0].dim}"
-            )
-        group = self.heads[0].group
-        width = max(head.plan.k for head in self.heads) if k is None else k
-        indices = torch.full((len(self.heads), group, width), -1, dtype=torch.long)
-        own = rows(queries).reshape(len(self.heads), group, dim)
-        for i, head in enumerate(self.heads):
-            wanted = min(head.plan.k if k is None else k, head.indexed)
-            if head.plan.retriever not in ("everything", "none") and wanted > 0:
-                found = head.retrieve(own[i], wanted)
-                indices[i, :, :wanted] = torch.from_numpy(found.ids)
-        indices = indices.view(batch, query_heads, width).to(queries.device)
-        return indices, (indices >= 0).sum(-1)
+        """See RetrievalCache.retrieve_topk."""
+        return retrieve_topk(self.heads, self._batch, queries, k)
 
     def plans(self) -> list[HeadPlan]:
         """Of all requests' KV heads, request after request; empty until the layer retrieves."""
@@ -162,11 +316,11 @@ class RetrievalLayer(DynamicLayer):
         self.batch_select_indices(beam_idx)
 
     def batch_select_indices(self, indices: Tensor) -> None:
+        self._visible.select(indices)
         if not self.retrieving:
             super().batch_select_indices(indices)
-            self._queries = [piece[indices] for piece in self._queries]
-            if self._starts is not None:
-                self._starts = [self._starts[i] for i in indices.tolist()]
+            self._queries.select(indices)
+            self._batch = len(indices)
             return
         before = len(self.heads)
         per_request = before // self._batch
@@ -186,90 +340,55 @@ class RetrievalLayer(DynamicLayer):
             self._session = None  # of another size: the next step makes one
 
     def batch_repeat_interleave(self, repeats: int) -> None:
-        batch = self._batch if self.retrieving else (0 if self.keys is None else self.keys.shape[0])
-        if batch:
-            self.batch_select_indices(torch.arange(batch).repeat_interleave(repeats))
+        if self._batch:
+            self.batch_select_indices(torch.arange(self._batch).repeat_interleave(repeats))
 
-    def crop(self, max_length: int) -> None:
+    # transformers 5 asks before it decodes speculatively.
+    @property
+    def is_croppable(self) -> bool:
+        return not self.retrieving
+
+    def crop(self, tokens: int) -> None:
+        """tokens: how many to keep (transformers 4), or minus how many to take back (both)."""
+        kept = tokens if tokens > 0 else max(0, self._tokens + tokens)
+        if kept >= self._tokens:
+            return
         if self.retrieving:
             raise InvalidArgument(
                 "a cache that retrieves cannot be cropped (assisted generation does): use a "
                 "DynamicCache for that"
             )
-        before = self._tokens
-        super().crop(max_length)
-        self._tokens = 0 if self.keys is None else self.keys.shape[-2]
-        if self._tokens < before:
-            self._queries = []
+        removed = self._tokens - kept
+        self.keys, self.values = self.keys[..., :kept, :], self.values[..., :kept, :]
+        self._tokens = kept
+        self._visible.crop(kept)
+        self._queries.take_back(removed)
+
+    def _shortest(self) -> int:
+        return min(self._visible.lengths(self._batch))
 
     def _is_long_enough(self) -> bool:
-        if not self._queries or self._starts is None:
-            return False
-        shortest = self._tokens - max(self._starts)
-        return shortest >= self._options.static
+        return self._shortest() >= self._options.plan.least_tokens
 
     def plan(self) -> None:
         """Turns the prompt into HeadCaches, if it is long enough and they are not there yet."""
-        if self.retrieving or not self._is_long_enough():
+        if self.retrieving or not self._queries or not self._is_long_enough():
             return
-        queries = torch.cat(self._queries, dim=2).cpu()
-        keys, values = self.keys.cpu(), self.values.cpu()
-        batch, kv_heads = keys.shape[:2]
-        group = queries.shape[1] // kv_heads
-        dtype = self._options.dtype or keys.dtype
-        heads = []
-        for request in range(batch):
-            start = self._starts[request]
-            positions = min(queries.shape[2], self._tokens - start)
-            for head in range(kv_heads):
-                own = queries[request, head * group : (head + 1) * group, -positions:]
-                heads.append(
-                    HeadCache.prefill(
-                        keys[request, head, start:].to(dtype).contiguous(),
-                        values[request, head, start:].to(dtype).contiguous(),
-                        rows(own.transpose(0, 1)),
-                        group,
-                        scale=self._scale,
-                        threads=self._options.pool.threads,
-                        **self._rotary,
-                        **self._options.prefill,
-                    )
-                )
+        heads: list[HeadCache] = []
+        for request in range(self._batch):
+            heads += self._plan_request(request)
         self.heads = heads
-        self._batch = batch
-        self._queries = []
+        self._queries = PromptQueries()
         self.keys = self.keys[..., :0, :].clone()
         self.values = self.values[..., :0, :].clone()
 
-
-def kept_positions(tokens: int) -> int:
-    """How many of the newest positions of a prompt keep their queries for the plan."""
-    return max(_KEPT_LEAST, int(_KEPT_SHARE * tokens))
-
-
-def rows(states: Tensor) -> NDArray[np.float32]:
-    """[..., d] as float32 rows [m, d]; NumPy's arrays are handed over in a tenth of the time."""
-    return states.detach().reshape(-1, states.shape[-1]).float().cpu().contiguous().numpy()
-
-
-def _fits_f16(states: Tensor) -> bool:
-    return bool(states.abs().max() < torch.finfo(torch.float16).max)
-
-
-def _starts_of(mask: Tensor | None, batch: int, tokens: int) -> list[int]:
-    """The first token of each request, from the mask [B, 1, q, n] of a left-padded batch."""
-    if mask is None:
-        return [0] * batch
-    last = mask[:, 0, -1, :tokens]
-    seen = last if last.dtype == torch.bool else last == 0
-    starts = []
-    for request in range(mask.shape[0]):
-        row = seen[request]
-        count = int(row.sum())
-        if not bool(row[tokens - count :].all()):
-            raise InvalidArgument(
-                f"attention_mask of request {request} hides tokens behind its first one: "
-                "pad on the left"
-            )
-        starts.append(tokens - count)
-    return starts * (batch // len(starts))
+    def _plan_request(self, request: int) -> list[HeadCache]:
+        """The HeadCaches of one request's KV heads."""
+        assert self._call is not None
+        keys, values = self.keys[request].cpu(), self.values[request].cpu()
+        queries = self._queries.of(request)
+        there = self._visible.of(request)
+        if there is not None:
+            keys, values = keys[:, there], values[:, there]
+            queries = queries[:, there[-queries.shape[1] :]]
+        return plan_heads(self._options, self._rotary, self._call, keys, values, queries)

@@ -6,7 +6,6 @@ retrieves, a file for each request and KV head (docs/index-format.md, "A head").
 
 from __future__ import annotations
 
-import copy
 import os
 import tempfile
 from pathlib import Path
@@ -17,23 +16,15 @@ from torch import Tensor
 
 from .._core import HeadCache
 from ..errors import Error, IoError
+from .fingerprint import ModelFingerprint, heads_hash, require_same_model
 from .layer import RetrievalLayer
+from .stored import dtype_name
 
 if TYPE_CHECKING:
     from .cache import RetrievalCache
 
-STATE, VERSION = "state.pt", 1
-
-
-def copy_layer(layer: Any) -> Any:
-    """A layer that goes its own way from here; what is indexed stays shared, and tensors are,
-    since caches never change them in place."""
-    other = copy.copy(layer)
-    if isinstance(layer, RetrievalLayer):
-        other.heads = [head.copy() for head in layer.heads]
-        other._session = None  # one for each: their windows differ from here on
-        other._queries = list(layer._queries)
-    return other
+STATE, VERSION = "state.pt", 2
+_FIELDS = {"version", "dtype", "options", "fingerprint", "layers"}
 
 
 def save_cache(cache: RetrievalCache, path: str | os.PathLike[str]) -> None:
@@ -48,11 +39,13 @@ def save_cache(cache: RetrievalCache, path: str | os.PathLike[str]) -> None:
             for index, layer in cache._retrieval_layers():
                 for i, head in enumerate(layer.heads):
                     head.save(whole / head_name(index, i))
+            options = cache._plan_options.arguments()
+            del options["index"]  # a function, which `save` has refused
             state = {
                 "version": VERSION,
-                "max_error": cache._max_error,
-                "dtype": str(cache._dtype).removeprefix("torch.") if cache._dtype else None,
-                "options": cache._given,
+                "dtype": dtype_name(cache._dtype),
+                "options": options,
+                "fingerprint": cache._fingerprint.state(),
                 "layers": [_state_of(layer) for layer in cache.layers],
             }
             torch.save(state, whole / STATE)
@@ -72,11 +65,16 @@ def read_state(path: str | os.PathLike[str], device: Any) -> dict[str, Any]:
         raise Error(f"{file} is damaged: {error}", "corrupt") from None
     if not isinstance(state, dict) or state.get("version") != VERSION:
         raise Error(f"{file} is not the state of a RetrievalCache that this version knows", "corrupt")
+    if set(state) != _FIELDS:
+        odd = ", ".join(sorted(set(state) ^ _FIELDS))
+        raise Error(f"{file} is damaged: missing or unknown fields: {odd}", "corrupt")
     return state
 
 
 def restore(cache: RetrievalCache, state: dict[str, Any], path: str | os.PathLike[str]) -> None:
     """Fills the layers of a new cache."""
+    saved_for = ModelFingerprint.of_state(state["fingerprint"])
+    require_same_model(saved_for, cache._fingerprint, str(path))
     if len(state["layers"]) != len(cache.layers):
         raise Error(
             f"{path} is of a model of {len(state['layers'])} layers, this one has "
@@ -84,15 +82,17 @@ def restore(cache: RetrievalCache, state: dict[str, Any], path: str | os.PathLik
             "invalid_argument",
         )
     for index, (layer, saved) in enumerate(zip(cache.layers, state["layers"], strict=True)):
-        if ("heads" in saved) != isinstance(layer, RetrievalLayer):
+        if saved.pop("kind") != type(layer).__name__:
             raise Error(f"{path}: layer {index} is of another kind in this model", "invalid_argument")
-        heads = saved.pop("heads", 0)
-        for name, value in saved.items():
-            setattr(layer, name, value)
-        if isinstance(layer.keys, Tensor):
-            layer.dtype, layer.device = layer.keys.dtype, layer.keys.device
         if isinstance(layer, RetrievalLayer):
-            layer.heads = [HeadCache.map(Path(path, head_name(index, i))) for i in range(heads)]
+            heads = [HeadCache.map(Path(path, head_name(index, i))) for i in range(saved["heads"])]
+            if heads and heads_hash(heads) != saved.pop("read"):
+                raise Error(
+                    f"{path}: files of layer {index} are of another text than {STATE}", "corrupt"
+                )
+            layer.restore(saved, heads)
+        else:
+            _restore_plain(layer, saved)
 
 
 def head_name(layer: int, head: int) -> str:
@@ -100,14 +100,24 @@ def head_name(layer: int, head: int) -> str:
 
 
 def _state_of(layer: Any) -> dict[str, Any]:
-    """What can be written of a layer of any kind: tensors, numbers, and lists of them."""
-    state = {name: value for name, value in vars(layer).items() if _is_plain(value)}
     if isinstance(layer, RetrievalLayer):
-        state["heads"] = len(layer.heads)
-    return state
+        read = heads_hash(layer.heads) if layer.heads else ""
+        return {"kind": type(layer).__name__, "read": read, **layer.state()}
+    # Layers of transformers' own: their tensors, numbers, and lists of them.
+    plain = {name: value for name, value in vars(layer).items() if _is_plain(value)}
+    return {"kind": type(layer).__name__, **plain}
+
+
+def _restore_plain(layer: Any, saved: dict[str, Any]) -> None:
+    for name, value in saved.items():
+        setattr(layer, name, value)
+    if isinstance(getattr(layer, "keys", None), Tensor):
+        layer.dtype, layer.device = layer.keys.dtype, layer.keys.device
 
 
 def _is_plain(value: Any) -> bool:
     if isinstance(value, list):
-        return all(isinstance(each, (int, Tensor)) for each in value)
+        return all(isinstance(each, (bool, int, float, str, Tensor)) for each in value)
+    if isinstance(value, dict):
+        return all(_is_plain(each) for each in value.values())
     return value is None or isinstance(value, (bool, int, float, str, Tensor))

@@ -12,7 +12,7 @@ import torch
 
 from ..._core import HeadCache, step_heads
 from ...errors import InvalidArgument
-from ...hf.layer import kept_positions, rows
+from ...hf.queries import kept_positions, rows
 from ..block import Attended, Block, Static
 from ..prompt import LayerPrompt
 from .base import LayerPolicy, Policy, tail_of

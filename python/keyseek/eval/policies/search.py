@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 
 from ..._core import FlatIndex
-from ...hf.layer import rows
+from ...hf.queries import rows
 from ...peers import Peer, load_peer
 from ...peers.base import Knobs
 from ..block import Attended, Block, Static, attend_chosen

@@ -1,0 +1,93 @@
+"""Makes HeadCaches of what a layer has read of a request, and asks them for tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._core import DecodePool, HeadCache
+from ..errors import InvalidArgument
+from .arguments import AttentionCall
+from .options import PlanOptions
+from .queries import rows
+from .stored import stored_dtype
+
+
+@dataclass(frozen=True)
+class LayerOptions:
+    """What every layer of a cache shares: options of the plan, storage, threads."""
+
+    plan: PlanOptions
+    dtype: torch.dtype | str | None  # see stored_dtype
+    pool: DecodePool
+    progress: Callable[[int], None]  # told how many heads have been planned since it was called
+
+
+def plan_heads(
+    options: LayerOptions,
+    rotary: dict[str, Any],
+    call: AttentionCall,
+    keys: Tensor,
+    values: Tensor,
+    queries: Tensor,
+) -> list[HeadCache]:
+    """A request's HeadCaches from its keys [Hkv, n, d], values [Hkv, n, dv] and the queries
+    [Hq, p, d] of its newest p positions. rotary: keyword arguments of HeadCache.prefill."""
+    dtype = stored_dtype(keys, values, options.dtype)
+    group = queries.shape[0] // keys.shape[0]
+    heads = []
+    for head in range(keys.shape[0]):
+        own = queries[head * group : (head + 1) * group]
+        heads.append(
+            HeadCache.prefill(
+                keys[head].to(dtype).contiguous(),
+                values[head].to(dtype).contiguous(),
+                rows(own.transpose(0, 1)),
+                group,
+                scale=call.scale,
+                threads=options.pool.threads,
+                **_logits(call, head * group, group),
+                **rotary,
+                **options.plan.arguments(),
+            )
+        )
+        options.progress(1)
+    return heads
+
+
+def _logits(call: AttentionCall, first: int, group: int) -> dict[str, Any]:
+    """Keyword arguments of HeadCache.prefill for query heads [first, first + group)."""
+    own: dict[str, Any] = {}
+    if call.softcap > 0.0:
+        own["softcap"] = call.softcap
+    if call.sinks is not None:
+        sinks = call.sinks[first : first + group].detach().float().cpu()
+        own["null_logits"] = sinks.contiguous().numpy()
+    return own
+
+
+def retrieve_topk(
+    heads: Sequence[HeadCache], batch: int, queries: Tensor, k: int | None
+) -> tuple[Tensor, Tensor]:
+    """See RetrievalCache.retrieve_topk. Heads that attend to everything have no indices."""
+    requests, query_heads, dim = queries.shape
+    if (requests, dim) != (batch, heads[0].dim):
+        raise InvalidArgument(
+            f"queries are of {requests} requests and dimension {dim}, the cache of {batch} and "
+            f"{heads[0].dim}"
+        )
+    group = heads[0].group
+    width = max(head.plan.k for head in heads) if k is None else k
+    indices = torch.full((len(heads), group, width), -1, dtype=torch.long)
+    own = rows(queries).reshape(len(heads), group, dim)
+    for i, head in enumerate(heads):
+        wanted = min(head.plan.k if k is None else k, head.indexed)
+        if head.plan.retriever not in ("everything", "none") and wanted > 0:
+            found = head.retrieve(own[i], wanted)
+            indices[i, :, :wanted] = torch.from_numpy(found.ids)
+    indices = indices.view(batch, query_heads, width).to(queries.device)
+    return indices, (indices >= 0).sum(-1)

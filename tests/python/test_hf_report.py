@@ -1,0 +1,303 @@
+"""Options, reports and warnings of a RetrievalCache: nothing is found out late or in silence."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import inspect
+import pickle
+import re
+import typing
+import warnings
+
+import pytest
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+import keyseek  # noqa: E402
+from keyseek.hf import PlanOptions, RetrievalCache, RetrievalWarning  # noqa: E402
+from keyseek.hf.options import PlanKeywords  # noqa: E402
+from keyseek.hf.report import named  # noqa: E402
+from keyseek.hf.stored import stored_dtype  # noqa: E402
+
+from test_hf import (  # noqa: E402
+    SHAPE,
+    SMALL,
+    cache_of,
+    full_logits,
+    gemma,
+    generate,
+    llama,
+    logits,
+    own,
+    prompt,
+    refused,
+)
+
+IS_5 = not transformers.__version__.startswith("4.")
+
+
+@pytest.fixture(scope="module")
+def model():
+    return llama()
+
+
+def test_options_are_those_of_the_core():
+    """Names and defaults, in the dataclass, as keywords, and in HeadCache.prefill."""
+    signature = keyseek.HeadCache.prefill.__doc__.splitlines()[0]
+    for field in dataclasses.fields(PlanOptions):
+        stated = re.search(rf"\b{field.name}: [^=]* = ([^,)]+)", signature)
+        assert stated, field.name
+        assert eval(stated[1]) == field.default, field.name  # noqa: S307
+    keywords = typing.get_type_hints(PlanKeywords)
+    assert set(keywords) == {f.name for f in dataclasses.fields(PlanOptions)} - {"max_error"}
+
+
+@pytest.mark.parametrize(
+    ("options", "pattern"),
+    [
+        ({"sinks": 4}, "there is no option sinks; options are max_error, sink, window"),
+        ({"sink": "4"}, "sink is '4', must be of type int"),
+        ({"window": 3.5}, "window is 3.5, must be of type int"),
+        ({"scan_novel": 1}, "scan_novel is 1, must be of type bool"),
+        ({"seed": True}, "seed is True, must be of type int"),
+        ({"index": 3}, "index is 3, must be a function"),
+        ({"max_error": 0.0}, r"max_error is 0.*\(0, 1\)"),
+        ({"share": 2.0}, "share is 2"),
+        ({"window": -1}, "window is -1"),
+        ({"rule": "best"}, "rule is 'best'"),
+        ({"retriever": "hnsw"}, "retriever is 'hnsw'"),
+        ({"retriever": "flat", "rule": "dipr"}, "needs a limit"),
+        ({"limit": 3.0}, "limit is 3"),
+        ({"dtype": torch.int8}, "dtype is torch.int8, must be 'auto'"),
+        ({"dtype": "half"}, "dtype is 'half', must be 'auto'"),
+        ({"progress": 3}, "progress is 3, must be True, False or a function"),
+    ],
+)
+def test_options_are_checked_before_a_prompt_is_read(model, options, pattern):
+    with refused(pattern):
+        RetrievalCache(model, **options)
+
+
+def test_what_a_model_says_of_itself_is_said_in_the_constructor():
+    small = {"vocab_size": 97, "hidden_size": 64, "num_attention_heads": 4}
+    with refused("MptForCausalLM .* computes its attention itself"):
+        RetrievalCache(transformers.MptConfig(d_model=64, n_heads=4, n_layers=2, vocab_size=97))
+    with refused("MambaForCausalLM|no layer of plain full attention"):
+        RetrievalCache(transformers.MambaConfig(**small, num_hidden_layers=2))
+    many = {**SHAPE, "hidden_size": 71 * 8, "num_attention_heads": 71}
+    config = transformers.LlamaConfig(num_hidden_layers=2, num_key_value_heads=1, **many)
+    with refused("71 query heads for each KV head, at most 64"):
+        RetrievalCache(config)
+    sliding = transformers.MistralConfig(
+        num_hidden_layers=2, num_key_value_heads=2, sliding_window=16, **SHAPE
+    )
+    with refused(r"nothing to retrieve for \(it attends to a sliding window of 16 tokens\)"):
+        RetrievalCache(sliding)
+    other = llama()
+    other.set_attn_implementation("sdpa")
+    with refused("the model's attention is 'sdpa'.*set_attn_implementation"):
+        RetrievalCache(other)
+
+
+def test_models_that_write_their_attention_out_are_refused_by_name_or_right():
+    """A table of their own has no such name, or their mask is made by it for another attention."""
+    config = transformers.BloomConfig(vocab_size=97, hidden_size=32, n_layer=2, n_head=4)
+    with refused("BloomForCausalLM .* computes its attention itself.*'eager' and a DynamicCache"):
+        transformers.BloomForCausalLM._from_config(config, attn_implementation="keyseek")
+    with refused("FalconForCausalLM .* computes its attention itself"):
+        transformers.FalconForCausalLM._from_config(
+            transformers.FalconConfig(num_hidden_layers=2, alibi=False, **SHAPE),
+            attn_implementation="keyseek",
+        )
+    japanese = transformers.GPTNeoXJapaneseConfig(
+        num_hidden_layers=2, intermediate_multiple_size=2, hidden_dropout=0.0, attention_dropout=0.0, **SHAPE
+    )
+    seen = []
+    for name in ("eager", "keyseek"):
+        torch.manual_seed(0)
+        net = transformers.GPTNeoXJapaneseModel._from_config(japanese, attn_implementation=name).eval()
+        with torch.inference_mode():
+            seen.append(net(prompt(60)).last_hidden_state)
+    torch.testing.assert_close(seen[0], seen[1], atol=1e-4, rtol=1e-4)
+
+
+def test_a_report_says_what_each_layer_does(model):
+    cache = cache_of(gemma(), 0.1)
+    text = str(cache.report())
+    assert "Layers 0, 2 attend in full: it attends to a sliding window of 16 tokens." in text
+    assert "Layer 1 attends in full: no prompt has been read." in text
+    cache = cache_of(model, 0.1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RetrievalWarning)
+        logits(model, prompt(61), cache, [60, 1])  # a short prompt is nothing to warn of
+        assert "there are 61 tokens: from 100 on it is worth it" in str(cache.report())
+        logits(model, prompt(240), cache, [239, 1])
+    report = cache.report()
+    assert str(report).startswith("Layers 0-1 retrieve.\nlayer request head")
+    assert [len(layer.heads) for layer in report.layers] == [2, 2]
+    assert report.layers[1].heads[1].plan.retriever in str(report)
+    assert named([3]) == "Layer 3"
+    assert named([0, 1, 2, 4, 6, 7]) == "Layers 0-2, 4, 6-7"
+
+
+def test_a_layer_that_does_not_retrieve_says_so_once(model):
+    ids, mask = prompt(302, batch=2), torch.ones(2, 302, dtype=torch.long)
+    mask[1, :230] = 0
+    cache = cache_of(model)
+    with pytest.warns(RetrievalWarning, match="the shortest request of the batch has 70 tokens") as seen:
+        logits(model, ids, cache, [300, 1, 1], mask)
+    assert sum(issubclass(each.category, RetrievalWarning) for each in seen) == 1
+    assert not cache.retrieving
+
+
+def test_keys_that_are_attended_more_than_once_are_attended_in_full():
+    """Layers that share keys: each token is taken once, and the answers are eager attention's."""
+    config = transformers.Gemma3nTextConfig(
+        vocab_size_per_layer_input=97,
+        hidden_size_per_layer_input=16,
+        num_hidden_layers=6,
+        num_kv_shared_layers=2,
+        num_key_value_heads=2,
+        head_dim=16,
+        laurel_rank=8,
+        sliding_window=16,
+        layer_types=["sliding_attention", "full_attention"] * 3,
+        activation_sparsity_pattern=[0.0] * 6,
+        **SHAPE,
+    )
+    torch.manual_seed(0)
+    net = transformers.Gemma3nForCausalLM._from_config(config, attn_implementation="keyseek").eval()
+    ids, pieces = prompt(340), [300] + [1] * 40
+    cache = cache_of(net, 1e-6)
+    with pytest.warns(RetrievalWarning, match="Layer 3 attends in full: its keys are attended more"):
+        ours = logits(net, ids, cache, pieces)
+    torch.testing.assert_close(ours, full_logits(net, ids, pieces), atol=2e-4, rtol=2e-4)
+    assert cache.layers[1].retrieving
+    assert {len(head) for head in cache.layers[1].heads} == {340}
+
+
+@pytest.mark.parametrize("size", [1e4, 1e-5, 1.0])
+def test_keys_and_values_are_stored_as_what_they_need(size):
+    """Weights that make keys and values large or tiny, and queries and outputs the opposite."""
+    net = llama()
+    for layer in net.model.layers:
+        for large, small in (("k_proj", "q_proj"), ("v_proj", "o_proj")):
+            getattr(layer.self_attn, large).weight.data *= size
+            getattr(layer.self_attn, small).weight.data /= size
+    ids, pieces = prompt(330), [300] + [1] * 30
+    full = full_logits(net, ids, pieces)
+    cache = RetrievalCache(net, 1e-6, **SMALL)
+    tolerance = 2e-2 if size == 1.0 else 2e-4  # float16, or float32
+    torch.testing.assert_close(logits(net, ids, cache, pieces), full, atol=tolerance, rtol=tolerance)
+    if size == 1e4:
+        forced = RetrievalCache(net, 1e-6, dtype=torch.float16, **SMALL)
+        with refused("beyond the largest float16: choose dtype='auto'"):
+            logits(net, ids, forced, pieces)
+
+
+def test_the_stored_type_is_chosen_by_the_values():
+    ones = torch.ones(4, 8)
+    assert stored_dtype(ones, ones, "auto") == torch.float16
+    assert stored_dtype(ones, 1e4 * ones, "auto") == torch.float32  # no room for larger ones
+    assert stored_dtype(1e-6 * ones, ones, "auto") == torch.float32
+    assert stored_dtype(1e6 * ones.bfloat16(), ones.bfloat16(), "auto") == torch.bfloat16
+    one_tiny = torch.cat([ones, 1e-7 * ones[:1]])
+    assert stored_dtype(one_tiny, ones, "auto") == torch.float16  # nothing beside the others
+    assert stored_dtype(ones, ones, None) == torch.float32
+
+
+def test_what_a_cache_that_retrieves_has_not_is_said(model):
+    cache = cache_of(model)
+    logits(model, prompt(300), cache, [299])
+    assert len(list(cache)) == 2  # as long as it is there
+    logits(model, prompt(1), cache, [1])
+    for ask in (lambda: cache[0], lambda: list(cache), cache.to_legacy_cache):
+        with refused("asks for all keys and values, which a cache that retrieves does not keep"):
+            ask()
+    assert not cache.is_croppable
+    with refused("output_attentions is True.*'eager'"):
+        model.generate(
+            prompt(120), past_key_values=cache_of(model), max_new_tokens=2, output_attentions=True,
+            return_dict_in_generate=True,
+        )
+
+
+@pytest.mark.skipif(IS_5, reason="transformers 5 does not say where new tokens are")
+def test_the_text_is_not_taken_twice(model):
+    with refused("tokens from position 0 on were handed over.*use_cache"):
+        generate(model, prompt(200), cache_of(model), 3, use_cache=False)
+
+
+def test_tokens_of_a_prompt_are_taken_back(model):
+    """What is planned then is the prompt without them."""
+    ids = prompt(340)
+    cache, plain = cache_of(model, 1e-6), own(model)
+    logits(model, ids[:, :320], cache, [200, 120])
+    cache.crop(-20)
+    assert cache.get_seq_length() == 300
+    ours = logits(model, ids[:, 300:], cache, [1] * 30)
+    logits(model, ids[:, :300], plain, [300])
+    full = logits(model, ids[:, 300:], plain, [1] * 30)
+    assert cache.retrieving
+    torch.testing.assert_close(ours, full, atol=2e-4, rtol=2e-4)
+
+
+def test_caches_are_copied_and_pickled(model):
+    ids = prompt(320)
+    waiting, retrieving = cache_of(model), cache_of(model)
+    logits(model, ids[:, :300], waiting, [300])
+    logits(model, ids[:, :300], retrieving, [299, 1])
+    for cache in (waiting, retrieving):
+        expected = logits(model, ids[:, 300:], cache.copy(), [1] * 20)
+        for again in (
+            copy.copy(cache),
+            copy.deepcopy(cache),
+            pickle.loads(pickle.dumps(cache)),  # noqa: S301
+        ):
+            torch.testing.assert_close(logits(model, ids[:, 300:], again, [1] * 20), expected)
+        assert cache.get_seq_length() == 300
+
+
+def test_planning_tells_how_far_it_is(model, capfd):
+    told = []
+    cache = cache_of(model, progress=lambda planned, count: told.append((planned, count)))
+    logits(model, prompt(300, batch=2), cache, [299, 1])
+    assert told == [(i, 8) for i in range(1, 9)]
+    cache = cache_of(model, progress=True)
+    logits(model, prompt(300), cache, [299, 1])
+    assert "Planning heads" in capfd.readouterr().err
+
+
+def test_a_compiled_model_leaves_our_call_out(model):
+    torch._dynamo.reset()
+    net = llama()
+    compiled = torch.compile(net, backend="eager")
+    ids, pieces = prompt(320), [300] + [1] * 20
+    cache = cache_of(net, 1e-6)
+    ours = logits(compiled, ids, cache, pieces)
+    assert cache.retrieving
+    torch.testing.assert_close(ours, full_logits(net, ids, pieces), atol=2e-4, rtol=2e-4)
+
+
+def test_a_cache_of_another_model_is_refused(model, tmp_path):
+    cache = RetrievalCache(model, **SMALL)
+    logits(model, prompt(300), cache, [299, 1])
+    cache.save(tmp_path / "prefix")
+    RetrievalCache.load(model, tmp_path / "prefix")
+    RetrievalCache.load(model.config, tmp_path / "prefix")
+    other = llama()
+    with torch.no_grad():
+        other.model.layers[1].self_attn.k_proj.weight += 0.01
+    with refused("model of the same shape with other weights"):
+        RetrievalCache.load(other, tmp_path / "prefix")
+    turned = llama(rope_theta=500.0) if not IS_5 else llama(rope_parameters={"rope_type": "default", "rope_theta": 500.0})
+    with refused("layer 0 has .* there and .* here"):
+        RetrievalCache.load(turned, tmp_path / "prefix")
+    logits(model, prompt(300, seed=5), cache := RetrievalCache(model, **SMALL), [299, 1])
+    cache.save(tmp_path / "other")
+    for file in (tmp_path / "other").glob("layer-000*"):
+        file.replace(tmp_path / "prefix" / file.name)
+    with pytest.raises(keyseek.Error, match="files of layer 0 are of another text"):
+        RetrievalCache.load(model, tmp_path / "prefix")

@@ -1,0 +1,1 @@
+"""Every causal language model class of the installed transformers, small and random."""

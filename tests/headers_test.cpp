@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <cerrno>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
@@ -196,6 +197,16 @@ std::string snapshot() {
   return *mine + " " + *name.get();
 }
 
+template <class Build>
+void system_error(FlatIndex& index, Build build) {
+  try {
+    index = keyseek::FlatIndex::load("head.ks");
+  } catch (const keyseek::SystemError& e) {
+    if (e.number() != ENOENT) throw;
+    build();  // there is none yet
+  }
+}
+
 void version() { std::cout << "keyseek " << keyseek::kVersion << '\n'; }
 
 }  // namespace keyseek::examples
@@ -272,6 +283,11 @@ TEST(Headers, ExamplesDoWhatTheySay) {
   const Hits hits = examples::everything(keys, queries);
   EXPECT_EQ(examples::attention(queries, view, {view}, hits, {view}, 1.0F).out.rows(), 4U);
   EXPECT_EQ(examples::snapshot(), "old new");
+
+  FlatIndex index;
+  bool built = false;
+  examples::system_error(index, [&] { built = true; });
+  EXPECT_TRUE(built);
 }
 
 }  // namespace

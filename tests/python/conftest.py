@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import keyseek
 import numpy as np
 import pytest
+
+import keyseek
 
 SAMPLE = Path(__file__).resolve().parents[2] / "datasets/sample/smollm2-8k-pydoc.attn.h5"
 HEAD = f"{SAMPLE}:L15/K0"

@@ -24,13 +24,13 @@ torch = pytest.importorskip("torch", reason=_REASON)
 for _package in ("transformers", "gguf"):
     pytest.importorskip(_package, reason=_REASON)
 
-import capture  # noqa: E402
-import forward  # noqa: E402
-import output_layer  # noqa: E402
-from attention import Pattern, chunked_attention  # noqa: E402
-from errors import DatasetError  # noqa: E402
-from hdf5 import new_file  # noqa: E402
-from keyseek import InvalidArgument, models, texts  # noqa: E402
+import capture
+import forward
+import output_layer
+from attention import Pattern, chunked_attention
+from errors import DatasetError
+from hdf5 import new_file
+from keyseek import InvalidArgument, models, texts
 
 TOKENS = 256
 

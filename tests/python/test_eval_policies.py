@@ -7,33 +7,33 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-import keyseek  # noqa: E402
-from keyseek.eval.block import Block, Static, attend_chosen  # noqa: E402
-from keyseek.eval.policies import (  # noqa: E402
+import keyseek
+from keyseek.eval.block import Block, Static, attend_chosen
+from keyseek.eval.policies import (
+    FORMS,
+    H2O,
     Flat,
     Full,
-    H2O,
     Hnsw,
     InfLLM,
     Ivf,
-    FORMS,
     Keyseek,
-    Planned,
     OracleKMeans,
     OracleSample,
     OracleTopK,
     OracleTrained,
+    Planned,
     Quest,
     SnapKV,
     Streaming,
+    h2o,
 )
-from keyseek.eval.policies import h2o  # noqa: E402
 from keyseek.eval.policies.ours import exact_search
-from keyseek.eval.policies.quest import TOKENS as PAGE  # noqa: E402
-from keyseek.eval.policies.tails import k_means  # noqa: E402
-from keyseek.eval.prompt import read_prompt  # noqa: E402
-from keyseek.eval.score import PreparedPolicy, agreement, divergence  # noqa: E402
-from test_hf import gemma, llama, prompt  # noqa: E402
+from keyseek.eval.policies.quest import TOKENS as PAGE
+from keyseek.eval.policies.tails import k_means
+from keyseek.eval.prompt import read_prompt
+from keyseek.eval.score import PreparedPolicy, agreement, divergence
+from test_hf import gemma, llama, prompt
 
 TOKENS = 300
 STATIC = Static(sink=4, window=24)

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "bench"))
 
-import gpu_model as model  # noqa: E402
+import gpu_model as model
 
 CONTEXTS = [2**exponent for exponent in range(12, 21)]
 

@@ -7,8 +7,8 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-import keyseek  # noqa: E402
-from keyseek.hf import RetrievalCache  # noqa: E402
+import keyseek
+from keyseek.hf import RetrievalCache
 
 SMALL = {
     "sink": 4,
@@ -329,18 +329,20 @@ def test_what_cannot_be_loaded_is_named(model, tmp_path):
     cache = cache_of(model)
     logits(model, prompt(300), cache, [280])
     cache.save(tmp_path / "prefix")
-    with pytest.raises(keyseek.Error, match="of another model: model_type is llama there and gemma3_text here"):
+    with pytest.raises(
+        keyseek.Error, match="of another model: model_type is llama there and gemma3_text here"
+    ):
         RetrievalCache.load(gemma().config, tmp_path / "prefix")
-    with pytest.raises(keyseek.Error, match="cannot read .*nothing"):
+    with pytest.raises(keyseek.Error, match=r"cannot read .*nothing"):
         RetrievalCache.load(model.config, tmp_path / "nothing")
-    with pytest.raises(keyseek.Error, match="cannot write .*missing"):
+    with pytest.raises(keyseek.Error, match=r"cannot write .*missing"):
         cache.save(tmp_path / "missing" / "prefix")
     head = next((tmp_path / "prefix").glob("*.ks"))
     head.write_bytes(head.read_bytes()[:-1])
     with pytest.raises(keyseek.Error, match=head.name):
         RetrievalCache.load(model.config, tmp_path / "prefix")
     (tmp_path / "prefix" / "state.pt").write_bytes(b"no archive")
-    with pytest.raises(keyseek.Error, match="state.pt is damaged"):
+    with pytest.raises(keyseek.Error, match=r"state.pt is damaged"):
         RetrievalCache.load(model.config, tmp_path / "prefix")
     own = cache_of(model, retriever="custom", index=lambda keys: None)
     with pytest.raises(keyseek.InvalidArgument, match="cannot be saved"):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 
-import keyseek
 import numpy as np
 import pytest
+
+import keyseek
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -120,7 +121,11 @@ def test_a_fine_tuned_layer_shows(name):
     model = llama()
     tuned = copy.deepcopy(model)
     module = dict(tuned.named_modules())
-    chosen = next(m for path, m in module.items() if path.endswith("layers.1.self_attn." + name) or path.endswith("layers.1.mlp." + name))
+    chosen = next(
+        m
+        for path, m in module.items()
+        if path.endswith("layers.1.self_attn." + name) or path.endswith("layers.1.mlp." + name)
+    )
     generator = torch.Generator().manual_seed(3)
     a = torch.randn(chosen.weight.shape[0], 1, generator=generator)
     b = torch.randn(1, chosen.weight.shape[1], generator=generator)
@@ -144,7 +149,9 @@ def test_weights_that_are_not_there_are_not_compared():
 
 def test_tokens():
     own = tokens_hash([1, 2, 3])
-    assert own == tokens_hash(torch.tensor([[1, 2, 3]])) == tokens_hash(torch.tensor([1, 2, 3]).int())
+    assert (
+        own == tokens_hash(torch.tensor([[1, 2, 3]])) == tokens_hash(torch.tensor([1, 2, 3]).int())
+    )
     others = [[1, 2], [3, 2, 1], [1, 2, 3, 0]]
     assert len({own, *(tokens_hash(each) for each in others)}) == 4
     assert tokens_hash(torch.tensor([[1, 2], [3, 4]])) != tokens_hash([1, 2, 3, 4])

@@ -7,9 +7,8 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from keyseek.hf.visible import Visibility, as_visible  # noqa: E402
-
-from test_hf import cache_of, full_logits, llama, logits, own, prompt, refused  # noqa: E402
+from keyseek.hf.visible import Visibility, as_visible
+from test_hf import cache_of, full_logits, llama, logits, own, prompt, refused
 
 STRICT = 1e-6
 

@@ -7,6 +7,7 @@ import re
 import xml.etree.ElementTree as xml
 
 import pytest
+
 from keyseek.report import __main__ as report
 from keyseek.report.datasets import Dataset, fastest, front, group_rows, read_rows
 from keyseek.report.goals import goals_table

@@ -37,8 +37,14 @@ def kl_figure(rows: list[Row], title: str) -> str:
                 color = ORACLE
             else:
                 color, others = OTHERS[others % len(OTHERS)], others + 1
-            axes.plot(*zip(*points, strict=True), marker=MARKERS[i % len(MARKERS)], color=color,
-                      linewidth=2 if color == OURS else 1.2, markersize=5, label=policy)
+            axes.plot(
+                *zip(*points, strict=True),
+                marker=MARKERS[i % len(MARKERS)],
+                color=color,
+                linewidth=2 if color == OURS else 1.2,
+                markersize=5,
+                label=policy,
+            )
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
         axes.xaxis.set_minor_formatter(lambda value, _: f"{value:,g}")
@@ -59,10 +65,12 @@ def _points(rows: list[Row]) -> list[tuple[float, float]]:
     means = []
     for budget in distinct(rows, "budget"):
         own = where(rows, budget=budget)
-        means.append((
-            max(1.0, statistics.fmean(row["vectors"] for row in own)),
-            max(1e-7, statistics.fmean(row["kl"] for row in own)),
-        ))
+        means.append(
+            (
+                max(1.0, statistics.fmean(row["vectors"] for row in own)),
+                max(1e-7, statistics.fmean(row["kl"] for row in own)),
+            )
+        )
     return sorted(means)
 
 

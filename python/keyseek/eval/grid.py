@@ -72,8 +72,9 @@ def identity(setting: Setting, cell: Cell, policy: Policy) -> Row:
     }
 
 
-def missing(setting: Setting, cells: list[Cell], policies: list[Policy],
-            results: ResultFile) -> list[tuple[Cell, list[Policy]]]:
+def missing(
+    setting: Setting, cells: list[Cell], policies: list[Policy], results: ResultFile
+) -> list[tuple[Cell, list[Policy]]]:
     """The cells that still have policies to run, with these."""
     left = [
         (cell, [p for p in policies if not results.has(identity(setting, cell, p))])
@@ -179,14 +180,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, help=" or ".join(SOURCES))
     parser.add_argument("--out", required=True, metavar="FILE", help="rows are appended")
     parser.add_argument("--lengths", type=numbers, default=[2048], help="tokens (default 2048)")
-    parser.add_argument("--budgets", type=numbers, default=[32, 100, 512],
-                        help="vectors per query beyond the static tokens (default 32,100,512)")
+    parser.add_argument(
+        "--budgets",
+        type=numbers,
+        default=[32, 100, 512],
+        help="vectors per query beyond the static tokens (default 32,100,512)",
+    )
     parser.add_argument("--seeds", type=int, default=3, help="examples of a cell (default 3)")
     parser.add_argument("--tasks", default=",".join(TASKS), help="default: all")
     parser.add_argument("--policies", default=",".join(kinds), help="default: all")
     parser.add_argument("--layers", type=numbers, help="where policies decide (default: all)")
-    parser.add_argument("--filler", default=DEFAULT_FILLER,
-                        help=f"{', '.join(NAMED)}, or a file (default {DEFAULT_FILLER})")
+    parser.add_argument(
+        "--filler",
+        default=DEFAULT_FILLER,
+        help=f"{', '.join(NAMED)}, or a file (default {DEFAULT_FILLER})",
+    )
     parser.add_argument("--sink", type=int, default=Static.sink, help="tokens (default 32)")
     parser.add_argument("--window", type=int, default=Static.window, help="tokens (default 128)")
     parser.add_argument("--threads", type=int, default=0, help="0: as PyTorch chooses")
@@ -224,9 +232,7 @@ def chosen_policies(given: argparse.Namespace) -> list[Policy]:
 
 def run(given: argparse.Namespace) -> None:
     cells, policies = cells_of(given), chosen_policies(given)
-    setting = Setting(
-        given.model, given.filler, Static(given.sink, given.window), given.layers
-    )
+    setting = Setting(given.model, given.filler, Static(given.sink, given.window), given.layers)
     filler = load_text(given.filler).content
     writer = Writer(load_tokenizer(given.model), filler)
     if given.threads > 0:
@@ -248,8 +254,10 @@ def _run_all(runner: Runner, left: list[tuple[Cell, list[Policy]]]) -> None:
         seconds = time.monotonic() - begin
         rest = seconds / sum(weights[:i]) * sum(weights[i:])
         variant = f" {cell.task.variant}" if cell.task.variant else ""
-        _say(f"{i}/{len(left)}: {cell.task.name}{variant}, {cell.tokens:,} tokens, seed "
-             f"{cell.seed}; {seconds / 60:.1f} min gone, about {rest / 60:.1f} left")
+        _say(
+            f"{i}/{len(left)}: {cell.task.name}{variant}, {cell.tokens:,} tokens, seed "
+            f"{cell.seed}; {seconds / 60:.1f} min gone, about {rest / 60:.1f} left"
+        )
 
 
 def _say(line: str) -> None:

@@ -47,8 +47,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("rows", nargs="+", metavar="E.jsonl", help="files of rows")
     parser.add_argument("-o", "--out", metavar="FILE", help="the page (HTML) to write")
     parser.add_argument("--table", action="store_true", help="print the tables")
-    parser.add_argument("--markdown", action="store_true",
-                        help="print how keyseek stands, and KL by model and length, as Markdown")
+    parser.add_argument(
+        "--markdown",
+        action="store_true",
+        help="print how keyseek stands, and KL by model and length, as Markdown",
+    )
 
 
 def run(given: argparse.Namespace) -> None:

@@ -11,13 +11,44 @@ from ..bench.results import Row, parse_rows
 from ..errors import Error, IoError
 from .policies import Full
 
-NEEDED = ("model", "task", "variant", "tokens", "seed", "policy", "budget", "kl", "exact",
-          "full_exact", "gold")
+NEEDED = (
+    "model",
+    "task",
+    "variant",
+    "tokens",
+    "seed",
+    "policy",
+    "budget",
+    "kl",
+    "exact",
+    "full_exact",
+    "gold",
+)
 # A task counts as solved by full attention when it is exact in at least this share.
 SOLVED = 0.5
 # Student's t, two-sided 95 %, by degrees of freedom; beyond these the last is near enough.
-_T = (12.71, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160,
-      2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086)
+_T = (
+    12.71,
+    4.303,
+    3.182,
+    2.776,
+    2.571,
+    2.447,
+    2.365,
+    2.306,
+    2.262,
+    2.228,
+    2.201,
+    2.179,
+    2.160,
+    2.145,
+    2.131,
+    2.120,
+    2.110,
+    2.101,
+    2.093,
+    2.086,
+)
 
 
 def read_rows(paths: Iterable[str]) -> list[Row]:

@@ -14,9 +14,11 @@ OTHERS = [kind.family for kind in (Streaming, SnapKV, H2O, InfLLM, Quest, Ivf, H
 
 
 def standing(rows: list[Row]) -> Table:
-    """A line per model, length and budget at which keyseek ran: task by task, its mean KL as a share
-    of the oracle's; as a share of the best other policy's, in the task where that is nearest; the
-    answers it found (rows.kept), and in brackets those that the best other policy did.
+    """A line per model, length and budget at which keyseek ran.
+
+    It has, task by task, its mean KL as a share of the oracle's; as a share of the best other
+    policy's, in the task where that is nearest; the answers it found (rows.kept), and in brackets
+    those that the best other policy did.
     """
     tasks = distinct(rows, "task")
     table = Table(["model, tokens", "budget", *tasks, "nearest other", "found (others)"])

@@ -1,4 +1,4 @@
-"""What a model asks of one call of attention: what is served, and the refusal of everything else."""
+"""What a model asks of one call of attention, and the refusal of what is not served."""
 
 from __future__ import annotations
 

@@ -256,7 +256,9 @@ class RetrievalCache(DynamicCache):
     def _report_of(self, index: int) -> LayerReport:
         layer = self.layers[index]
         if not isinstance(layer, RetrievalLayer):
-            return LayerReport(index, reason=self._left_alone.get(index, "the model put it there itself"))
+            return LayerReport(
+                index, reason=self._left_alone.get(index, "the model put it there itself")
+            )
         if not layer.retrieving:
             return LayerReport(index, reason=layer.why_not())
         per_request = len(layer.heads) // layer.requests
@@ -305,7 +307,7 @@ def _note(rotary: LayerRotary) -> str:
 
 
 def _require_new_tokens(arguments: tuple[Any, ...], tokens: int) -> None:
-    """transformers 4 says where new tokens are: with use_cache=False it hands over the text anew."""
+    """transformers 4 says where new tokens are, and without use_cache hands the text over anew."""
     given = arguments[0] if arguments and isinstance(arguments[0], dict) else {}
     position = given.get("cache_position")
     if position is None or position.device.type != "cpu" or int(position[0]) == tokens:

@@ -83,7 +83,12 @@ class LayerSession:
         self._session.load(heads)
 
     def step(
-        self, heads: Sequence[HeadCache], pool: DecodePool, query: Tensor, key: Tensor, value: Tensor
+        self,
+        heads: Sequence[HeadCache],
+        pool: DecodePool,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
     ) -> Tensor:
         """query [B, Hq, d], key and value [B, Hkv, d] -> [B * Hq, d], until the next step."""
         for place, states in zip(self._inputs, (query, key, value), strict=True):

@@ -45,7 +45,9 @@ def full_attention(
         return out
     causal = getattr(module, "is_causal", True) if call.is_causal is None else call.is_causal
     blocks = [
-        _block(query[:, :, i : i + _BLOCK], key, value, _bias(query, key, mask, call, causal, i), call)
+        _block(
+            query[:, :, i : i + _BLOCK], key, value, _bias(query, key, mask, call, causal, i), call
+        )
         for i in range(0, query.shape[2], _BLOCK)
     ]
     return torch.cat(blocks, dim=2).transpose(1, 2).contiguous()

@@ -197,13 +197,17 @@ class RetrievalLayer(DynamicLayer):
     def _reason_in(self, query: Tensor, mask: Tensor | None, call: AttentionCall) -> str | None:
         """Why a call cannot be answered by retrieval."""
         if call.position_bias is not None:
-            return "its logits have a position bias, so that keys of large q.k are not those of large logits"
+            return (
+                "its logits have a position bias, so that keys of large q.k are not those of "
+                "large logits"
+            )
         if call.sliding_window is not None:
             return f"it attends to a sliding window of {call.sliding_window} tokens"
         if call.softcap > 0.0 and devices.retrieves_beside(query.device):
             return "its logits are soft-capped, which is not served on a GPU"
         if query.shape[1] % self.keys.shape[1] != 0:
-            return f"its {query.shape[1]} query heads do not share {self.keys.shape[1]} KV heads evenly"
+            heads = self.keys.shape[1]
+            return f"its {query.shape[1]} query heads do not share {heads} KV heads evenly"
         if mask is not None:
             try:
                 as_visible(mask[:, :, -1:], self._tokens)
@@ -214,7 +218,7 @@ class RetrievalLayer(DynamicLayer):
     def attend(
         self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, call: AttentionCall
     ) -> Tensor:
-        """query [B, Hq, q, d], new key and value [B, Hkv, q, d]: token by token -> [B, q, Hq, dv]."""
+        """query [B, Hq, q, d], new key, value [B, Hkv, q, d] -> [B, q, Hq, dv], token by token."""
         batch, query_heads, count, _ = query.shape
         self._require_same_call(call, query, mask)
         fresh = self._visible.extend(mask, batch, count)
@@ -242,8 +246,8 @@ class RetrievalLayer(DynamicLayer):
             )
         if (call.scale, call.softcap) != (planned.scale, planned.softcap):
             raise InvalidArgument(
-                f"layer {self._index} is asked with scaling {call.scale} and softcap {call.softcap}, "
-                f"its plan is for {planned.scale} and {planned.softcap}"
+                f"layer {self._index} is asked with scaling {call.scale} and softcap {call.softcap}"
+                f", its plan is for {planned.scale} and {planned.softcap}"
             )
         if call.dropout > 0.0:
             raise InvalidArgument(
@@ -277,7 +281,11 @@ class RetrievalLayer(DynamicLayer):
         out = torch.zeros(len(query), query.shape[1], self.heads[0].value_dim)
         some = present.nonzero()[:, 0]
         if len(some):
-            heads = [h for r in some.tolist() for h in self.heads[r * per_request : (r + 1) * per_request]]
+            heads = [
+                h
+                for r in some.tolist()
+                for h in self.heads[r * per_request : (r + 1) * per_request]
+            ]
             found = step_heads(
                 heads, rows(query[some]), rows(key[some]), rows(value[some]), self._options.pool
             )

@@ -64,7 +64,9 @@ def read_state(path: str | os.PathLike[str], device: Any) -> dict[str, Any]:
     except Exception as error:  # torch raises what its archive and pickle code raise
         raise Error(f"{file} is damaged: {error}", "corrupt") from None
     if not isinstance(state, dict) or state.get("version") != VERSION:
-        raise Error(f"{file} is not the state of a RetrievalCache that this version knows", "corrupt")
+        raise Error(
+            f"{file} is not the state of a RetrievalCache that this version knows", "corrupt"
+        )
     if set(state) != _FIELDS:
         odd = ", ".join(sorted(set(state) ^ _FIELDS))
         raise Error(f"{file} is damaged: missing or unknown fields: {odd}", "corrupt")
@@ -83,7 +85,9 @@ def restore(cache: RetrievalCache, state: dict[str, Any], path: str | os.PathLik
         )
     for index, (layer, saved) in enumerate(zip(cache.layers, state["layers"], strict=True)):
         if saved.pop("kind") != type(layer).__name__:
-            raise Error(f"{path}: layer {index} is of another kind in this model", "invalid_argument")
+            raise Error(
+                f"{path}: layer {index} is of another kind in this model", "invalid_argument"
+            )
         if isinstance(layer, RetrievalLayer):
             heads = [HeadCache.map(Path(path, head_name(index, i))) for i in range(saved["heads"])]
             if heads and heads_hash(heads) != saved.pop("read"):

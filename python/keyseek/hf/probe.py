@@ -19,7 +19,25 @@ _NAME = "keyseek-probe"
 _seen: ContextVar[dict[int | None, list[Tensor]] | None] = ContextVar("seen", default=None)
 
 # Frequencies are measured at the powers of two (rotary_fit), the others are for verification.
-_POSITIONS = (0, 1, 2, 5, 8, 32, 77, 128, 512, 1234, 2048, 8192, 20011, 32768, 131072, 300007, 524288)
+_POSITIONS = (
+    0,
+    1,
+    2,
+    5,
+    8,
+    32,
+    77,
+    128,
+    512,
+    1234,
+    2048,
+    8192,
+    20011,
+    32768,
+    131072,
+    300007,
+    524288,
+)
 _TOKENS = 2
 # float32 products of the same rows in one batch may differ by this much of an element.
 _LEAST_NOISE = 2e-6
@@ -76,8 +94,7 @@ def ask(model: nn.Module, together: bool = True) -> Answers:
     of_layer = {
         index: by_position
         for index, queries in seen.items()
-        if index is not None
-        and (by_position := _by_position(queries, len(positions))) is not None
+        if index is not None and (by_position := _by_position(queries, len(positions))) is not None
     }
     if not of_layer:
         raise AskFailed(f"{type(decoder).__name__} does not call the attention interface")
@@ -145,9 +162,7 @@ AttentionInterface.register(_NAME, _record)
 
 
 @contextmanager
-def _attention_replaced(
-    decoder: nn.Module, seen: dict[int | None, list[Tensor]]
-) -> Iterator[None]:
+def _attention_replaced(decoder: nn.Module, seen: dict[int | None, list[Tensor]]) -> Iterator[None]:
     configs = {id(m.config): m.config for m in decoder.modules() if hasattr(m, "config")}
     before = [(config, config._attn_implementation) for config in configs.values()]
     token = _seen.set(seen)

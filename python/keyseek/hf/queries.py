@@ -28,7 +28,9 @@ class PromptQueries:
         """Those of new positions, the newest of `tokens` in all."""
         kept = kept_positions(tokens)
         newest = query[:, :, -kept:].detach()
-        self.pieces.append(newest.to(torch.float16, copy=True) if _fits_f16(newest) else newest.clone())
+        self.pieces.append(
+            newest.to(torch.float16, copy=True) if _fits_f16(newest) else newest.clone()
+        )
         total = sum(piece.shape[2] for piece in self.pieces)
         while total - self.pieces[0].shape[2] >= kept:
             total -= self.pieces.pop(0).shape[2]

@@ -93,7 +93,9 @@ class LayerRotary:
         if self.layout == "unknown":
             return f"unknown rotation ({self.reason})"
         speeds = "own frequencies" if self.theta is None else f"theta {self.theta:g}"
-        return f"{self.layout} pairs of elements {self.first}..{self.first + self.dim - 1}, {speeds}"
+        return (
+            f"{self.layout} pairs of elements {self.first}..{self.first + self.dim - 1}, {speeds}"
+        )
 
     def _speeds(self) -> np.ndarray:
         if self.frequencies is not None:
@@ -133,7 +135,7 @@ def _embedding_state(model: nn.Module) -> Any:
     """Changes when the model's numbers change their type, or its frequencies are written to."""
     frequencies = [b for name, b in model.named_buffers() if "inv_freq" in name]
     return next(model.parameters()).dtype, [
-        # Of a model made in inference mode, whose tensors count no versions, the numbers themselves.
+        # Tensors of a model made in inference mode count no versions: then the numbers themselves.
         tuple(b.tolist()) if b.is_inference() else (b.data_ptr(), b._version)
         for b in frequencies
     ]
@@ -177,8 +179,10 @@ def _rotary_of_config(described: _Described) -> tuple[LayerRotary, ...]:
 def _asked(model: nn.Module, config: Any) -> tuple[LayerRotary, ...]:
     found = _found(ask(model), config)
     # A layer that was seen and fits nothing is asked again, without a batch's rounding.
-    return found if all(layer.known or layer.reason == _UNSEEN for layer in found) else _found(
-        ask(model, together=False), config
+    return (
+        found
+        if all(layer.known or layer.reason == _UNSEEN for layer in found)
+        else _found(ask(model, together=False), config)
     )
 
 
@@ -201,9 +205,7 @@ def _found(answers: Answers, config: Any) -> tuple[LayerRotary, ...]:
     return tuple(found)
 
 
-def _named(
-    rotation: Rotation | None, named: list[np.ndarray], thetas: list[float]
-) -> LayerRotary:
+def _named(rotation: Rotation | None, named: list[np.ndarray], thetas: list[float]) -> LayerRotary:
     """What was measured, in the model's own numbers where they agree."""
     if rotation is None:
         return LayerRotary("unknown", reason="its queries depend on the position in another way")

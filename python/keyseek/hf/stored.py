@@ -46,8 +46,8 @@ def checked_dtype(dtype: torch.dtype | str | None) -> torch.dtype | str | None:
     if dtype is None or dtype == "auto" or dtype in _TYPES:
         return dtype
     raise InvalidArgument(
-        f"dtype is {dtype!r}, must be 'auto', torch.float16, torch.bfloat16, torch.float32, or None "
-        "for what the model gives"
+        f"dtype is {dtype!r}, must be 'auto', torch.float16, torch.bfloat16, torch.float32, or "
+        "None for what the model gives"
     )
 
 

@@ -32,8 +32,8 @@ def require_support(config: Any, text: Any, model: PreTrainedModel | None) -> No
         raise InvalidArgument(own_attention(kind))
     if kind is not None and not takes_dynamic_caches(kind):
         raise InvalidArgument(
-            f"{kind.__name__} takes only a cache of its own, which cannot retrieve: use the one that "
-            "it makes itself"
+            f"{kind.__name__} takes only a cache of its own, which cannot retrieve: use the one "
+            "that it makes itself"
         )
     if model is not None:
         require_attention(text)

@@ -123,7 +123,10 @@ class OracleTrained(HeadCachePolicy):
 def given_plan(retriever: str, budget: int, tail: int) -> dict[str, Any]:
     """A budget as options of HeadCache.prefill; also a short prompt is retrieved from."""
     return {
-        "retriever": retriever, "k": budget - tail, "tail_vectors": tail, "least_indexed": 1,
+        "retriever": retriever,
+        "k": budget - tail,
+        "tail_vectors": tail,
+        "least_indexed": 1,
     }
 
 
@@ -131,7 +134,7 @@ Search = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
 
 
 def exact_search(keys: np.ndarray) -> Search:
-    """A search (queries [G, d], k) -> (ids, scores) of keys [n, d] that scans them all in float32."""
+    """A search (queries [G, d], k) -> (ids, scores) that scans all of keys [n, d] in float32."""
     stored = torch.from_numpy(keys)
 
     def search(queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -12,8 +12,17 @@ TASKS: dict[str, list[Task]] = {
     **{
         task.name: [task]
         for task in (
-            MultiKey(), MultiValue(), MultiQuery(), VariableTracking(), CommonWords(),
-            FrequentWords(), Passkey(), NumberString(), KeyValue(), Copy(), Tail(),
+            MultiKey(),
+            MultiValue(),
+            MultiQuery(),
+            VariableTracking(),
+            CommonWords(),
+            FrequentWords(),
+            Passkey(),
+            NumberString(),
+            KeyValue(),
+            Copy(),
+            Tail(),
         )
     },
 }

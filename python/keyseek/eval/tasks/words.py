@@ -28,11 +28,16 @@ class CommonWords(Task):
         words = [f"{adjective}{noun}" for adjective in ADJECTIVES for noun in NOUNS]
         dice.shuffle(words)
         common, others = words[: self.common], words[self.common :]
-        pairs = asked(writer, [Question(
-            f"\nQuestion: What are the {self.common} most common words in the above list? "
-            f"Answer: The top {self.common} words that appear most often in the list are:",
-            " " + " ".join(common),
-        )])
+        pairs = asked(
+            writer,
+            [
+                Question(
+                    f"\nQuestion: What are the {self.common} most common words in the above list? "
+                    f"Answer: The top {self.common} words that appear most often in the list are:",
+                    " " + " ".join(common),
+                )
+            ],
+        )
         head = writer.start + writer.ids(
             "Below is a numbered list of words. In these words, some appear more often than "
             "others. Memorize the ones that appear most often.\n"

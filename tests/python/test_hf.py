@@ -313,6 +313,23 @@ def test_a_prompt_is_saved_and_shared(make, tmp_path):
         cache.save(tmp_path / "prefix")
 
 
+def test_a_prompt_is_not_loaded_for_another_text(model, tmp_path):
+    ids = prompt(300)
+    cache = cache_of(model)
+    logits(model, ids, cache, [280])
+    with pytest.raises(keyseek.InvalidArgument, match="tokens are 300, the cache has read 280"):
+        cache.save(tmp_path / "prefix", tokens=ids)
+    cache.save(tmp_path / "prefix", tokens=ids[:, :280])
+    for same in (ids, ids[:, :280], ids[0].tolist()):
+        RetrievalCache.load(model.config, tmp_path / "prefix", threads=1, tokens=same)
+    for other in (ids[:, :279], ids.flip(1), torch.cat([ids, ids])):
+        with pytest.raises(keyseek.InvalidArgument, match=r"prefix is of another text|read 280"):
+            RetrievalCache.load(model.config, tmp_path / "prefix", threads=1, tokens=other)
+    cache.save(tmp_path / "unnamed")
+    with pytest.raises(keyseek.InvalidArgument, match="was saved without tokens"):
+        RetrievalCache.load(model.config, tmp_path / "unnamed", threads=1, tokens=ids)
+
+
 def test_a_short_prompt_is_saved_as_it_is(model, tmp_path):
     ids = prompt(300)
     cache = cache_of(model)

@@ -148,15 +148,16 @@ def test_weights_that_are_not_there_are_not_compared():
 
 
 def test_tokens():
-    own = tokens_hash([1, 2, 3])
-    assert (
-        own == tokens_hash(torch.tensor([[1, 2, 3]])) == tokens_hash(torch.tensor([1, 2, 3]).int())
-    )
+    own = tokens_hash([1, 2, 3], 3)
+    for same in (torch.tensor([[1, 2, 3]]), torch.tensor([1, 2, 3]).int()):
+        assert tokens_hash(same, 3) == own
     others = [[1, 2], [3, 2, 1], [1, 2, 3, 0]]
-    assert len({own, *(tokens_hash(each) for each in others)}) == 4
-    assert tokens_hash(torch.tensor([[1, 2], [3, 4]])) != tokens_hash([1, 2, 3, 4])
-    with refused("tokens are torch.float32, must be integers"):
-        tokens_hash(torch.ones(3))
+    assert len({own, *(tokens_hash(each, len(each)) for each in others)}) == 4
+    assert tokens_hash(torch.tensor([[1, 2], [3, 4]]), 2) != tokens_hash([1, 2, 3, 4], 4)
+    with refused("tokens are torch.float32 of 1 dimensions, must be integers"):
+        tokens_hash(torch.ones(3), 3)
+    with refused("tokens are 2, the cache has read 3"):
+        tokens_hash([1, 2], 3)
 
 
 def test_heads_of_another_prompt_show(tmp_path):

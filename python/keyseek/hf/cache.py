@@ -14,11 +14,11 @@ from transformers import DynamicCache, PreTrainedModel
 
 from .._core import DecodePool
 from ..errors import InvalidArgument
-from .fingerprint import fingerprint_of
+from .fingerprint import TokenIds, fingerprint_of, require_same_tokens, tokens_hash
 from .layer import RetrievalLayer
 from .options import PlanOptions
 from .planning import LayerOptions
-from .prefix import read_state, restore, save_cache
+from .prefix import read_state, restore_layers, save_layers
 from .progress import PlanProgress
 from .report import (
     CacheReport,
@@ -29,7 +29,7 @@ from .report import (
     sentences,
 )
 from .rotary import LayerRotary, rotary_of
-from .stored import checked_dtype, dtype_named
+from .stored import checked_dtype, dtype_name, dtype_named
 from .support import reason_of, require_attention, require_support
 
 if TYPE_CHECKING:
@@ -146,12 +146,23 @@ class RetrievalCache(DynamicCache):
         memo[id(self)] = other
         return other
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Plans, then writes all of it to a new folder, for a prompt that many requests share."""
-        if self._plan_options.index is not None:
+    def save(self, path: str | os.PathLike[str], *, tokens: TokenIds | None = None) -> None:
+        """Plans, then writes all of it to a new folder, for a prompt that many requests share.
+
+        tokens: ids [n] or [B, n] of all that was read, for `load` to compare with; only a hash of
+        them is kept.
+        """
+        options = self._plan_options.arguments()
+        if options.pop("index") is not None:
             raise InvalidArgument("index is a search of your own, which cannot be saved")
+        about = {
+            "dtype": dtype_name(self._dtype),
+            "options": options,
+            "fingerprint": self._fingerprint.state(),
+            "tokens": None if tokens is None else tokens_hash(tokens, self._tokens()),
+        }
         self.plan()
-        save_cache(self, path)
+        save_layers(self.layers, about, path)
 
     @classmethod
     def load(
@@ -161,12 +172,19 @@ class RetrievalCache(DynamicCache):
         *,
         threads: int = 0,
         device: torch.device | str = "cpu",
+        tokens: TokenIds | None = None,
     ) -> Self:
         """What `save` wrote, for the same model (or its configuration) on `device`. Indexed keys
-        are mapped: processes share them."""
+        are mapped: processes share them.
+
+        tokens: ids [m] or [B, m] that the cache is to go on with; InvalidArgument unless the first
+        of them are those that it was saved with.
+        """
         state = read_state(path, device)
         cache = cls(model, dtype=dtype_named(state["dtype"]), threads=threads, **state["options"])
-        restore(cache, state, path)
+        restore_layers(cache.layers, cache._fingerprint, state, path)
+        if tokens is not None:
+            require_same_tokens(state["tokens"], tokens, cache._tokens(), str(path))
         return cache
 
     @property
@@ -246,6 +264,9 @@ class RetrievalCache(DynamicCache):
         return [
             (i, layer) for i, layer in enumerate(self.layers) if isinstance(layer, RetrievalLayer)
         ]
+
+    def _tokens(self) -> int:
+        return self._retrieval_layers()[0][1].get_seq_length()
 
     def _last_layer(self) -> int:
         return self._retrieval_layers()[-1][0]

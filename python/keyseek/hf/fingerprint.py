@@ -7,7 +7,7 @@ model that it was saved with, or not at all.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +41,7 @@ _SIZES = (
     "attention_chunk_size",
     "num_kv_shared_layers",
 )
+TokenIds = Tensor | Sequence[int]  # [n] or [B, n]
 # Elements of each weight that are looked at, spread evenly.
 _SAMPLED = 64
 
@@ -117,13 +118,36 @@ def weights_hash(model: nn.Module) -> str | None:
     return digest.hexdigest()
 
 
-def tokens_hash(tokens: Tensor | Iterable[int]) -> str:
-    """Of token ids [n] or [batch, n], on any device and of any integer type."""
-    ids = tokens if isinstance(tokens, Tensor) else torch.tensor(list(tokens))
-    if ids.is_floating_point():
-        raise InvalidArgument(f"tokens are {ids.dtype}, must be integers")
-    plain = ids.detach().cpu().reshape(-1, ids.shape[-1]).to(torch.int64).numpy()
+def require_same_tokens(saved: str | None, tokens: TokenIds, count: int, what: str) -> None:
+    """Throws InvalidArgument unless `tokens` begin with the `count` of which `saved` is the hash.
+
+    what: for the message, a path.
+    """
+    if saved is None:
+        raise InvalidArgument(f"{what} was saved without tokens, nothing to compare tokens with")
+    if tokens_hash(_ids(tokens)[..., :count], count) != saved:
+        raise InvalidArgument(
+            f"{what} is of another text: its {count} tokens are not the first ones of tokens"
+        )
+
+
+def tokens_hash(tokens: TokenIds, count: int) -> str:
+    """Of `count` token ids [n] or [batch, n], on any device and of any integer type.
+
+    Throws InvalidArgument where they are another number, or none of integers.
+    """
+    ids = _ids(tokens)
+    if ids.shape[-1] != count:
+        raise InvalidArgument(f"tokens are {ids.shape[-1]}, the cache has read {count}")
+    plain = ids.detach().cpu().reshape(-1, count).to(torch.int64).numpy()
     return hashlib.sha256(f"{plain.shape}".encode() + plain.astype("<i8").tobytes()).hexdigest()
+
+
+def _ids(tokens: TokenIds) -> Tensor:
+    ids = tokens if isinstance(tokens, Tensor) else torch.tensor(list(tokens))
+    if ids.is_floating_point() or ids.dim() == 0:
+        raise InvalidArgument(f"tokens are {ids.dtype} of {ids.dim()} dimensions, must be integers")
+    return ids
 
 
 def heads_hash(heads: Sequence[HeadCache]) -> str:

@@ -11,7 +11,7 @@ from transformers.cache_utils import DynamicLayer
 from .._core import HeadCache, HeadPlan, step_heads
 from ..errors import InvalidArgument
 from . import device as devices
-from .arguments import AttentionCall
+from .arguments import AttentionCall, require_same_call
 from .attention import LAYER
 from .planning import LayerOptions, plan_heads, retrieve_topk
 from .queries import PromptQueries, rows
@@ -244,20 +244,7 @@ class RetrievalLayer(DynamicLayer):
                 f"layer {self._index} is attended a second time for the same tokens, which it was "
                 "not while the prompt was read"
             )
-        if (call.scale, call.softcap) != (planned.scale, planned.softcap):
-            raise InvalidArgument(
-                f"layer {self._index} is asked with scaling {call.scale} and softcap {call.softcap}"
-                f", its plan is for {planned.scale} and {planned.softcap}"
-            )
-        if call.dropout > 0.0:
-            raise InvalidArgument(
-                f"dropout is {call.dropout}, which retrieval has not: call model.eval()"
-            )
-        if call.position_bias is not None or call.sliding_window is not None:
-            raise InvalidArgument(
-                f"layer {self._index} is asked with a position bias or a sliding window, which it "
-                "was not while the prompt was read"
-            )
+        require_same_call(call, planned, self._index)
         if mask is None and query.shape[2] > 1 and call.is_causal is False:
             raise InvalidArgument(
                 "is_causal is False, but a cache that retrieves attends to what came before"

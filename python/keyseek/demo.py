@@ -54,7 +54,7 @@ def document(tokenizer: Any, length: int, depth: float) -> tuple[list[int], list
     """
 
     def ids(text: str) -> list[int]:
-        return tokenizer(text, add_special_tokens=False)["input_ids"]
+        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
     header, needle, question = ids(HEADER), ids(NEEDLE), ids(QUESTION)
     room = length - len(header) - len(needle) - len(question)
@@ -81,7 +81,7 @@ def answer(
     """Decodes the question token by token, then `count` tokens: the likeliest ones, or `forced`."""
     tokens: list[int] = []
     seen: list[Tensor] = []
-    logits = None
+    logits = torch.empty(0)
     begin = time.perf_counter()
     for token in question:
         logits = model(torch.tensor([[token]]), past_key_values=cache, use_cache=True).logits

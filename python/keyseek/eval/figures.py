@@ -106,7 +106,7 @@ def head_figure(rows: list[Row], title: str) -> str:
             errors = [_mean_heads([row["head_errors"][str(i)] for row in own]) for i in layers]
             drawn = _heat(axes, errors, "magma_r", 0.5)
             step = max(1, len(layers) // 6)
-            axes.set_yticks(range(0, len(layers), step), layers[::step], fontsize=7)
+            axes.set_yticks(range(0, len(layers), step), list(map(str, layers[::step])), fontsize=7)
             axes.tick_params(axis="x", labelsize=7)
         if drawn is not None:
             canvas.colorbar(drawn, ax=canvas.axes, shrink=0.6, label="error (0.5 and above)")

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..bench.results import Row, parse_rows
 from ..errors import Error, IoError
@@ -92,7 +93,7 @@ def mean_of(values: list[float]) -> Mean | None:
     return Mean(statistics.fmean(values), t * statistics.stdev(values) / len(values) ** 0.5)
 
 
-def distinct(rows: list[Row], name: str) -> list:
+def distinct(rows: list[Row], name: str) -> list[Any]:
     """Values of a field in order of appearance."""
     return list(dict.fromkeys(row[name] for row in rows))
 

@@ -140,7 +140,8 @@ def _pieces(ids: list[int]) -> list[list[int]]:
 
 def _forward(network: Any, cache: Any, ids: list[int]) -> Tensor:
     out = network(torch.tensor([ids]), past_key_values=cache, use_cache=True)
-    return out.logits[0].float().log_softmax(-1)
+    logits: Tensor = out.logits[0]
+    return logits.float().log_softmax(-1)
 
 
 def divergence(full: Decoded, other: Decoded) -> Tensor:

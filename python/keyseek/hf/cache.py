@@ -99,7 +99,7 @@ class RetrievalCache(DynamicCache):
         for i in set(range(len(self.layers))) - set(self._left_alone):
             self.layers[i] = RetrievalLayer(shared, i, rotary[i].options(), _note(rotary[i]))
 
-    @torch.compiler.disable
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
@@ -241,7 +241,7 @@ class RetrievalCache(DynamicCache):
 
     def __iter__(self) -> Any:
         self._require_plain("iterating over the cache")
-        return super().__iter__()
+        return super().__iter__()  # type: ignore[no-untyped-call]
 
     def to_legacy_cache(self) -> Any:
         """Keys and values of every layer, of a cache that does not retrieve (transformers 4)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -33,7 +34,7 @@ class RetrievalLayer(DynamicLayer):
     def __init__(
         self, options: LayerOptions, index: int, rotary: dict[str, Any], note: str = ""
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._options = options
         self._index = index
         self._rotary = rotary
@@ -137,7 +138,7 @@ class RetrievalLayer(DynamicLayer):
         """How many HeadCaches a plan would make now."""
         if self.retrieving or not self._queries:
             return 0
-        return self._batch * self.keys.shape[1] if self._is_long_enough() else 0
+        return self._batch * self._stored()[0].shape[1] if self._is_long_enough() else 0
 
     def stop(self, reason: str) -> None:
         """From now on the layer attends to everything."""
@@ -205,8 +206,8 @@ class RetrievalLayer(DynamicLayer):
             return f"it attends to a sliding window of {call.sliding_window} tokens"
         if call.softcap > 0.0 and devices.retrieves_beside(query.device):
             return "its logits are soft-capped, which is not served on a GPU"
-        if query.shape[1] % self.keys.shape[1] != 0:
-            heads = self.keys.shape[1]
+        heads = self._stored()[0].shape[1]
+        if query.shape[1] % heads != 0:
             return f"its {query.shape[1]} query heads do not share {heads} KV heads evenly"
         if mask is not None:
             try:
@@ -223,6 +224,7 @@ class RetrievalLayer(DynamicLayer):
         self._require_same_call(call, query, mask)
         fresh = self._visible.extend(mask, batch, count)
         self._attended = True
+        step: Callable[..., Tensor]
         step = self._step_beside if devices.retrieves_beside(query.device) else self._step_here
         if fresh is not None:
             step = self._step_some
@@ -354,10 +356,15 @@ class RetrievalLayer(DynamicLayer):
                 "DynamicCache for that"
             )
         removed = self._tokens - kept
-        self.keys, self.values = self.keys[..., :kept, :], self.values[..., :kept, :]
+        self.keys, self.values = (states[..., :kept, :] for states in self._stored())
         self._tokens = kept
         self._visible.crop(kept)
         self._queries.take_back(removed)
+
+    def _stored(self) -> tuple[Tensor, Tensor]:
+        """Keys and values of what was read, while they are tensors."""
+        assert self.keys is not None and self.values is not None
+        return self.keys, self.values
 
     def _shortest(self) -> int:
         return min(self._visible.lengths(self._batch))
@@ -374,13 +381,12 @@ class RetrievalLayer(DynamicLayer):
             heads += self._plan_request(request)
         self.heads = heads
         self._queries = PromptQueries()
-        self.keys = self.keys[..., :0, :].clone()
-        self.values = self.values[..., :0, :].clone()
+        self.keys, self.values = (states[..., :0, :].clone() for states in self._stored())
 
     def _plan_request(self, request: int) -> list[HeadCache]:
         """The HeadCaches of one request's KV heads."""
         assert self._call is not None
-        keys, values = self.keys[request].cpu(), self.values[request].cpu()
+        keys, values = (states[request].cpu() for states in self._stored())
         queries = self._queries.of(request)
         there = self._visible.of(request)
         if there is not None:

@@ -37,4 +37,5 @@ def refuse_at_load() -> None:
             raise InvalidArgument(own_attention(type(self)))
         return original(self, requested, *args, **kwargs)
 
-    PreTrainedModel.get_correct_attn_implementation = checked
+    kind: Any = PreTrainedModel
+    kind.get_correct_attn_implementation = checked

@@ -61,7 +61,7 @@ class Answers:
 
 def text_config_of(source: Any) -> Any:
     """The configuration of the decoder of a model, or of what another configuration describes."""
-    config = source.config if isinstance(source, nn.Module) else source
+    config: Any = source.config if isinstance(source, nn.Module) else source
     return config.get_text_config(decoder=True)
 
 
@@ -110,12 +110,13 @@ def ask(model: nn.Module, together: bool = True) -> Answers:
 def _inputs(
     decoder: PreTrainedModel, config: Any, positions: NDArray[np.int64], accepted: Any
 ) -> dict[str, Any]:
-    device = decoder.get_input_embeddings().weight.device
+    embeddings: Any = decoder.get_input_embeddings()
+    device = embeddings.weight.device
     vocabulary = config.vocab_size
     tokens = [vocabulary // (t + 2) for t in range(_TOKENS)]
     ids = torch.tensor(tokens * len(positions), device=device)[:, None]
     at = torch.from_numpy(positions).repeat_interleave(_TOKENS).to(device)[:, None]
-    inputs = {"input_ids": ids, "position_ids": at}
+    inputs: dict[str, Any] = {"input_ids": ids, "position_ids": at}
     if "attention_mask" in accepted:
         inputs["attention_mask"] = torch.ones_like(ids)
     if "use_cache" in accepted:
@@ -163,7 +164,9 @@ AttentionInterface.register(_NAME, _record)
 
 @contextmanager
 def _attention_replaced(decoder: nn.Module, seen: dict[int | None, list[Tensor]]) -> Iterator[None]:
-    configs = {id(m.config): m.config for m in decoder.modules() if hasattr(m, "config")}
+    configs: dict[int, Any] = {
+        id(m.config): m.config for m in decoder.modules() if hasattr(m, "config")
+    }
     before = [(config, config._attn_implementation) for config in configs.values()]
     token = _seen.set(seen)
     try:

@@ -100,6 +100,7 @@ class LayerRotary:
     def _speeds(self) -> np.ndarray:
         if self.frequencies is not None:
             return np.array(self.frequencies)
+        assert self.theta is not None
         return _formula(self.theta, self.dim)
 
 
@@ -216,7 +217,11 @@ def _named(rotation: Rotation | None, named: list[np.ndarray], thetas: list[floa
     best = min(own, key=lambda each: np.abs(each - speeds).max(), default=None)
     if best is not None and np.abs(best - speeds).max() <= off:
         speeds, off = best, 0.0
-    place = {"layout": rotation.layout, "first": rotation.first, "dim": rotation.dim}
+    place: dict[str, Any] = {
+        "layout": rotation.layout,
+        "first": rotation.first,
+        "dim": rotation.dim,
+    }
     for theta in thetas:
         by_theta = _formula(theta, rotation.dim)
         if (np.abs(by_theta - speeds) <= off + _FORMULA_ROUNDING * by_theta).all():

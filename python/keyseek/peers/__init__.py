@@ -31,4 +31,5 @@ def is_installed(name: str) -> bool:
 
 def load_peer(name: str) -> type[Peer]:
     module, class_name, _ = PEERS[name]
-    return getattr(importlib.import_module(f"{__name__}.{module}"), class_name)
+    found: type[Peer] = getattr(importlib.import_module(f"{__name__}.{module}"), class_name)
+    return found

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from keyseek.errors import Error
 
@@ -159,13 +160,14 @@ def dress(axes: Axes, figure: Figure) -> None:
         axes.legend(handles[::-1], labels[::-1], frameon=False, fontsize=9, labelcolor=INK)
 
 
-def spread_recall(recall):
+def spread_recall(recall: ArrayLike) -> NDArray[np.float64]:
     """Gives each further nine as much room as the one before."""
-    return -np.log10(1 - np.clip(recall, 0, 0.99999))
+    missed: NDArray[np.float64] = 1 - np.clip(np.asarray(recall, float), 0, 0.99999)
+    return -np.log10(missed)
 
 
-def gather_recall(spread):
-    return 1 - 10.0 ** -np.asarray(spread)
+def gather_recall(spread: ArrayLike) -> NDArray[np.float64]:
+    return 1 - 10.0 ** -np.asarray(spread, float)
 
 
 def as_element(svg: str, label: str) -> str:

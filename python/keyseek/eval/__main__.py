@@ -9,9 +9,9 @@ import argparse
 import sys
 
 from ..errors import Error
-from . import faithfulness, grid, page
+from . import faithfulness, report, run
 
-COMMANDS = {"faithfulness": faithfulness, "run": grid, "report": page}
+COMMANDS = {"faithfulness": faithfulness, "run": run, "report": report}
 
 
 def parser() -> argparse.ArgumentParser:

@@ -13,9 +13,9 @@ from ..models import SOURCES, encode_first, load_model
 from ..report.tables import Table
 from ..texts import NAMED, load_text
 from .block import Static
-from .grid import numbers
 from .policies import PLANNED, Full, Keyseek, OracleTopK, Policy, policies_of
 from .prompt import Prompt, read_prompt
+from .run import numbers
 from .score import Decoded, PreparedPolicy, agreement, divergence
 
 BASELINE = "oracle-100"

@@ -6,10 +6,9 @@ import statistics
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ..bench.results import Row
 from ..report.figures import RULE, draw_svg
 from .policies import Full
-from .rows import distinct, where
+from .rows import Row, distinct, where
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

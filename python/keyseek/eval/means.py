@@ -30,7 +30,7 @@ class Mean:
 
 
 def mean_of(values: list[float]) -> Mean | None:
-    """Of independent examples, by Student's t; None of nothing."""
+    """The mean of independent examples, its interval by Student's t; None of nothing."""
     if not values:
         return None
     if len(values) == 1:

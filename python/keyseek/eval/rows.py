@@ -106,7 +106,7 @@ def _mean_of_all(by_layer: dict[int, Any]) -> float:
 
 
 def _by_head(questions: list[dict[int, Any]]) -> dict[str, list[float]]:
-    """By layer, a value per query head: the mean over questions."""
+    """By layer, the mean over questions for each query head."""
     return {
         str(layer): [
             round(value, 5)

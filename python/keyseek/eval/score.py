@@ -38,7 +38,7 @@ class Meter:
         self.steps += count
 
     def means(self, sums: dict[int, Tensor]) -> dict[int, list[list[float]]]:
-        """Of errors or masses, per query."""
+        """The means of errors or masses, per query."""
         per_layer = self.steps / max(1, len(self.errors))
         return {layer: (total / per_layer).tolist() for layer, total in sums.items()}
 

@@ -9,7 +9,7 @@ from .means import kept, kept_text
 from .policies import H2O, Hnsw, InfLLM, Ivf, Keyseek, OracleTopK, Quest, SnapKV, Streaming
 from .rows import Row, distinct, where
 
-# What does not know the true logits and is not ours.
+# These do not know the true logits and are not ours.
 OTHERS = [kind.family for kind in (Streaming, SnapKV, H2O, InfLLM, Quest, Ivf, Hnsw)]
 
 
@@ -49,7 +49,7 @@ def _line(rows: list[Row], tasks: list[str]) -> list[str]:
 
 
 def _mean_kl(rows: list[Row]) -> dict[str, float]:
-    """By policy."""
+    """The mean KL of each policy."""
     return {
         policy: statistics.fmean(row["kl"] for row in where(rows, policy=policy))
         for policy in distinct(rows, "policy")

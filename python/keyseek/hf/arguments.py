@@ -111,7 +111,7 @@ def require_same_call(call: AttentionCall, planned: AttentionCall, layer: int) -
 
 
 def _scale_of(module: nn.Module, query: Tensor) -> float:
-    """Where it is not handed over: GPT-2's module has flags for it, which eager attention reads."""
+    """The scale that is not handed over: GPT-2's module has flags, which eager attention reads."""
     asked: Any = module
     scale = query.shape[-1] ** -0.5 if getattr(asked, "scale_attn_weights", True) else 1.0
     if getattr(asked, "scale_attn_by_inverse_layer_idx", False):

@@ -18,7 +18,7 @@ from .model_class import exchanges_attention, model_class_of
 ATTENTION_NAME = "keyseek"
 # The keys that a RetrievalLayer returns carry the layer under this name.
 LAYER = "_keyseek_layer"
-# Their models add a bias to the causal mask, and without a mask attend to what is to come.
+# Models of these add a bias to the causal mask, and without a mask attend to what is to come.
 _ADDS_TO_THE_MASK = ("DogeConfig",)
 
 

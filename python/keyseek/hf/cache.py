@@ -82,7 +82,7 @@ class RetrievalCache(DynamicCache):
             pool=DecodePool(threads or torch.get_num_threads()),
             progress=self._progress.step,
         )
-        # Layers of transformers' own, and why they stay: by index.
+        # Says by index why layers of transformers' own stay.
         self._left_alone: dict[int, str] = {}
         kinds = getattr(text, "layer_types", None) or ["full_attention"] * len(self.layers)
         for i, (layer, kind) in enumerate(zip(self.layers, kinds, strict=False)):
@@ -206,8 +206,11 @@ class RetrievalCache(DynamicCache):
         return "\n".join(plan_lines(self.report().layers))
 
     def last_step(self) -> dict[str, float]:
-        """Of the last decode step, over all heads that retrieve: keys attended per query, keys
-        scanned and bytes read per head, and the bytes that full attention would have read."""
+        """What the last decode step cost, on average over all heads that retrieve.
+
+        Keys attended per query, keys scanned and bytes read per head, and the bytes that full
+        attention would have read.
+        """
         heads = [head for _, layer in self._retrieval_layers() for head in layer.heads]
         if not heads:
             return {}
@@ -308,7 +311,7 @@ class RetrievalCache(DynamicCache):
 
 
 def _make_layers(cache: Any, config: Any) -> None:
-    """Those of a DynamicCache for a configuration."""
+    """Gives a cache the layers of a DynamicCache for a configuration."""
     try:
         cache.__init__(config=config)
     except AttributeError as error:

@@ -21,8 +21,8 @@ from .model_class import config_value
 from .probe import text_config_of
 from .rotary import LayerRotary, require_same_rotary
 
-# What of a configuration decides which keys and values a model makes. Rotary embeddings are
-# compared as they were found; names of files, types of numbers and devices do not matter.
+# These values of a configuration decide which keys and values a model makes. Rotary embeddings
+# are compared as they were found; names of files, types of numbers and devices do not matter.
 _SIZES = (
     "model_type",
     "num_hidden_layers",
@@ -42,7 +42,7 @@ _SIZES = (
     "num_kv_shared_layers",
 )
 TokenIds = Tensor | Sequence[int]  # [n] or [B, n]
-# Elements of each weight that are looked at, spread evenly.
+# So many elements of each weight are looked at, spread evenly.
 _SAMPLED = 64
 
 
@@ -98,14 +98,16 @@ def require_same_model(saved: ModelFingerprint, now: ModelFingerprint, what: str
 
 
 def weights_hash(model: nn.Module) -> str | None:
-    """Of up to 64 elements of each weight, wherever it is; the same for a checkpoint in float32
-    and for one in bfloat16 that holds the same numbers. None where weights are not in memory
-    (offloaded ones), which could not be compared."""
-    model = getattr(model, "_orig_mod", model)  # of torch.compile
+    """A hash of up to 64 elements of each weight, wherever it is.
+
+    It is the same for a checkpoint in float32 and for one in bfloat16 that holds the same numbers.
+    None where weights are not in memory (offloaded ones), which could not be compared.
+    """
+    model = getattr(model, "_orig_mod", model)  # torch.compile wraps it
     weights = sorted(model.named_parameters())
     if any(weight.is_meta for _, weight in weights):
         return None
-    # One transfer for each device; the hash goes by name, wherever a weight is.
+    # Each device is read once; the hash goes by name, wherever a weight is.
     sampled: dict[str, Tensor] = {}
     for device in {weight.device for _, weight in weights}:
         own = [(name, _sample(weight)) for name, weight in weights if weight.device == device]
@@ -132,7 +134,7 @@ def require_same_tokens(saved: str | None, tokens: TokenIds, count: int, what: s
 
 
 def tokens_hash(tokens: TokenIds, count: int) -> str:
-    """Of `count` token ids [n] or [batch, n], on any device and of any integer type.
+    """A hash of `count` token ids [n] or [batch, n], on any device and of any integer type.
 
     Throws InvalidArgument where they are another number, or none of integers.
     """
@@ -151,8 +153,10 @@ def _ids(tokens: TokenIds) -> Tensor:
 
 
 def heads_hash(heads: Sequence[HeadCache]) -> str:
-    """Of what the heads of a layer have read: their sizes, and keys and values of sink and recent
-    tokens. A file of another prompt in place of one's own shows, what is indexed is not read."""
+    """A hash of the sizes of a layer's heads, and of keys and values of sink and recent tokens.
+
+    A file of another prompt in place of one's own shows; what is indexed is not read.
+    """
     digest = hashlib.sha256()
     for head in heads:
         digest.update(f"{len(head)} {head.indexed} {head.group} {head.dim}\n".encode())

@@ -10,7 +10,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from .arguments import AttentionCall
 
-# Queries at a time: their logits over a long prompt stay within some hundred megabytes.
+# So many queries are attended at a time: their logits stay within some hundred megabytes.
 _BLOCK = 256
 
 

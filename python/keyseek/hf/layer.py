@@ -89,7 +89,7 @@ class RetrievalLayer(DynamicLayer):
         other.heads = [head.copy() for head in self.heads]
         other._queries = self._queries.copy()
         other._visible = self._visible.copy()
-        other._session = None  # one for each: their windows differ from here on
+        other._session = None  # their windows differ from here on
         return other
 
     def __copy__(self) -> RetrievalLayer:
@@ -169,7 +169,7 @@ class RetrievalLayer(DynamicLayer):
                     "of the model failed or its attention goes another way: reset the cache and "
                     "read the text anew"
                 )
-            # Tensor objects of their own, to carry the attribute.
+            # The tensor object is a new one, since it carries the attribute.
             keys, values = key_states.view_as(key_states), value_states
         else:
             keys, values = super().update(key_states, value_states)
@@ -232,7 +232,7 @@ class RetrievalLayer(DynamicLayer):
         for t in range(count):
             present = () if fresh is None else (fresh[:, t],)
             out = step(query[:, :, t], key[:, :, t], value[:, :, t], *present)
-            # A copy of each: a session has one output.
+            # Each is copied, because a session has one output.
             steps.append(out if count == 1 else out.clone())
         out = steps[0] if count == 1 else torch.stack(steps)
         return out.view(count, batch, query_heads, -1).transpose(0, 1).to(query.dtype)
@@ -293,7 +293,7 @@ class RetrievalLayer(DynamicLayer):
         return retrieve_topk(self.heads, self._batch, queries, k)
 
     def plans(self) -> list[HeadPlan]:
-        """Of all requests' KV heads, request after request; empty until the layer retrieves."""
+        """The plans of all requests' KV heads, request after request; none until it retrieves."""
         return [head.plan for head in self.heads]
 
     def get_seq_length(self) -> int:
@@ -334,7 +334,7 @@ class RetrievalLayer(DynamicLayer):
         if self._session is not None and len(chosen) * per_request == before:
             self._session.load(heads)
         else:
-            self._session = None  # of another size: the next step makes one
+            self._session = None  # the next step makes one of the new size
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         if self._batch:

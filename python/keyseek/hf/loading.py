@@ -31,7 +31,7 @@ def refuse_at_load() -> None:
 
     @functools.wraps(original)
     def checked(self: PreTrainedModel, requested: str | None, *args: Any, **kwargs: Any) -> Any:
-        # Models that generate: a vision tower inside one may attend as it likes.
+        # Only models that generate are meant: a vision tower inside one may attend as it likes.
         generates = isinstance(self, GenerationMixin)
         if requested == ATTENTION_NAME and generates and not exchanges_attention(type(self)):
             raise InvalidArgument(own_attention(type(self)))

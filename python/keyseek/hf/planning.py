@@ -60,7 +60,7 @@ def plan_heads(
 
 
 def _array(states: Tensor) -> Any:
-    """As the native module takes rows: a tensor, since NumPy has no bfloat16."""
+    """Rows as the native module takes them: a tensor, since NumPy has no bfloat16."""
     return states.contiguous()
 
 

@@ -104,7 +104,7 @@ def _state_of(layer: Any) -> dict[str, Any]:
     if isinstance(layer, RetrievalLayer):
         read = heads_hash(layer.heads) if layer.heads else ""
         return {"kind": type(layer).__name__, "read": read, **layer.state()}
-    # Layers of transformers' own: their tensors, numbers, and lists of them.
+    # Of layers of transformers' own, the tensors, numbers, and lists of them are kept.
     plain = {name: value for name, value in vars(layer).items() if _is_plain(value)}
     return {"kind": type(layer).__name__, **plain}
 

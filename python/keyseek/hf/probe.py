@@ -181,7 +181,7 @@ def _attention_replaced(decoder: nn.Module, seen: dict[int | None, list[Tensor]]
 
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Without dropout; modules that were training go on with it afterwards."""
+    """Turns dropout off; modules that were training go on with it afterwards."""
     training = [module for module in model.modules() if module.training]
     for module in training:
         module.training = False

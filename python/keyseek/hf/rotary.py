@@ -22,12 +22,12 @@ from .probe import Answers, AskFailed, ask, text_config_of
 from .rotary_fit import Rotation, fit_rotation
 from .small_model import SIZES, small_model
 
-# Frequencies that depend on the length of the text: keys of different ages would not agree.
+# Their frequencies depend on the length of the text: keys of different ages would not agree.
 _CHANGING = ("dynamic", "longrope")
 # Two probes of one embedding differ by rounding; this many radians at the longest shift are less
 # than what float32 makes of an angle there.
 _LONGEST_SHIFT, _SAME_ANGLE = 2.0**20, 0.1
-# Of theta ** (-2j / dim) in float32, whose exponents are rounded too.
+# theta ** (-2j / dim) is off by this share in float32, whose exponents are rounded too.
 _FORMULA_ROUNDING = 2e-6
 _UNSEEN = "its attention was not seen"
 
@@ -136,7 +136,7 @@ def _embedding_state(model: nn.Module) -> Any:
     """Changes when the model's numbers change their type, or its frequencies are written to."""
     frequencies = [b for name, b in model.named_buffers() if "inv_freq" in name]
     return next(model.parameters()).dtype, [
-        # Tensors of a model made in inference mode count no versions: then the numbers themselves.
+        # Tensors of a model made in inference mode count no versions: their numbers are compared.
         tuple(b.tolist()) if b.is_inference() else (b.data_ptr(), b._version)
         for b in frequencies
     ]

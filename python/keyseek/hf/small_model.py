@@ -24,7 +24,7 @@ from .probe import AskFailed
 _VOCABULARY = 64
 _HEADS = 2
 _EXPERTS = 2  # and both of them are asked
-# What may be smaller without any effect on heads and their positions, and how small.
+# These may be so small without any effect on heads and their positions.
 _WIDTHS = {
     "vocab_size": _VOCABULARY,
     "intermediate_size": 16,
@@ -86,7 +86,7 @@ def small_model(config: Any, sizes: Callable[[Any], Any]) -> nn.Module:
 
 
 def _class_of(config: Any) -> type[PreTrainedModel]:
-    """From transformers' own tables, or a class of the same file that says it is for that."""
+    """The class in transformers' own tables, or one of the same file that says it is for that."""
     for mapping in (MODEL_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING):
         if type(config) in mapping:
             known: Any = mapping[type(config)]
@@ -124,7 +124,7 @@ def _limit_widths(small: Any) -> None:
 
 
 def _narrow(config: Any) -> Any:
-    """With fewer heads as well, and no wider than they need."""
+    """Smaller in the number of heads as well, and no wider than they need."""
     small = _shallow(config)
     heads, kv_heads = config.num_attention_heads, getattr(config, "num_key_value_heads", None)
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads

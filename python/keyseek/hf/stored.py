@@ -52,7 +52,7 @@ def checked_dtype(dtype: torch.dtype | str | None) -> torch.dtype | str | None:
 
 
 def dtype_name(dtype: torch.dtype | str | None) -> str | None:
-    """What `dtype_named` takes."""
+    """The name that `dtype_named` takes."""
     return _name(dtype) if isinstance(dtype, torch.dtype) else dtype
 
 

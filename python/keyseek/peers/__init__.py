@@ -14,7 +14,7 @@ from .base import Peer
 
 __all__ = ["PEERS", "Peer", "is_installed", "load_peer"]
 
-# Name on the command line: module here, class in it, module of the library.
+# By the name on the command line: the module here, the class in it, the module of the library.
 PEERS = {
     "faiss-flat": ("faiss_flat", "FaissFlat", "faiss"),
     "faiss-ivf": ("faiss_ivf", "FaissIvf", "faiss"),

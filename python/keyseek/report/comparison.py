@@ -85,6 +85,6 @@ def details(dataset: Dataset) -> Iterator[list[str]]:
 def value_at(
     rows: list[Row], recall: float, value: Callable[[Row], float], show: Callable[[float], str]
 ) -> str:
-    """Of the fastest row that reaches the recall."""
+    """Shows a value of the fastest row that reaches the recall."""
     row = fastest(rows, recall)
     return "never" if row is None else show(value(row))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
-# Legible on light and on dark. Graphs of keys, which all behave alike here, share a colour.
+# The colours can be read on light and on dark. Graphs of keys behave alike here and share one.
 STYLES = {
     "projection": ("#e8590c", "o"),
     "sketch": ("#f59f00", "h"),
@@ -35,11 +35,11 @@ STYLES = {
 }
 OTHER = ("#0c8599", "X")
 
-# Stand-ins that become the page's own colours in the SVG.
+# These stand for the page's own colours, which take their place in the SVG.
 INK, RULE = "#010203", "#040506"
 
 RECALL_TICKS = (0.3, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 0.9999)
-MOST_RECALL = 0.9999  # 1 is drawn here
+MOST_RECALL = 0.9999  # a recall of 1 is drawn here
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def draw_svg(
             "matplotlib is not installed, which draws the figures (pip install 'keyseek[report]')",
             "unsupported",
         ) from None
-    # A figure of its own, without pyplot: nothing global changes.
+    # The figure is made without pyplot, so that nothing global changes.
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure as Canvas
 

@@ -45,7 +45,7 @@ def _form(form: str) -> Callable[[int], Policy]:
     return lambda budget: Keyseek(budget, form)
 
 
-# By kind: what makes one of a budget.
+# The function that makes a policy of each kind for a budget.
 BUDGETED: dict[str, Callable[[int], Policy]] = {
     **{
         kind.family: kind

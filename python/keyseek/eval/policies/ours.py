@@ -95,13 +95,13 @@ FORMS: dict[str, dict[str, Any]] = {
     "": {},
     "no-tail": {},
     "no-shift": {"shift": False},
-    # Which of the two "complete" chose is up to the prompt's length.
+    # The prompt's length says which of the two "complete" chose.
     "flat": {"retriever": "flat"},
     "sketch": {"retriever": "sketch"},
     "projection": {"retriever": "projection"},
     "projection-0.98": {"retriever": "projection", "target_recall": 0.98},
     "projection-no-novel": {"retriever": "projection", "scan_novel": False},
-    # In logits, and as a share: what leaves about the budget's k on average is up to the head.
+    # The limits are in logits and as a share; which leaves about k on average depends on the head.
     "dipr": {"rule": "dipr", "limit": 4.0},
     "mass": {"rule": "mass", "limit": 0.95},
 }

@@ -56,7 +56,7 @@ def _numbered(words: list[str]) -> str:
 
 
 def _tokens_per_word(writer: Writer, words: list[str]) -> int:
-    """In a numbered list, rounded up."""
+    """Tokens of a word in a numbered list, rounded up."""
     return -(-len(writer.ids(_numbered(words))) // len(words))
 
 

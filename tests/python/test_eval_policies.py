@@ -155,7 +155,7 @@ def test_streaming_attends_sink_and_window_alone(layer, block):
 def test_snapkv_keeps_its_budget_and_what_the_question_looks_at(layer, block):
     ours = SnapKV(30).prepare(layer, STATIC)
     wanted = INDEXED.start + 100
-    # A question that looks at one token only.
+    # The question looks at one token only.
     looking = layer.keys[:, None, wanted : wanted + 1].expand(-1, block.queries.shape[1], 40, -1)
     question = Block(50 * looking, block.keys, block.values, TOKENS, layer.scale)
     torch.testing.assert_close(ours.attend(question).out, question.full)  # read in full
@@ -302,7 +302,7 @@ def test_an_exact_search_and_the_trained_tail(layer, block):
     attended = ours.attend(block)
     assert attended.vectors == 32
     assert {head.plan.tail_vectors for head in ours.heads} == {16}
-    # All keys, and the rows of 16 keys and 16 tail vectors that each query wants.
+    # It reads all keys, and the rows of 16 keys and 16 tail vectors that each query wants.
     assert attended.bytes > 2 * COUNT * layer.keys.shape[-1]
 
 

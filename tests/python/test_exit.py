@@ -29,7 +29,7 @@ def exact(keys):
     return search
 """
 
-# What each daemon thread does for ever; the first line is done once.
+# Each daemon thread does the second of these for ever; the first is done once.
 WORK = {
     "search": ("index = keyseek.FlatIndex.build(keys, threads=1)", "index.search(queries, k=10)"),
     "append": ("index = keyseek.FlatIndex.build(keys, threads=1)", "index.append(keys[:10])"),

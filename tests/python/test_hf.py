@@ -22,7 +22,7 @@ SMALL = {
     "threads": 1,
 }
 VOCABULARY = 97
-# The argument's name, which transformers 5.24 has changed.
+# transformers 5.24 has changed the argument's name.
 VERSION = tuple(int(part) for part in transformers.__version__.split(".")[:2])
 CACHE = "cache" if VERSION >= (5, 24) else "past_key_values"
 SHAPE = {

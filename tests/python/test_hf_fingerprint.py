@@ -51,7 +51,7 @@ def test_a_model_is_the_same_again():
     again = ModelFingerprint.of_state(copy.deepcopy(saved.state()))
     assert again == saved and saved.weights
     require_same_model(again, fingerprint(llama()), "x")
-    # Where only a configuration is known, as far as that goes.
+    # A configuration alone is compared as far as it goes.
     require_same_model(saved, fingerprint(llama(seed=1).config), "x")
     require_same_model(fingerprint(llama().config), fingerprint(llama(seed=1)), "x")
 

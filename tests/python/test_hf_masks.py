@@ -145,7 +145,7 @@ def test_a_position_bias_in_the_mask_is_never_dropped(model):
             model(ids[:, 300:301], past_key_values=cache)
     assert not cache.retrieving
     assert "position bias" in str(cache.report())
-    # One that comes after the plan.
+    # This one comes after the plan.
     cache = cache_of(model, STRICT)
     logits(model, ids, cache, [300, 1])
     late = torch.linspace(-1, 0, 302)[None, None, None]

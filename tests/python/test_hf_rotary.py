@@ -69,7 +69,7 @@ def partial(share):
     return {"partial_rotary_factor": share}
 
 
-# Model, options, layout of each layer, rotated elements (first, dim).
+# Each has its model, options, layout of each layer, and rotated elements (first, dim).
 KINDS = {
     "Llama": ("Llama", {}, [HALF] * 4, (0, 16)),
     "Llama, wide heads": ("Llama", {"head_dim": 32}, [HALF] * 4, (0, 32)),
@@ -341,6 +341,3 @@ def test_another_embedding_is_refused(other, message):
         require_same_rotary((own, own), (own, other), "x")
     with pytest.raises(keyseek.InvalidArgument, match="of a model of 2 layers, this one has 1"):
         require_same_rotary((own, own), (own,), "x")
-
-
-# The fit by itself.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-# Models that are not made of the configuration that their class names.
+# These models are not made of the configuration that their class names.
 CONFIGURATIONS = {
     "ClvpForCausalLM": "ClvpDecoderConfig",
     "CsmDepthDecoderForCausalLM": "CsmDepthDecoderConfig",
@@ -26,7 +26,7 @@ GEMMA4 = {
     "global_head_dim": 32,
 }
 
-# Values over those that `shrink` chose.
+# These values replace those that `shrink` chose.
 OF_CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "BambaConfig": {"attn_layer_indices": [1], "mamba_d_head": 16, "mamba_n_heads": 8},
     "BltConfig": {"encoder_hash_byte_group_vocab": 500},
@@ -129,7 +129,7 @@ OF_CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "xLSTMConfig": {"qk_dim_factor": 1.0},
 }
 
-# What transformers itself cannot make small, or run with a cache of keys and values, and why.
+# transformers itself cannot make these small, or run them with a cache of keys and values.
 NOT_BUILDABLE: dict[str, str] = {
     "CsmDepthDecoderForCausalLM": "it decodes the codebooks of one frame, not a text",
     "Gemma3nForConditionalGeneration": "it needs the package timm",

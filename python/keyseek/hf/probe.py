@@ -20,24 +20,9 @@ _seen: ContextVar[dict[int | None, list[Tensor]] | None] = ContextVar("seen", de
 
 # Frequencies are measured at the powers of two (rotary_fit), the others are for verification.
 _POSITIONS = (
-    0,
-    1,
-    2,
-    5,
-    8,
-    32,
-    77,
-    128,
-    512,
-    1234,
-    2048,
-    8192,
-    20011,
-    32768,
-    131072,
-    300007,
-    524288,
-)
+    0, 1, 2, 5, 8, 32, 77, 128, 512, 1234,
+    2048, 8192, 20011, 32768, 131072, 300007, 524288,
+)  # fmt: skip
 _TOKENS = 2
 # float32 products of the same rows in one batch may differ by this much of an element.
 _LEAST_NOISE = 2e-6

@@ -6,9 +6,10 @@ import statistics
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from ..bench.results import Row
 from ..report.figures import RULE, draw_svg
 from .policies import Full
-from .rows import Row, distinct, where
+from .rows import distinct, where
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

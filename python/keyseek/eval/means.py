@@ -6,16 +6,17 @@ import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ..bench.results import Row
 from .policies import Full
-from .rows import Row, where
+from .rows import where
 
 # A task counts as solved by full attention when it is exact in at least this share.
 SOLVED = 0.5
 # Student's t, two-sided 95 %, by degrees of freedom; beyond these the last is near enough.
 _T = (
-    "12.71 4.303 3.182 2.776 2.571 2.447 2.365 2.306 2.262 2.228 2.201 2.179 2.160 2.145 2.131 "
-    "2.120 2.110 2.101 2.093 2.086"
-).split()
+    12.71, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
+    2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ def mean_of(values: list[float]) -> Mean | None:
         return None
     if len(values) == 1:
         return Mean(values[0], None)
-    t = float(_T[min(len(values) - 1, len(_T)) - 1])
+    t = _T[min(len(values) - 1, len(_T)) - 1]
     return Mean(statistics.fmean(values), t * statistics.stdev(values) / len(values) ** 0.5)
 
 

@@ -11,6 +11,7 @@ import statistics
 from collections.abc import Callable
 from functools import partial
 
+from ..bench.results import Row
 from ..errors import InvalidArgument
 from ..report.files import write_whole
 from ..report.page import whole_page
@@ -18,7 +19,7 @@ from ..report.tables import Table
 from .figures import head_figure, kl_figure, needle_figure
 from .means import Mean, kept_text, mean_of, solved
 from .policies import Full
-from .rows import Row, distinct, read_rows, where
+from .rows import distinct, read_rows, where
 from .standing import standing
 from .summary import summary
 

@@ -9,14 +9,12 @@ from typing import Any
 
 import torch
 
-from ..bench.results import parse_rows
+from ..bench.results import Row, parse_rows
 from ..errors import Error, IoError
 from .block import Static
 from .policies import Policy
 from .score import Decoded, agreement, divergence
 from .tasks import Example, Task
-
-Row = dict[str, Any]
 
 NEEDED = "model task variant tokens seed policy budget kl exact full_exact gold".split()
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import statistics
 
+from ..bench.results import Row
 from ..report.tables import Table
 from .means import kept, kept_text
 from .policies import H2O, Hnsw, InfLLM, Ivf, Keyseek, OracleTopK, Quest, SnapKV, Streaming
-from .rows import Row, distinct, where
+from .rows import distinct, where
 
 # These do not know the true logits and are not ours.
 OTHERS = [kind.family for kind in (Streaming, SnapKV, H2O, InfLLM, Quest, Ivf, Hnsw)]

@@ -81,8 +81,8 @@ def small_model(config: Any, sizes: Callable[[Any], Any]) -> nn.Module:
         raise AskFailed(
             f"no small {kind.__name__} can be made: {type(error).__name__}: {sentence}"
         ) from error
-    small_model: nn.Module = model.eval()
-    return small_model
+    made: nn.Module = model.eval()
+    return made
 
 
 def _class_of(config: Any) -> type[PreTrainedModel]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from .datasets import OURS, Dataset, Row, fastest, step_time
+from keyseek.bench.results import Row
+
+from .datasets import OURS, Dataset, fastest, step_time
 from .tables import Table, at, number, percent, ratio, recall_text
 
 RECALLS = (0.95, 0.99)

@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from keyseek.bench.results import parse_rows
+from keyseek.bench.results import Row, parse_rows
 from keyseek.errors import Error, IoError
-
-Row = dict[str, Any]
 
 NEEDED = ("dataset", "index", "params", "k", "group", "recall_at_k", "us_per_query", "cache")
 OURS = ("projection", "sketch", "flat")

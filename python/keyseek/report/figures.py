@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from keyseek.bench.results import Row
 from keyseek.errors import Error
 
-from .datasets import OURS, Dataset, Row, front
+from .datasets import OURS, Dataset, front
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from keyseek.bench.results import Row
+
 from .comparison import RECALLS
-from .datasets import Dataset, Row, fastest
+from .datasets import Dataset, fastest
 from .tables import Table, at, number, percent, recall_text
 
 

@@ -66,6 +66,17 @@ target_link_libraries(
   keyseek
   PUBLIC Threads::Threads
   PRIVATE fmt::fmt hdf5::hdf5 xxHash::xxhash $<BUILD_INTERFACE:Eigen3::Eigen>)
+# ThreadSanitizer does not see how OpenMP's runtime synchronises.
+if(KEYSEEK_OPENMP AND NOT KEYSEEK_SANITIZE MATCHES "thread")
+  find_package(OpenMP COMPONENTS CXX)
+endif()
+if(OpenMP_CXX_FOUND)
+  # One file is compiled with it: Eigen, elsewhere, would start threads of its own accord.
+  separate_arguments(openmp_flags UNIX_COMMAND "${OpenMP_CXX_FLAGS}")
+  set_source_files_properties(src/base/openmp_executor.cpp PROPERTIES COMPILE_OPTIONS
+                                                                      "${openmp_flags}")
+  target_link_libraries(keyseek PRIVATE $<LINK_ONLY:OpenMP::OpenMP_CXX>)
+endif()
 if(KEYSEEK_CUDA)
   find_package(CUDAToolkit REQUIRED)
   target_link_libraries(keyseek PRIVATE CUDA::cudart_static)

@@ -168,6 +168,13 @@ void AnyMatrixView::copy_row(std::size_t i, float* out) const noexcept {
   with_type(row(i), dtype, [&](const auto* from) { copy_elements(from, cols, out); });
 }
 
+AnyMatrix AnyMatrix::look_at(AnyMatrixView m) {
+  if (m.stride != m.cols) return copy_of(m);
+  const std::span<const std::byte> bytes(static_cast<const std::byte*>(m.data),
+                                         m.rows * m.row_bytes());
+  return {SharedArray<std::byte>(bytes, nullptr), m.dtype, m.rows, m.cols};
+}
+
 AnyMatrix AnyMatrix::copy_of(AnyMatrixView m) {
   const std::size_t row_bytes = m.row_bytes();
   AlignedVector<std::byte> bytes(m.rows * row_bytes);

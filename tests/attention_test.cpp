@@ -11,6 +11,7 @@
 #include "keyseek/index.hpp"
 #include "score/kernels.hpp"
 #include "support/attention_reference.hpp"
+#include "support/indexes.hpp"
 #include "support/random_data.hpp"
 
 namespace keyseek {
@@ -183,7 +184,7 @@ TEST(Attention, ScalesOfValuesCount) {
 TEST(Attention, HitsBringTheirOwnLogits) {
   const Matrix<float> keys = normal_matrix(60, 16, 1), values = normal_matrix(60, 20, 2),
                       queries = normal_matrix(3, 16, 3);
-  const auto index = FlatIndex::build(any(keys));
+  const auto index = test::flat_index(any(keys));
   SearchScratch search;
   Hits hits;
   index.search(queries, {.k = 10}, search, hits);

@@ -71,7 +71,6 @@ TEST(Projections, RefuseKeysOutOfRange) {
   expect_error(kInvalid, parts, [&] { (void)project_pivots(lists, 5, {}); });
   expect_error(kInvalid, parts, [&] { (void)build_graph(lists, store); });
   Links links(5);
-  expect_error(kInvalid, parts, [&] { (void)repair(links, lists, 3, 8); });
   expect_error(kInvalid, {"lists is empty"}, [&] { (void)build_graph({}, store); });
 }
 
@@ -192,37 +191,6 @@ std::size_t reached_within(const Links& links, std::span<const Id> list) {
   return reached.size();
 }
 
-TEST(Repair, EveryListIsConnected) {
-  Random random(5);
-  Matrix<Id> lists(40, 20);
-  for (std::size_t q = 0; q < 40; ++q) {
-    std::set<Id> chosen;
-    while (chosen.size() < 20) chosen.insert(static_cast<Id>(random.below(200)));
-    std::copy(chosen.begin(), chosen.end(), lists.row(q));
-  }
-  lists.row(7)[4] = kNoId;
-  const Links before = random_links(200, 3, 6);
-  for (const std::size_t rank : {10U, 20U, 50U}) {
-    Links links = before;
-    const std::size_t added = repair(links, lists, rank, 1000);
-    std::size_t more = 0;
-    for (std::size_t i = 0; i < 200; ++i) more += links[i].size() - before[i].size();
-    EXPECT_EQ(added, more);
-    EXPECT_GT(added, 0U);
-    for (std::size_t q = 0; q < 40; ++q) {
-      const std::size_t count = std::min<std::size_t>(rank, q == 7 ? 4 : 20);
-      ASSERT_EQ(reached_within(links, {lists.row(q), count}), count) << "list " << q;
-    }
-    EXPECT_EQ(repair(links, lists, rank, 1000), 0U);
-  }
-  Links capped = before;
-  EXPECT_GT(repair(capped, lists, 20, 4), 0U);
-  for (const auto& row : capped) EXPECT_LE(row.size(), 4U);
-  Links untouched = before;
-  EXPECT_EQ(repair(untouched, lists, 0, 1000), 0U);
-  EXPECT_EQ(untouched, before);
-}
-
 TEST(Attach, AnUnreachedKeyIsLinkedFromTheNearestReachedOne) {
   const KeyStore store = in_the_plane({0, 0, 100, 0, 0, 100, 90, 10, 5, 95, 5, 94});
   Links links = {{1}, {2}, {}, {0}, {5}, {}};  // 3 leads out, but nothing leads to 3; 4 leads to 5
@@ -257,20 +225,16 @@ TEST(BuildGraph, EverythingIsReachable) {
   const Problem p;
   std::set<Id> wanted(p.lists.data(), p.lists.data() + p.lists.rows() * p.lists.cols());
   for (const Projection projection : {Projection::cooccurrence, Projection::pivot}) {
-    for (const std::size_t repair_rank : {0U, 50U}) {
-      const GraphParams params = {.projection = projection, .repair_rank = repair_rank};
-      const BuiltGraph built = build_graph(p.lists, p.store, params);
-      EXPECT_EQ(built.graph.size(), 1500U);
-      EXPECT_EQ(built.report.unwanted, 1500U - wanted.size());
-      EXPECT_GT(built.report.unwanted, 0U);  // else the attachment is not tested
-      EXPECT_GE(built.report.unreachable_before, built.report.unwanted);
-      EXPECT_EQ(built.report.unreachable, 0U);
-      EXPECT_EQ(count_unreachable(built.graph), 0U);
-      EXPECT_EQ(built.report.links, built.graph.links());
-      EXPECT_EQ(repair_rank == 0, built.report.repair_links == 0);
-      EXPECT_EQ(built.graph.entry_points().size(), 64U);
-      for (const Id entry : built.graph.entry_points()) EXPECT_TRUE(wanted.contains(entry));
-    }
+    const BuiltGraph built = build_graph(p.lists, p.store, {.projection = projection});
+    EXPECT_EQ(built.graph.size(), 1500U);
+    EXPECT_EQ(built.report.unwanted, 1500U - wanted.size());
+    EXPECT_GT(built.report.unwanted, 0U);  // else the attachment is not tested
+    EXPECT_GE(built.report.unreachable_before, built.report.unwanted);
+    EXPECT_EQ(built.report.unreachable, 0U);
+    EXPECT_EQ(count_unreachable(built.graph), 0U);
+    EXPECT_EQ(built.report.links, built.graph.links());
+    EXPECT_EQ(built.graph.entry_points().size(), 64U);
+    for (const Id entry : built.graph.entry_points()) EXPECT_TRUE(wanted.contains(entry));
   }
 }
 
@@ -278,8 +242,8 @@ TEST(BuildGraph, TheSameAtAnyThreadCount) {
   const Problem p;
   for (const Projection projection : {Projection::cooccurrence, Projection::pivot}) {
     const auto parts = [&](int threads) {
-      const auto built = build_graph(
-          p.lists, p.store, {.projection = projection, .repair_rank = 20}, {.threads = threads});
+      const auto built =
+          build_graph(p.lists, p.store, {.projection = projection}, {.threads = threads});
       const Graph::Parts all = built.graph.parts();
       return std::tuple(elements(all.offsets), elements(all.targets), elements(all.entry_points));
     };
@@ -311,7 +275,6 @@ TEST(GraphParams, NonsenseIsRefused) {
   refused({.candidates = 31, .degree = 32}, "candidates is 31");
   refused({.damping = 1.5}, "damping is 1.5");
   refused({.sampled_lists = 0}, "sampled_lists is 0");
-  refused({.repair_rank = 65536}, "repair_rank is 65536");
   refused({.entry_points = 0}, "entry_points is 0");
 }
 

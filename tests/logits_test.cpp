@@ -10,6 +10,7 @@
 #include "file/temporary_directory.hpp"
 #include "score/kernels.hpp"
 #include "support/attention_reference.hpp"
+#include "support/indexes.hpp"
 #include "support/random_data.hpp"
 #include "support/search_run.hpp"
 #include "support/tail_problem.hpp"
@@ -73,7 +74,7 @@ TEST(Logits, AreRefusedByName) {
 TEST(SoftCap, AttentionEqualsSumsInDoublePrecision) {
   constexpr std::size_t kN = 700, kD = 32, kDv = 24;
   const Matrix<float> keys = normal_matrix(kN, kD, 1), values = normal_matrix(kN, kDv, 2);
-  const auto index = FlatIndex::build(any(keys));
+  const auto index = test::flat_index(any(keys));
   AttendScratch scratch;
   Partial part;
   for (std::size_t group = 1; group <= 8; ++group) {
@@ -232,7 +233,7 @@ TEST(SoftCap, AttentionOverATailIsThatOfCappedLogitsWithABias) {
   const Tail tail = Tail::fit(capped.seen(problem.data.training.train, capped.logits),
                               problem.keys(), problem.values(), CappedProblem::kK, {.vectors = 40});
   const Tail::Parts& p = tail.parts();
-  const auto index = FlatIndex::build(problem.keys());
+  const auto index = test::flat_index(problem.keys());
   AttendScratch scratch;
   Partial retrieved, out;
   for (std::size_t s = 0; s < 10; ++s) {

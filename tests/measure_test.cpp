@@ -5,6 +5,7 @@
 #include "file/temporary_directory.hpp"
 #include "keyseek/knn.hpp"
 #include "measure/cache_eviction.hpp"
+#include "support/indexes.hpp"
 #include "support/ood_data.hpp"
 
 namespace keyseek::test {
@@ -13,9 +14,8 @@ namespace {
 class Measure : public testing::Test {
  protected:
   OodData data_ = make_ood_data({.n = 600, .d = 16, .train_steps = 150, .test_steps = 30});
-  FlatIndex flat_ = FlatIndex::build(AnyMatrixView::of(data_.keys.view()));
-  ProjectionIndex projection_ =
-      ProjectionIndex::build(AnyMatrixView::of(data_.keys.view()), data_.training);
+  Index flat_ = test::flat_index(AnyMatrixView::of(data_.keys.view()));
+  Index projection_ = test::projection_index(AnyMatrixView::of(data_.keys.view()), data_.training);
   MeasureParams params_ = {.group = 2, .search = {.k = 10}};
 };
 
@@ -73,7 +73,7 @@ TEST_F(Measure, HowItIsTimedDoesNotChangeWhatIsFound) {
 }
 
 TEST_F(Measure, WarmStartScansThePreviousHits) {
-  params_.search.dials = Dials{.probes = 1, .lists = 1, .expand = 0};
+  params_.search.projection = {.dials = Dials{.probes = 1, .lists = 1, .expand = 0}};
   const Measurement warm = measure_steps(projection_, data_.test, params_);
   params_.warm_start = false;
   const Measurement fresh = measure_steps(projection_, data_.test, params_);
@@ -121,7 +121,7 @@ TEST_F(Measure, Refuses) {
   refuse({"k is 601", "600"}, {.search = {.k = 601}}, queries);
   refuse({"dimension"}, {.search = {.k = 5}}, normal_matrix(2, 3, 1));
   expect_error(ErrorCode::invalid_argument, {"empty"},
-               [&] { (void)measure_steps(FlatIndex(), queries, {}); });
+               [&] { (void)measure_steps(Index(), queries, {}); });
 }
 
 TEST(CacheEviction, BufferIsLargeButBounded) {

@@ -137,18 +137,24 @@ TEST(SearchParams, NonsenseIsRefused) {
     test::expect_error(ErrorCode::invalid_argument, {name}, [&] { params.validate(); });
   };
   EXPECT_NO_THROW(SearchParams().validate());
-  EXPECT_NO_THROW((SearchParams{.target_recall = 1.0, .beta = 0.0F, .max_scanned = 1}.validate()));
-  EXPECT_NO_THROW((SearchParams{.dials = Dials{.probes = 0, .lists = 0, .expand = 1}}.validate()));
+  EXPECT_NO_THROW(
+      (SearchParams{.beta = 0.0F, .projection = {{.target_recall = 1.0, .max_scanned = 1}}}
+           .validate()));
+  EXPECT_NO_THROW(
+      (SearchParams{.projection = {{.dials = Dials{.probes = 0, .lists = 0, .expand = 1}}}}
+           .validate()));
   refused({.k = 0}, "k is 0");
-  refused({.target_recall = 0.0}, "target_recall is 0");
-  refused({.target_recall = 1.01}, "target_recall is 1.01");
-  refused({.target_recall = std::numeric_limits<double>::quiet_NaN()}, "target_recall is nan");
+  refused({.projection = {{.target_recall = 0.0}}}, "target_recall is 0");
+  refused({.projection = {{.target_recall = 1.01}}}, "target_recall is 1.01");
+  refused({.projection = {{.target_recall = std::numeric_limits<double>::quiet_NaN()}}},
+          "target_recall is nan");
   refused({.beta = -1.0F}, "beta is -1");
   refused({.beta = kInfinity}, "beta is inf");
   refused({.beta = std::numeric_limits<float>::quiet_NaN()}, "beta is nan");
-  refused({.max_scanned = 0}, "max_scanned is 0");
-  refused({.dials = Dials{.lists = 0, .expand = 0}}, "neither lists nor expansions");
-  refused({.dials = Dials{.probes = 0, .lists = 4}}, "dials.probes is 0");
+  refused({.projection = {{.max_scanned = 0}}}, "max_scanned is 0");
+  refused({.projection = {{.dials = Dials{.lists = 0, .expand = 0}}}},
+          "neither lists nor expansions");
+  refused({.projection = {{.dials = Dials{.probes = 0, .lists = 4}}}}, "dials.probes is 0");
 }
 
 }  // namespace

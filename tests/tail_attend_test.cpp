@@ -9,6 +9,7 @@
 #include "keyseek/index.hpp"
 #include "keyseek/tail.hpp"
 #include "support/attention_reference.hpp"
+#include "support/indexes.hpp"
 #include "support/search_run.hpp"
 #include "support/tail_problem.hpp"
 
@@ -25,7 +26,7 @@ struct Fitted {
   static constexpr std::size_t kK = 24;
   TailProblem problem{{.n = 600, .group = 3, .dtype = Dtype::f16}};
   Tail tail = Tail::fit(problem.train(), problem.keys(), problem.values(), kK, {.vectors = 40});
-  FlatIndex index = FlatIndex::build(problem.keys());
+  Index index = test::flat_index(problem.keys());
   AttendScratch scratch;
   Hits hits;
   Partial retrieved, out;

@@ -42,13 +42,16 @@
 
 namespace keyseek {
 
+class ContainerReader;
+class IndexFileWriter;
+
 /// How the indexed tokens of a head are attended.
 enum class Retriever : std::uint8_t {
   everything = 0,  ///< exactly, all of them
   none = 1,        ///< by the tail alone
-  flat = 2,        ///< the best by FlatIndex, and the tail
-  sketch = 3,      ///< the best by SketchIndex, and the tail
-  projection = 4,  ///< the best by ProjectionIndex, and the tail
+  flat = 2,        ///< the best by a flat index, and the tail
+  sketch = 3,      ///< the best by a sketch index, and the tail
+  projection = 4,  ///< the best by a projection index, and the tail
   complete = 5,    ///< of a given plan only: sketch where it reads markedly less, else flat
   custom = 6,      ///< the best by the caller's own search, and the tail
 };
@@ -112,7 +115,8 @@ struct DecodeParams {
   /// Values of indexed tokens are kept in 8 bits with a scale each: less memory and less to
   /// read, at an error of a few thousandths of the value.
   bool int8_values = false;
-  /// A query unlike all that trained the index is answered by a scan: SearchParams::scan_novel.
+  /// A query unlike all that trained the index is answered by a scan:
+  /// ProjectionSearchParams::scan_novel.
   bool scan_novel = true;
   /// Of the prompt's positions, the newest ones, whose queries train the index; at least 1,024.
   double share = 0.10;
@@ -172,14 +176,12 @@ struct DecodeScratch {
   Attended last;  ///< of the step under way
 };
 
-/// The index over a head's indexed keys: one of these, or none.
+/// What searches a head's indexed keys: one of these, or none.
 struct HeadIndex {
-  std::optional<FlatIndex> flat;
-  std::optional<SketchIndex> sketch;
-  std::optional<ProjectionIndex> projection;
+  Index index;
   SearchKeys custom;
 
-  [[nodiscard]] bool empty() const { return !flat && !sketch && !projection && !custom; }
+  [[nodiscard]] bool empty() const { return index.empty() && !custom; }
 };
 
 /// Rows that grow at the end and shrink at the front, stored in an element type.
@@ -359,8 +361,9 @@ class HeadCache {
 /// it again. A process that forks is safe: the child starts threads of its own.
 class DecodePool {
  public:
-  /// 0: as many threads as this process may use. The caller's own is one of them.
-  explicit DecodePool(int threads = 1);
+  /// 0: as many threads as this process may use. The caller's own is one of them. `executor`: whose
+  /// they are; null: OpenMP's where keyseek has them, else the pool's own.
+  explicit DecodePool(int threads = 1, std::shared_ptr<Executor> executor = {});
   ~DecodePool();
   DecodePool(DecodePool&&) noexcept;
   DecodePool& operator=(DecodePool&&) noexcept;

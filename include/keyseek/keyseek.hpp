@@ -4,10 +4,9 @@
 /// how they hang together.
 ///
 ///     #include <keyseek/keyseek.hpp>
-///     auto index = keyseek::FlatIndex::build(keyseek::AnyMatrixView::of(keys.view()));
-///     keyseek::SearchScratch scratch;
-///     keyseek::Hits hits;
-///     index.search(queries, {.k = 10}, scratch, hits);
+///     auto index = keyseek::Index::build(keyseek::IndexKind::flat,
+///     keyseek::AnyMatrixView::of(keys.view())); keyseek::SearchScratch scratch; keyseek::Hits
+///     hits; index.search(queries, {.k = 10}, scratch, hits);
 #pragma once
 
 #include "keyseek/attention.hpp"

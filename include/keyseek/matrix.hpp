@@ -187,6 +187,8 @@ class AnyMatrix {
       : bytes_(std::move(bytes)), dtype_(dtype), rows_(rows), cols_(cols) {}
   /// Copies the vectors (without gaps between rows).
   [[nodiscard]] static AnyMatrix copy_of(AnyMatrixView m);
+  /// Looks at the vectors, which the caller keeps; copies them where rows have gaps.
+  [[nodiscard]] static AnyMatrix look_at(AnyMatrixView m);
 
   [[nodiscard]] std::size_t rows() const noexcept { return rows_; }
   [[nodiscard]] std::size_t cols() const noexcept { return cols_; }

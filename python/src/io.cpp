@@ -71,8 +71,7 @@ Arrays are read-only and look at the problem's own memory; ids are new arrays on
           nb::rv_policy::automatic,
           "[m, k] int64 lists of the training queries; no rows when there are none.")
       .def_prop_ro(
-          "training", [](const Benchmark& b) { return io::training_set(b).queries; },
-          nb::rv_policy::move,
+          "training", [](const Benchmark& b) { return io::training_set(b); }, nb::rv_policy::move,
           "TrainingQueries, a copy: learn and tuning. Where there is no tuning, every fifth\n"
           "step of learn is held out, 400 of them at most.")
       .def_ro("group", &Benchmark::group, "Consecutive queries that form a step.")

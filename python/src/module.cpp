@@ -17,9 +17,7 @@ NB_MODULE(_core, m) {
   bind_rope(m);
   bind_search(m);
   bind_params(m);
-  bind_flat_index(m);
-  bind_sketch_index(m);
-  bind_projection_index(m);
+  bind_index(m);
   bind_measure(m);
   bind_io(m);
   bind_decode(m);

@@ -13,12 +13,14 @@ namespace keyseek::python {
 namespace {
 
 TrainingQueries make_training(const Array& train, const std::optional<Array>& tuning,
-                              std::int64_t group, std::int64_t tuning_steps) {
+                              std::int64_t group, std::int64_t tuning_steps,
+                              const std::optional<Array>& lists) {
   TrainingQueries out;
   out.train = copy_matrix(borrow_floats(train, "train").view);
   if (tuning) out.tuning = copy_matrix(borrow_floats(*tuning, "tuning").view);
   out.group = count_of(group, "group");
   out.tuning_steps = count_of(tuning_steps, "tuning_steps");
+  if (lists) out.lists = copy_ids(*lists, "lists");
   return out;
 }
 
@@ -29,15 +31,20 @@ void bind_training_queries(nb::module_& m) {
 train [m * group, d] float32: the queries of one position are consecutive rows.
 tuning [runs * tuning_steps * group, d]: held out for tuning; within a run consecutive steps are
 consecutive positions. Without it an index is not tuned. group: query heads that share the keys.
+lists [rows of train, k]: exact top keys of each, best first, padded with -1, where they are known.
 Made by `sample_training_queries`, or from arrays, which are copied.)")
       .def(
           "__init__",
           [](TrainingQueries* self, const Array& train, const std::optional<Array>& tuning,
-             std::int64_t group, std::int64_t tuning_steps) {
-            new (self) TrainingQueries(make_training(train, tuning, group, tuning_steps));
+             std::int64_t group, std::int64_t tuning_steps, const std::optional<Array>& lists) {
+            new (self) TrainingQueries(make_training(train, tuning, group, tuning_steps, lists));
           },
           nb::arg("train"), nb::arg("tuning") = nb::none(), nb::kw_only(), nb::arg("group") = 1,
-          nb::arg("tuning_steps") = 0)
+          nb::arg("tuning_steps") = 0, nb::arg("lists") = nb::none())
+      .def_prop_ro(
+          "lists", [](const TrainingQueries& self) { return numpy_ids(self.lists); },
+          nb::rv_policy::automatic,
+          "[rows of train, k] int64; no rows when there are none. A new array on each access.")
       .def_prop_ro("train",
                    [](nb::handle_t<TrainingQueries> self) {
                      return numpy_view(nb::cast<const TrainingQueries&>(self).train.view(), self);

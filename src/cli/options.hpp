@@ -49,7 +49,7 @@ CLI::Option* add_choice(CLI::App& app, const std::string& name, Value& value,
 }
 
 /// "--threads"; 0 is all there are.
-void add_threads(CLI::App& app, int& value);
+CLI::Option* add_threads(CLI::App& app, int& value);
 
 /// A "--data" name and, for captures, how it becomes a search problem.
 class DataOptions {
@@ -76,7 +76,12 @@ class DataOptions {
 /// "--list-method" and the like.
 CLI::Option* add_method(CLI::App& app, const std::string& name, KnnMethod& method);
 
-void add_options(CLI::App& app, ProjectionParams& params);
+/// The options that were added.
+std::vector<CLI::Option*> add_options(CLI::App& app, ProjectionParams& params);
+/// A kind of index by its name.
+CLI::Option* add_index_kind(CLI::App& app, const std::string& name, IndexKind& kind);
+/// "--target-recall", of a projection index.
+CLI::Option* add_target_recall(CLI::App& app, double& target_recall);
 /// Every parameter by the name of its option.
 [[nodiscard]] Json to_json(const ProjectionParams& params);
 

@@ -9,11 +9,12 @@
 #include <deque>
 
 #include "base/fail.hpp"
-#include "cli/any_index.hpp"
+#include "cli/describe_index.hpp"
 #include "cli/interrupt.hpp"
 #include "cli/problem.hpp"
 #include "cli/result_file.hpp"
 #include "cli/sweep_points.hpp"
+#include "keyseek/measure.hpp"
 #include "keyseek/score.hpp"
 #include "keyseek/version.hpp"
 
@@ -21,7 +22,7 @@ namespace keyseek::cli {
 namespace {
 
 struct BuiltIndex {
-  AnyIndex index;
+  Index index;
   double build_s = 0;
   Json params;  ///< of the build; null for an index without any
 };
@@ -81,16 +82,14 @@ class Sweep {
 
   /// Adds the trials of one kind of index that the results lack, and builds it for them.
   void plan(const std::string& kind) {
-    const bool projection = kind == kProjection;
+    const bool projection = kind == "projection";
     std::vector<SweepPoint> points =
         projection ? grid(options_.points) : std::vector<SweepPoint>(1);
     // Tuned points outside the grid are known only once the index is built. They come first
     // in every round, so where the whole grid has its rows, they have theirs.
     if (all_done(kind, points)) return;
     const BuiltIndex& built = built_.emplace_back(build(kind));
-    if (const auto* index = std::get_if<ProjectionIndex>(&built.index)) {
-      points = with_tuned(std::move(points), index->dials());
-    }
+    if (projection) points = with_tuned(std::move(points), built.index.operating_points());
     for (const SweepPoint& point : points) {
       for (const bool cold : caches()) {
         Json identity = identify(kind, point, cold);
@@ -140,7 +139,7 @@ class Sweep {
                      {"keys", data_.keys.rows()},
                      {"dim", data_.keys.cols()},
                      {"queries", data_.queries.rows()},
-                     {"build", kind == kProjection ? build_params() : Json()}};
+                     {"build", kind == "projection" ? build_params() : Json()}};
     if (options_.data.is_capture()) {
       const io::DecodeViewParams view = options_.data.view(options_.k);
       identity.update({{"share", view.share},
@@ -167,7 +166,7 @@ class Sweep {
     params.cold_cache = cold;
     params.timed_steps = cold ? options_.cold_steps : 0;
     params.search.k = options_.k;
-    params.search.dials = point.dials;
+    if (point.dials) params.search.projection = {.dials = point.dials};
     // The bar counts points; between steps only Ctrl-C is looked for.
     params.progress = [](auto...) { return !interrupted(); };
     return params;
@@ -178,27 +177,24 @@ class Sweep {
   template <class Build>
   [[nodiscard]] BuiltIndex timed(Json params, Build build) const {
     const auto begin = std::chrono::steady_clock::now();
-    AnyIndex index = build();
+    Index index = build();
     const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - begin;
     return {std::move(index), spent.count(), std::move(params)};
   }
 
-  BuiltIndex build(const std::string& kind) {
-    if (kind == kFlat)
-      return timed(Json(), [&] { return FlatIndex::build(data_.keys.view(), run_); });
+  BuiltIndex build(const std::string& name) {
+    const IndexKind kind = index_kind_of(name, "--index");
+    if (kind == IndexKind::flat)
+      return timed(Json(), [&] { return Index::build(kind, data_.keys, {}, {}, run_); });
     if (!options_.train.empty()) replace_training(data_, options_.train);
-    io::TrainingSet training = training_of(data_, options_.use_lists, options_.data.data);
-    if (kind == kSketch) {
-      return timed(Json(), [&] {
-        return SketchIndex::build(data_.keys.view(), training.queries.train, {}, run_);
-      });
-    }
+    TrainingQueries training = training_of(data_, options_.use_lists, options_.data.data);
+    if (kind == IndexKind::sketch)
+      return timed(Json(), [&] { return Index::build(kind, data_.keys, training, {}, run_); });
     // Tuned as it will be searched.
-    training.queries.group = group_;
-    if (!warm_) training.queries.tuning_steps = 1;
-    return timed(build_params(), [&] {
-      return cli::build_projection(data_.keys.view(), training, options_.params, run_, nullptr);
-    });
+    training.group = group_;
+    if (!warm_) training.tuning_steps = 1;
+    return timed(build_params(),
+                 [&] { return Index::build(kind, data_.keys, training, options_.params, run_); });
   }
 
   // --- measuring -----------------------------------------------------------------------
@@ -209,7 +205,7 @@ class Sweep {
     std::size_t done = 0;
     for (std::size_t round = 0; round < options_.repeats; ++round) {
       for (Trial& trial : trials_) {
-        Measurement m = measure(trial.built->index, data_.queries, trial.params);
+        Measurement m = measure_steps(trial.built->index, data_.queries, trial.params);
         trial.p50.push_back(m.us_p50);
         trial.p95.push_back(m.us_p95);
         trial.mean.push_back(m.us_mean);
@@ -222,7 +218,7 @@ class Sweep {
 
   void finish(const Trial& trial) {
     const Json& id = trial.identity;
-    const AnyIndex& index = trial.built->index;
+    const Index& index = trial.built->index;
     Json row;
     for (const char* field : {"dataset", "index", "params", "k", "group"}) row[field] = id[field];
     row.update({{"recall_at_k", recall(truth_, trial.first.ids, data_.keys.rows())},
@@ -232,8 +228,8 @@ class Sweep {
                 {"us_per_step_p95", median(trial.p95)},
                 {"us_per_query", median(trial.mean) / static_cast<double>(group_)},
                 {"build_s", trial.built->build_s},
-                {"index_bytes", bytes_of(index)},
-                {"unreachable", unreachable_of(index)}});
+                {"index_bytes", index.bytes()},
+                {"unreachable", fact(index, "unreachable")}});
     row.update(id);
     row["expanded"] = trial.first.expanded;
     row["tuned_for"] = trial.point.tuned_for;
@@ -287,8 +283,7 @@ void SweepOptions::validate() const {
   require(repeats >= 1, "--repeats is 0");
   require(cold_steps >= 1, "--cold-steps is 0");
   for (const std::string& index : indexes) {
-    require(index == kFlat || index == kSketch || index == kProjection,
-            "--index names '{}', which is none of flat, sketch and projection", index);
+    (void)index_kind_of(index, "--index");
     require(std::count(indexes.begin(), indexes.end(), index) == 1, "--index names '{}' twice",
             index);
   }

@@ -244,8 +244,8 @@ void HeadCache::refresh_with(MatrixView<float> queries, std::span<const std::siz
                          {recent_values_.view().slice(moved, left)}};
   input.tokens.pinned = pinned_;
   HeadIndex before;
-  if (index_.projection && moved > 0) {
-    before.projection = *index_.projection;
+  if (plan_.retriever == Retriever::projection && moved > 0) {
+    before.index = index_.index;
     Matrix<float> training(queries.rows, dim_);
     for (std::size_t i = 0; i < queries.rows; ++i)
       std::copy_n(queries.row(i), dim_, training.row(i));
@@ -258,15 +258,13 @@ void HeadCache::refresh_with(MatrixView<float> queries, std::span<const std::siz
                                           .tuning_runs = 0})
                      .train;
     }
-    before.projection->append(moved_keys, training, run);
+    before.index.append(moved_keys, training, run);
   }
   Planned planned = make_plan(input, params_, std::move(before), run);
   StoredRows recent_keys = recent_keys_.without_front(moved);
   StoredRows recent_values = recent_values_.without_front(moved);
-  // The index has a copy of the keys: kept once.
-  if (planned.index.flat) indexed_keys = planned.index.flat->keys();
-  if (planned.index.sketch) indexed_keys = planned.index.sketch->keys();
-  if (planned.index.projection) indexed_keys = planned.index.projection->keys();
+  // An index that grew has keys of its own: kept once.
+  if (!planned.index.index.empty()) indexed_keys = planned.index.index.keys();
 
   static_assert(
       std::is_nothrow_move_assignable_v<HeadIndex> && std::is_nothrow_move_assignable_v<Tail> &&
@@ -295,10 +293,7 @@ ValuesView HeadCache::indexed_values() const {
 }
 
 std::size_t HeadCache::bytes() const {
-  std::size_t index = indexed_keys_.bytes();
-  if (index_.flat) index = index_.flat->bytes();
-  if (index_.sketch) index = index_.sketch->bytes();
-  if (index_.projection) index = index_.projection->bytes();
+  const std::size_t index = index_.index.empty() ? indexed_keys_.bytes() : index_.index.bytes();
   return index + indexed_values_.bytes() + value_scales_.size() * sizeof(float) +
          sink_keys_.bytes() + sink_values_.bytes() + pinned_.size() * sizeof(std::size_t) +
          recent_keys_.bytes() + recent_values_.bytes() + tail_.bytes() +

@@ -5,8 +5,9 @@
 
 #include "base/fail.hpp"
 #include "base/saved_count.hpp"
+#include "decode/head_index.hpp"
 #include "decode/params.hpp"
-#include "index/index_file.hpp"
+#include "index/index_state.hpp"
 #include "keyseek/decode.hpp"
 #include "score/kernels.hpp"
 
@@ -273,9 +274,7 @@ void HeadCache::write(IndexFileWriter& file) const {
   file.add_bytes("asked", bytes_of(remembered_));
   file.add_numbers("asked.at", numbers_of(remembered_at_));
   if (!tail_.empty()) write_tail(tail_, file);
-  if (index_.flat) index_.flat->write(file);
-  if (index_.sketch) index_.sketch->write(file);
-  if (index_.projection) index_.projection->write(file);
+  if (!index_.index.empty()) write_index(index_.index, file);
   if (index_.empty()) file.add_bytes("indexed.keys", bytes_of(indexed_keys_.view()));
 }
 
@@ -319,12 +318,8 @@ void HeadCache::read_tokens(const ContainerReader& file) {
   check(file,
         std::all_of(value_scales_.begin(), value_scales_.end(), [](float x) { return x > 0; }),
         "a scale of the values is not positive");
-  if (plan_.retriever == Retriever::flat) index_.flat = FlatIndex::read(file);
-  if (plan_.retriever == Retriever::sketch) index_.sketch = SketchIndex::read(file);
-  if (plan_.retriever == Retriever::projection) index_.projection = ProjectionIndex::read(file);
-  if (index_.flat) indexed_keys_ = index_.flat->keys();
-  if (index_.sketch) indexed_keys_ = index_.sketch->keys();
-  if (index_.projection) indexed_keys_ = index_.projection->keys();
+  if (const auto kind = index_kind_of(plan_.retriever)) index_.index = read_index(*kind, file);
+  if (!index_.index.empty()) indexed_keys_ = index_.index.keys();
   if (index_.empty()) indexed_keys_ = read_rows(file, "indexed.keys", keys, indexed, dim_);
   check(file, indexed_keys_.rows() == indexed && indexed_keys_.cols() == dim_,
         "the index is of other keys");

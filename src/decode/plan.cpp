@@ -183,7 +183,7 @@ class Planner {
     }
     indexes_.build_complete();
     std::optional<Found> best = climb(choice, Retriever::flat, {1.0});
-    if (indexes_.built().sketch)
+    if (indexes_.has(IndexKind::sketch))
       best = cheaper(std::move(best), climb(choice, Retriever::sketch, {1.0}), kWorthSketching);
     if (keys_.rows >= kLeastProjection) {
       // An index that misses some keys may make up for it with a few more of them.
@@ -249,7 +249,7 @@ class Planner {
       return tried({.retriever = retriever, .stop = stop, .target_recall = 1.0}, tail);
     };
     Found scan = by(Retriever::flat);
-    if (!indexes_.built().sketch) return scan;
+    if (!indexes_.has(IndexKind::sketch)) return scan;
     return *cheaper(std::move(scan), by(Retriever::sketch), kWorthSketching);
   }
 
@@ -260,11 +260,12 @@ class Planner {
   /// Of a search with an index that is built.
   [[nodiscard]] Outcome outcome_of(const HeadPlan& plan, const Tail& tail) const {
     SearchScratch search;
+    const HeadIndex index = indexes_.of(plan.retriever);
     Hits found;
     double read = 0, attended = 0;
     const auto retrieve = [&](std::size_t step, Hits& hits) {
       const std::size_t first = step * input_.group;
-      search_index(indexes_.built(), plan, seen_.held.queries.view().slice(first, input_.group),
+      search_index(index, plan, seen_.held.queries.view().slice(first, input_.group),
                    params_.scan_novel, step % seen_.held.run == 0 ? nullptr : &found, search,
                    found);
       read += static_cast<double>(found.stats.bytes_read);
@@ -303,7 +304,7 @@ class Planner {
     plan.error_without_tail = exact_error(plan.stop, {});
     plan.expected_error = found->outcome.error;
     plan.bytes_per_step = found->outcome.read + static_cast<double>(tail.bytes());
-    return {plan, indexes_.take(plan.retriever), std::move(found->tail)};
+    return {plan, indexes_.of(plan.retriever), std::move(found->tail)};
   }
 
   const PlanInput& input_;

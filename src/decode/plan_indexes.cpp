@@ -1,9 +1,11 @@
+/// Builds what a plan may search, with what max_memory leaves for it.
 #include "decode/plan_indexes.hpp"
 
 #include <algorithm>
 #include <cmath>
 
 #include "decode/caller_search.hpp"
+#include "decode/head_index.hpp"
 
 namespace keyseek {
 namespace {
@@ -22,13 +24,23 @@ constexpr double kLinkBytes = 55, kRouterBytes = 280, kReserve = 0.08;
 
 }  // namespace
 
-void PlanIndexes::build_flat() {
-  if (!built_.flat) built_.flat = FlatIndex::build(input_.indexed_keys.view(), run_);
+PlanIndexes::PlanIndexes(const PlanInput& input, const DecodeParams& params, const Evidence& seen,
+                         const Execution& run, HeadIndex before)
+    : input_(input),
+      params_(params),
+      seen_(seen),
+      builder_(input.indexed_keys, training_, run),
+      custom_(std::move(before.custom)) {
+  if (!before.index.empty()) built_[before.index.kind()] = std::move(before.index);
+}
+
+void PlanIndexes::build(IndexKind kind, const IndexParams& params) {
+  if (!has(kind)) built_[kind] = builder_.build(kind, params);
 }
 
 void PlanIndexes::build_sketch() {
-  if (!built_.sketch)
-    built_.sketch = SketchIndex::build(input_.indexed_keys.view(), training().train, {}, run_);
+  want_training();
+  build(IndexKind::sketch, {});
 }
 
 void PlanIndexes::build_complete() {
@@ -37,39 +49,43 @@ void PlanIndexes::build_complete() {
   const auto n = static_cast<double>(indexed.keys.rows);
   if (indexed.keys.rows < kLeastSketch) return;
   build_sketch();
-  const double memory = static_cast<double>(built_.sketch->bytes()) +
+  const double memory = static_cast<double>(built_[IndexKind::sketch].bytes()) +
                         n * static_cast<double>(indexed.values.row_bytes());
   if (memory > (params_.max_memory - kReserve) * n * static_cast<double>(indexed.row_bytes()))
-    built_.sketch.reset();
+    built_.erase(IndexKind::sketch);
 }
 
 void PlanIndexes::build_projection(std::size_t k, std::vector<double> recalls) {
-  if (built_.projection) return;
+  if (has(IndexKind::projection)) return;
   ProjectionParams projection;
   projection.graph.degree = kDegree;
   projection.graph.max_degree = kMaxDegree;
   projection.router.queries_per_key = queries_per_key();
   projection.target_recalls = std::move(recalls);
   projection.tuning_k = k;
-  built_.projection =
-      ProjectionIndex::build(input_.indexed_keys.view(), training(), projection, run_);
+  want_training();
+  build(IndexKind::projection, projection);
 }
 
 void PlanIndexes::build_custom() {
-  built_.custom = checked(params_.index(input_.indexed_keys), input_.indexed_keys);
+  custom_ = checked(params_.index(input_.indexed_keys), input_.indexed_keys);
 }
 
 bool PlanIndexes::flat_is_better(double recall) const {
-  for (const OperatingPoint& point : built_.projection->dials())
+  for (const OperatingPoint& point : built_.at(IndexKind::projection).operating_points())
     if (point.target_recall >= recall) return point.flat_is_better;
   return false;
 }
 
-HeadIndex PlanIndexes::take(Retriever retriever) {
-  if (retriever != Retriever::flat) built_.flat.reset();
-  if (retriever != Retriever::sketch) built_.sketch.reset();
-  if (retriever != Retriever::projection) built_.projection.reset();
-  return std::move(built_);
+HeadIndex PlanIndexes::of(Retriever retriever) const {
+  HeadIndex found;
+  if (const auto kind = index_kind_of(retriever)) found.index = built_.at(*kind);
+  if (retriever == Retriever::custom) found.custom = custom_;
+  return found;
+}
+
+void PlanIndexes::want_training() {
+  if (training_.train.empty()) training_ = training();
 }
 
 /// Queries of the prompt moved to where decoding will happen, and those held out.

@@ -51,13 +51,12 @@ KeyDistance::KeyDistance(const KeyStore& store, const Execution& run)
     : store_(store), norms_(store.size()) {
   require(store.layout() == CodeLayout::rows, "the store's codes are in blocks, not in rows");
   unit_ = unit_of(*std::max_element(store.scales(), store.scales() + store.size()));
-  parallel_for(store.size(), 1024, {run.threads, {}}, "",
-               [&](std::size_t begin, std::size_t end, int) {
-                 for (std::size_t i = begin; i < end; ++i) {
-                   const auto key = static_cast<Id>(i);
-                   inner_products(key, {&key, 1}, &norms_[i]);
-                 }
-               });
+  parallel_for(store.size(), 1024, run.silent(), "", [&](std::size_t begin, std::size_t end, int) {
+    for (std::size_t i = begin; i < end; ++i) {
+      const auto key = static_cast<Id>(i);
+      inner_products(key, {&key, 1}, &norms_[i]);
+    }
+  });
 }
 
 void KeyDistance::measure(Id from, std::span<const Id> to, float* out) const {

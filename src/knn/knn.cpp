@@ -1,3 +1,4 @@
+/// Blocked scans of all keys, in f32 or in 8 bits and then exactly.
 #include "keyseek/knn.hpp"
 
 #include <algorithm>
@@ -6,9 +7,11 @@
 
 #include "base/fail.hpp"
 #include "base/parallel.hpp"
-#include "keyseek/key_store.hpp"
-#include "knn/block_scan.hpp"
+#include "knn/knn_of_store.hpp"
+#include "score/code_tile.hpp"
 #include "score/range.hpp"
+#include "search/block_scan.hpp"
+#include "search/pools.hpp"
 #include "select/rerank.hpp"
 
 namespace keyseek {
@@ -52,12 +55,12 @@ void scan_f32(AnyMatrixView keys, MatrixView<float> queries, const KnnParams& pa
                });
 }
 
-/// 8-bit scan of all keys, exact rerank of the best `pool`.
-void scan_int8(AnyMatrixView keys, MatrixView<float> queries, const KnnParams& params,
+/// 8-bit scan of all keys, exact rerank of the best `pool`. The store is in blocks.
+void scan_int8(const KeyStore& store, MatrixView<float> queries, const KnnParams& params,
                const Execution& run, KnnLists& lists) {
-  const KeyStore store = KeyStore::encode(keys, queries, CodeLayout::blocks, run);
+  const AnyMatrixView keys = store.stored();
   const std::size_t pool =
-      std::min(keys.rows, params.pool > 0 ? params.pool : rerank_pool(params.k, keys.cols));
+      std::min(keys.rows, params.pool > 0 ? params.pool : list_pool(params.k, keys.cols));
   constexpr std::size_t kTile = CodeTile::kMaxTile;
   parallel_for(queries.rows, kTile, run, "exact neighbours",
                [&](std::size_t begin, std::size_t end, int) {
@@ -101,8 +104,18 @@ KnnLists exact_knn(AnyMatrixView keys, MatrixView<float> queries, const KnnParam
   if (params.method == KnnMethod::f32) {
     scan_f32(keys, queries, params, run, lists);
   } else {
-    scan_int8(keys, queries, params, run, lists);
+    const AnyMatrix looked_at = AnyMatrix::look_at(keys);
+    scan_int8(KeyStore::encode(looked_at, queries, CodeLayout::blocks, run), queries, params, run,
+              lists);
   }
+  return lists;
+}
+
+KnnLists knn_of(const KeyStore& store, MatrixView<float> queries, const KnnParams& params,
+                const Execution& run) {
+  if (params.method == KnnMethod::f32) return exact_knn(store.stored(), queries, params, run);
+  KnnLists lists{Matrix<Id>(queries.rows, params.k), Matrix<float>(queries.rows, params.k)};
+  scan_int8(store.in_blocks(), queries, params, run, lists);
   return lists;
 }
 

@@ -8,6 +8,7 @@
 #include "file/temporary_directory.hpp"
 #include "keyseek/error.hpp"
 #include "support/decode_head.hpp"
+#include "support/indexes.hpp"
 #include "support/reference.hpp"
 
 namespace keyseek {
@@ -44,7 +45,7 @@ DecodeParams given(Retriever retriever) {
 DecodeParams failing_when(bool& fails) {
   DecodeParams params = given(Retriever::custom);
   params.index = [&fails](const AnyMatrix& keys) -> SearchKeys {
-    return [&fails, index = FlatIndex::build(keys.view(), {.threads = 1})](
+    return [&fails, index = test::flat_index(keys.view(), {.threads = 1})](
                MatrixView<float> queries, std::size_t k, Hits& hits) {
       if (fails) throw std::runtime_error("the search is down");
       SearchScratch scratch;

@@ -174,8 +174,6 @@ TEST(ExtremeParams, OfAProjectionIndexAreRefusedOrComeBack) {
       [](ProjectionParams& p, std::size_t i) { p.graph.max_degree = kCounts[i]; },
       [](ProjectionParams& p, std::size_t i) { p.graph.damping = kReals[i % kReals.size()]; },
       [](ProjectionParams& p, std::size_t i) { p.graph.sampled_lists = kCounts[i]; },
-      [](ProjectionParams& p, std::size_t i) { p.graph.repair_rank = kCounts[i]; },
-      [](ProjectionParams& p, std::size_t i) { p.graph.repair_room = kCounts[i]; },
       [](ProjectionParams& p, std::size_t i) { p.graph.entry_points = kCounts[i]; }};
   std::size_t kept = 0;
   for (const Set& set : fields) {
@@ -197,7 +195,6 @@ TEST(ExtremeParams, OfAProjectionIndexAreRefusedOrComeBack) {
       EXPECT_EQ(found.tuning_k, again.tuning_k);
       EXPECT_EQ(found.graph.sampled_lists, again.graph.sampled_lists);
       EXPECT_EQ(found.graph.entry_points, again.graph.entry_points);
-      EXPECT_EQ(found.graph.repair_room, again.graph.repair_room);
       ++kept;
     }
   }

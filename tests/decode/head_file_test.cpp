@@ -7,6 +7,7 @@
 #include "file/container.hpp"
 #include "file/temporary_directory.hpp"
 #include "support/decode_head.hpp"
+#include "support/indexes.hpp"
 
 namespace keyseek {
 namespace {
@@ -198,10 +199,10 @@ TEST(HeadFile, ContradictionsAreCorrupt) {
   });
   file.expect_corrupt("codes", "", [](std::vector<std::byte>& bytes) { bytes.resize(64); });
 
-  FlatIndex::build(sample_of_layer_2().keys.view().slice(0, 10)).save(path);
+  test::flat_index(sample_of_layer_2().keys.view().slice(0, 10)).save(path);
   expect_error(ErrorCode::corrupt, {"flat", "not \"head\""}, [&] { (void)HeadCache::map(path); });
   cache.save(path);
-  expect_error(ErrorCode::corrupt, {"head", "flat"}, [&] { (void)FlatIndex::load(path); });
+  expect_error(ErrorCode::corrupt, {"head", "flat"}, [&] { (void)Index::open(path); });
 }
 
 }  // namespace

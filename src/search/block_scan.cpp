@@ -1,4 +1,5 @@
-#include "knn/block_scan.hpp"
+/// Block after block of codes, with thresholds that rise as the pools fill.
+#include "search/block_scan.hpp"
 
 #include <algorithm>
 
@@ -9,19 +10,6 @@ namespace {
 constexpr std::size_t kBlocksAtOnce = 64;
 
 }  // namespace
-
-std::size_t rerank_pool(std::size_t k, std::size_t d) noexcept {
-  return k + (d >= 128 ? 30 : 60) * std::max<std::size_t>(k, 25) / 100;
-}
-
-std::size_t trained_rerank_pool(std::size_t k, std::size_t d) noexcept {
-  return k + std::max<std::size_t>(8, k / (d >= 128 ? 10 : 4));
-}
-
-CodeTile tile_of(const EncodedQueries& queries, std::size_t first, std::size_t count) noexcept {
-  return {queries.codes.row(first), queries.scale.data() + first, queries.correction.data() + first,
-          count, queries.codes.cols()};
-}
 
 void scan_blocks(const std::uint8_t* codes, const float* scales, std::size_t n,
                  const CodeTile& tile, Pool* pools, BlockScanScratch& scratch) {

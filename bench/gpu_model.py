@@ -16,7 +16,7 @@ class Gpu:
     bytes_per_s: float
     memory: float
     launch_s: float = 5e-6  # between the starts of two kernels
-    copy_s: float = 10e-6   # until a small copy over PCIe has arrived
+    copy_s: float = 10e-6  # until a small copy over PCIe has arrived
     pcie_bytes_per_s: float = 25e9
 
 
@@ -36,6 +36,7 @@ class Machine:
 @dataclasses.dataclass(frozen=True)
 class Parts:
     """Seconds of a token."""
+
     search: float
     attention: float
     other: float
@@ -53,7 +54,7 @@ A100 = Machine(Gpu("A100 80 GB", 2039e9, 80e9), Cpu("48 cores, 8 x DDR4-3200", 2
 LAYERS, HEADS, KV_HEADS, DIM = 32, 32, 8, 128
 WEIGHTS = 2 * 7.5e9  # 16 bits; all but the table of input embeddings is read for each token
 STATIC, RETRIEVED = 640, 100
-KERNELS = 12         # of a layer beside attention: norms, projections, rotary, activation
+KERNELS = 12  # of a layer beside attention: norms, projections, rotary, activation
 
 # Published, arXiv 2409.10516: RTX 4090, 128K tokens.
 PAPER_TOKENS = 131072
@@ -62,13 +63,14 @@ PAPER = {
     "IVF": Parts(0.250, 0.084, 0.039),
     "RetrievalAttention": Parts(0.064, 0.081, 0.043),
 }
-IVF_FRACTION = 0.30    # keys scanned for recall .95: 30 to 50 %
+IVF_FRACTION = 0.30  # keys scanned for recall .95: 30 to 50 %
 GRAPH_FRACTION = 0.02  # 1 to 3 %
 # RoarGraph on attention keys at recall@100 .95, one core: 2791 queries a second (VIBE's
 # llama-128-ip, 257K keys).
 GRAPH_QUERY_S = 1 / 2791
 
-# Ours, a step of one KV head on one core: a line through the table of docs/method.md, time by bytes.
+# Ours, a step of one KV head on one core: a line through the table of docs/method.md, time by
+# bytes.
 OUR_STEP_S, OUR_BYTES_PER_S = 18e-6, 14.9e9
 OUR_FRACTION, OUR_LEAST_SCANNED = 0.02, 1000
 
@@ -127,9 +129,11 @@ def predict_paper(method, tokens, machine):
     """Parts of a token by a method of the paper."""
     if method not in PAPER:
         raise ValueError(f"method is {method!r}, must be one of {', '.join(PAPER)}")
-    return Parts(paper_search(method, indexed_tokens(tokens), machine),
-                 moved_attention(machine) + SOFTWARE_ATTENTION,
-                 moved_other(machine) + SOFTWARE_OTHER)
+    return Parts(
+        paper_search(method, indexed_tokens(tokens), machine),
+        moved_attention(machine) + SOFTWARE_ATTENTION,
+        moved_other(machine) + SOFTWARE_OTHER,
+    )
 
 
 def our_step_bytes(indexed):
@@ -144,8 +148,9 @@ def predict_ours(tokens, machine):
     step = rounds(KV_HEADS, machine.cpu.cores) * (OUR_STEP_S + step_bytes / OUR_BYTES_PER_S)
     all_heads = KV_HEADS * step_bytes / machine.cpu.bytes_per_s
     # The copies are waited for, the kernels run while the CPU searches.
-    return Parts(LAYERS * max(step, all_heads), LAYERS * static_attention(machine.gpu),
-                 moved_other(machine))
+    return Parts(
+        LAYERS * max(step, all_heads), LAYERS * static_attention(machine.gpu), moved_other(machine)
+    )
 
 
 def predict_full(tokens, machine):
@@ -153,32 +158,43 @@ def predict_full(tokens, machine):
     cache = LAYERS * 2 * KV_HEADS * DIM * 2 * tokens
     if cache + WEIGHTS > machine.gpu.memory:
         return None
-    return Parts(0.0, cache / machine.gpu.bytes_per_s + LAYERS * 2 * machine.gpu.launch_s,
-                 moved_other(machine))
+    return Parts(
+        0.0,
+        cache / machine.gpu.bytes_per_s + LAYERS * 2 * machine.gpu.launch_s,
+        moved_other(machine),
+    )
 
 
 def check_table():
     """Predictions beside what was published."""
-    lines = ["| method | search | attention | other | s/token | published | error |",
-             "|---|---|---|---|---|---|---|"]
+    lines = [
+        "| method | search | attention | other | s/token | published | error |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for method, published in PAPER.items():
         p = predict_paper(method, PAPER_TOKENS, RTX_4090)
         error = p.total / published.total - 1
-        lines.append(f"| {method} | {p.search:.3f} | {p.attention:.3f} | {p.other:.3f} | "
-                     f"{p.total:.3f} | {published.total:.3f} | {100 * error:+.0f} % |")
+        lines.append(
+            f"| {method} | {p.search:.3f} | {p.attention:.3f} | {p.other:.3f} | "
+            f"{p.total:.3f} | {published.total:.3f} | {100 * error:+.0f} % |"
+        )
     return "\n".join(lines)
 
 
 def prediction_table(machine):
     """Seconds per token from 4K to 1M tokens."""
-    lines = [f"| tokens, {machine.gpu.name} | " + " | ".join(PAPER) + " | keyseek | full, on the GPU |",
-             "|---|" + "---|" * (len(PAPER) + 2)]
+    lines = [
+        f"| tokens, {machine.gpu.name} | " + " | ".join(PAPER) + " | keyseek | full, on the GPU |",
+        "|---|" + "---|" * (len(PAPER) + 2),
+    ]
     for exponent in range(12, 21):
-        tokens = 2 ** exponent
+        tokens = 2**exponent
         full = predict_full(tokens, machine)
         cells = [f"{predict_paper(m, tokens, machine).total:.3f}" for m in PAPER]
-        cells += [f"{predict_ours(tokens, machine).total:.3f}",
-                  f"{full.total:.3f}" if full else "does not fit"]
+        cells += [
+            f"{predict_ours(tokens, machine).total:.3f}",
+            f"{full.total:.3f}" if full else "does not fit",
+        ]
         lines.append(f"| {tokens // 1024}K | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -15,8 +15,16 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 ARCHITECTURES = (80, 86, 89, 90)
-FLAGS = ["-std=c++20", "-O3", "-Werror", "all-warnings",
-         "-Xcompiler", "-Wall,-Wextra,-Wconversion,-Wshadow", f"-I{ROOT}", f"-I{ROOT}/include"]
+FLAGS = [
+    "-std=c++20",
+    "-O3",
+    "-Werror",
+    "all-warnings",
+    "-Xcompiler",
+    "-Wall,-Wextra,-Wconversion,-Wshadow",
+    f"-I{ROOT}",
+    f"-I{ROOT}/include",
+]
 
 # Registers of a thread. attend has 128 threads in a block and an SM 65,536 registers, so these
 # let 8, 6, 4 and 2 blocks run on one: for the groups 1, 2, 4 and 8.
@@ -30,7 +38,7 @@ ATTEND = re.compile(r"(Half|BFloat16)ELj(\d+)ELj(\d+)E")
 def compile_kernels(nvcc, arguments, out):
     """What nvcc said; raises when it failed or warned."""
     command = [nvcc, *FLAGS, *arguments, str(ROOT / "cuda/launch.cu"), "-o", str(out)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode != 0:
         raise SystemExit(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
     return done.stderr + done.stdout
@@ -54,8 +62,14 @@ def usage(log):
         name, kind, group = name_of(entry.split("'")[0])
         spills = re.search(r"(\d+) bytes spill stores, (\d+) bytes spill loads", entry)
         shared = re.search(r"(\d+) bytes smem", entry)
-        yield (name, kind, group, int(re.search(r"Used (\d+) registers", entry).group(1)),
-               int(shared.group(1)) if shared else 0, sum(map(int, spills.groups())))
+        yield (
+            name,
+            kind,
+            group,
+            int(re.search(r"Used (\d+) registers", entry).group(1)),
+            int(shared.group(1)) if shared else 0,
+            sum(map(int, spills.groups())),
+        )
 
 
 def excesses(architecture, rows):
@@ -88,12 +102,17 @@ def bad_instructions(ptx):
 
 def table(by_architecture):
     """Shared memory does not depend on the architecture; spills are added up."""
-    lines = ["| kernel | shared bytes | spilled bytes | registers: "
-             + " | ".join(f"sm_{a}" for a in by_architecture) + " |",
-             "|---|" + "---|" * (2 + len(by_architecture))]
+    lines = [
+        "| kernel | shared bytes | spilled bytes | registers: "
+        + " | ".join(f"sm_{a}" for a in by_architecture)
+        + " |",
+        "|---|" + "---|" * (2 + len(by_architecture)),
+    ]
     for rows in zip(*by_architecture.values(), strict=True):
         registers = " | ".join(str(row[3]) for row in rows)
-        lines.append(f"| {rows[0][0]} | {rows[0][4]} | {sum(row[5] for row in rows)} | {registers} |")
+        lines.append(
+            f"| {rows[0][0]} | {rows[0][4]} | {sum(row[5] for row in rows)} | {registers} |"
+        )
     return "\n".join(lines)
 
 
@@ -106,8 +125,11 @@ def main():
 
     by_architecture, problems = {}, []
     for architecture in ARCHITECTURES:
-        log = compile_kernels(options.nvcc, ["-Xptxas", "-v", "-cubin", f"-arch=sm_{architecture}"],
-                              options.out / f"sm_{architecture}.cubin")
+        log = compile_kernels(
+            options.nvcc,
+            ["-Xptxas", "-v", "-cubin", f"-arch=sm_{architecture}"],
+            options.out / f"sm_{architecture}.cubin",
+        )
         by_architecture[architecture] = sorted(usage(log), key=str)
         if not by_architecture[architecture]:
             problems.append(f"sm_{architecture}: ptxas named no kernel")

@@ -17,6 +17,9 @@ import torch
 import transformers
 from torch import Tensor
 
+from errors import DatasetError, exit_status
+from forward import STRETCHED, head_dim, rope_theta, run_pass, stretch_rope
+from hdf5 import check_out, new_file
 from keyseek.models import (
     SOURCES,
     Model,
@@ -28,10 +31,6 @@ from keyseek.models import (
     speed_up_linears,
 )
 from keyseek.texts import NAMED, load_text
-
-from errors import DatasetError, exit_status
-from forward import STRETCHED, head_dim, rope_theta, run_pass, stretch_rope
-from hdf5 import check_out, new_file
 
 FORMAT_VERSION = 1
 

@@ -20,6 +20,9 @@ import torch
 import transformers
 from torch import Tensor
 
+from errors import DatasetError, exit_status
+from forward import run_pass
+from hdf5 import check_out, new_file
 from keyseek.models import (
     SOURCES,
     Model,
@@ -31,10 +34,6 @@ from keyseek.models import (
     speed_up_linears,
 )
 from keyseek.texts import NAMED, load_text
-
-from errors import DatasetError, exit_status
-from forward import run_pass
-from hdf5 import check_out, new_file
 
 FORMAT_VERSION = 1
 NEIGHBORS = 100
@@ -179,7 +178,12 @@ def run(given: argparse.Namespace) -> None:
         f" linear layers in {linear_type(model.network)}, transformers {transformers.__version__},"
         f" torch {torch.__version__}"
     )
-    attributes = dict(model=model.title, text=text.source, capture=how, next_token_loss=loss)
+    attributes = {
+        "model": model.title,
+        "text": text.source,
+        "capture": how,
+        "next_token_loss": loss,
+    }
     write_set(given.out, keys, hidden, split, attributes)
     print(
         f"{given.out}: {len(keys)} keys, {given.learn} training and {given.test} test queries,"

@@ -34,9 +34,15 @@ def main() -> None:
         print(heads[-1], heads[-1].plan)
 
     for _ in range(STEPS):
-        queries, keys, values = vectors(HEADS * GROUP, 0.3), vectors(HEADS, 0.5), vectors(HEADS, 1.0)
+        queries, keys, values = (
+            vectors(HEADS * GROUP, 0.3),
+            vectors(HEADS, 0.5),
+            vectors(HEADS, 1.0),
+        )
         out = keyseek.step_heads(heads, queries, keys, values)
-    print(f"output {out.shape}; bytes read by head 0 in the last step: {heads[0].stats.bytes_read:,}")
+    print(
+        f"output {out.shape}; bytes read by head 0 in the last step: {heads[0].stats.bytes_read:,}"
+    )
 
 
 if __name__ == "__main__":

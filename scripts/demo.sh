@@ -7,7 +7,8 @@ usage() {
 usage: scripts/demo.sh [--quick]
 
 Builds keyseek, captures attention vectors of a real model, and measures our indexes beside
-faiss, hnswlib, usearch and ScaNN on them in one run. Ends with a table and a page of figures.
+faiss, hnswlib, usearch and ScaNN on them in one run. Ends with tables that compare
+them at equal recall, and a page of figures.
 
   (nothing)  Gemma 3 270M reading 32,768 tokens, its three global layers; at most ten minutes
              on two cores after the downloads

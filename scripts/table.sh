@@ -6,11 +6,11 @@ usage() {
   cat <<'TEXT'
 usage: scripts/table.sh
 
-Measures what the project wants to reach and prints it as a table: steps with hot and cold caches,
-single queries, the best recall with all prefill queries, and peers, on captures of Gemma 3 270M
-(32,768 tokens, layers 5, 11, 17) and SmolLM2 (8,192 tokens), and on the output layer of Gemma
-as a second search problem. About an hour on two cores after the downloads; leave the machine
-alone meanwhile. Rows go to build/table/results.jsonl; a run that was stopped goes on from there.
+Compares keyseek with its peers at equal recall and prints tables: steps with hot and cold caches,
+single queries, the best recall with all prefill queries, on captures of Gemma 3 270M (32,768
+tokens, layers 5, 11, 17) and SmolLM2 (8,192 tokens), and on the output layer of Gemma as a second
+search problem. About an hour on two cores after the downloads; leave the machine alone meanwhile.
+Rows go to build/table/results.jsonl; a run that was stopped goes on from there.
 TEXT
 }
 

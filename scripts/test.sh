@@ -89,6 +89,11 @@ tidy_is_clean() {
     xargs -P "$JOBS" -n 4 clang-tidy-14 -p build/clang --quiet
 }
 
+python_is_clean() {
+  "$VENV/bin/ruff" check
+  "$VENV/bin/ruff" format --check
+}
+
 neon_compiles() {
   mkdir -p build/neon
   ln -sfn /usr/include/xsimd build/neon/xsimd
@@ -146,8 +151,10 @@ check 'Build (clang, address and undefined behaviour sanitizers)' build_clang
 check 'Static analysis (clang-tidy)' tidy_is_clean
 suite 'Tests under the sanitizers' "$RESULTS/sanitized.xml" \
   ctest --test-dir build/clang --output-on-failure -j "$JOBS" --output-junit "$RESULTS/sanitized.xml"
-check 'Build (wheel)' install_package test,report,peers
+check 'Build (wheel)' install_package test,lint,report,peers
 check 'Capture tools' install_capture_tools
+check 'Format and rules of Python (ruff)' python_is_clean
+check 'Types of Python (mypy)' "$VENV/bin/mypy"
 suite 'Python tests' "$RESULTS/python.xml" \
   "$VENV/bin/python" -m pytest -q --junit-xml="$RESULTS/python.xml"
 check 'transformers 5' install_transformers5

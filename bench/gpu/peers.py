@@ -34,8 +34,7 @@ def made(*shape):
 
 
 def sdpa(heads, group, dim, tokens):
-    query, key, value = made(1, heads, group, dim), *(
-        made(1, heads, tokens, dim) for _ in range(2))
+    query, key, value = made(1, heads, group, dim), *(made(1, heads, tokens, dim) for _ in range(2))
     # The group's heads as queries of one head: what they share is read once.
     return lambda: F.scaled_dot_product_attention(query, key, value)
 
@@ -43,23 +42,27 @@ def sdpa(heads, group, dim, tokens):
 def flashinfer(heads, group, dim, tokens):
     import flashinfer
 
-    query, key, value = made(heads * group, dim), *(
-        made(tokens, heads, dim) for _ in range(2))
+    query, key, value = made(heads * group, dim), *(made(tokens, heads, dim) for _ in range(2))
     return lambda: flashinfer.single_decode_with_kv_cache(query, key, value)
 
 
 def flash_attention(heads, group, dim, tokens):
     import flash_attn
 
-    query, key, value = made(1, 1, heads * group, dim), *(
-        made(1, tokens, heads, dim) for _ in range(2))
+    query, key, value = (
+        made(1, 1, heads * group, dim),
+        *(made(1, tokens, heads, dim) for _ in range(2)),
+    )
     return lambda: flash_attn.flash_attn_with_kvcache(query, key, value)
 
 
 def problems(rows):
     """The steps that were measured: heads, group, dim, tokens."""
-    return [{name: row[name] for name in ("heads", "group", "dim", "tokens")}
-            for row in rows if row["part"] == "step"]
+    return [
+        {name: row[name] for name in ("heads", "group", "dim", "tokens")}
+        for row in rows
+        if row["part"] == "step"
+    ]
 
 
 def main():
@@ -74,8 +77,9 @@ def main():
             except ImportError as missing:
                 print(f"{peer.__name__} is left out: {missing}", file=sys.stderr)
                 continue
-            print(json.dumps({"part": f"full attention, {peer.__name__}", **step,
-                              "us": round(us, 2)}))
+            print(
+                json.dumps({"part": f"full attention, {peer.__name__}", **step, "us": round(us, 2)})
+            )
 
 
 if __name__ == "__main__":

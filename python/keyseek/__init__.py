@@ -12,9 +12,9 @@ a docstring says that it is copied.
 from ._core import (
     Benchmark,
     BuildReport,
+    CapturedHead,
     CaptureEntry,
     CaptureInfo,
-    CapturedHead,
     DecodeMeasurement,
     DecodePool,
     DecodeSession,

@@ -54,7 +54,7 @@ def document(tokenizer: Any, length: int, depth: float) -> tuple[list[int], list
     """
 
     def ids(text: str) -> list[int]:
-        return tokenizer(text, add_special_tokens=False)["input_ids"]
+        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
     header, needle, question = ids(HEADER), ids(NEEDLE), ids(QUESTION)
     room = length - len(header) - len(needle) - len(question)
@@ -75,12 +75,13 @@ def read(model: Any, cache: Any, tokens: list[int], name: str) -> None:
     print(file=sys.stderr)
 
 
-def answer(model: Any, cache: Any, question: list[int], count: int,
-           forced: list[int] | None = None) -> Run:
+def answer(
+    model: Any, cache: Any, question: list[int], count: int, forced: list[int] | None = None
+) -> Run:
     """Decodes the question token by token, then `count` tokens: the likeliest ones, or `forced`."""
     tokens: list[int] = []
     seen: list[Tensor] = []
-    logits = None
+    logits = torch.empty(0)
     begin = time.perf_counter()
     for token in question:
         logits = model(torch.tensor([[token]]), past_key_values=cache, use_cache=True).logits
@@ -122,8 +123,9 @@ def main() -> None:
         raise SystemExit(f"keyseek: {error}") from None
 
 
-def compare(model: Any, tokenizer: Any, prompt: list[int], question: list[int],
-            given: argparse.Namespace) -> None:
+def compare(
+    model: Any, tokenizer: Any, prompt: list[int], question: list[int], given: argparse.Namespace
+) -> None:
     usual = DynamicCache(config=model.config)
     read(model, usual, prompt, "full attention")
     full = answer(model, usual, question, given.new)
@@ -142,20 +144,28 @@ def compare(model: Any, tokenizer: Any, prompt: list[int], question: list[int],
         text = tokenizer.decode(run.tokens)
         found = "found" if NUMBER in text else "not found"
         print(f"\n{name} ({found}, {run.ms:.0f} ms per token):\n  {text.strip()!r}")
-    print(f"\nOn full attention's own answer: next token the same {agreement:.1%}, "
-          f"KL divergence {divergence:.5f}")
+    print(
+        f"\nOn full attention's own answer: next token the same {agreement:.1%}, "
+        f"KL divergence {divergence:.5f}"
+    )
     if not seen:
         print("The prompt is too short to retrieve from.")
         return
     plans = [plan for _, layer in cache._retrieval_layers() for plan in layer.plans()]
-    kinds = {kind: sum(p.retriever == kind for p in plans)
-             for kind in ("none", "flat", "sketch", "projection", "everything")}
-    print(f"Plan for max_error {given.max_error}: "
-          + ", ".join(f"{count} heads {kind}" for kind, count in kinds.items() if count)
-          + f"; expected error {sum(p.expected_error for p in plans) / len(plans):.4f}")
-    print(f"Read of what is indexed, per step and head: {seen['bytes_per_head'] / 1e3:.0f} KB of "
-          f"{seen['full_bytes_per_head'] / 1e3:.0f} KB; {seen['retrieved_per_query']:.1f} keys "
-          f"retrieved per query, {seen['scanned_per_head']:.0f} scanned")
+    kinds = {
+        kind: sum(p.retriever == kind for p in plans)
+        for kind in ("none", "flat", "sketch", "projection", "everything")
+    }
+    print(
+        f"Plan for max_error {given.max_error}: "
+        + ", ".join(f"{count} heads {kind}" for kind, count in kinds.items() if count)
+        + f"; expected error {sum(p.expected_error for p in plans) / len(plans):.4f}"
+    )
+    print(
+        f"Read of what is indexed, per step and head: {seen['bytes_per_head'] / 1e3:.0f} KB of "
+        f"{seen['full_bytes_per_head'] / 1e3:.0f} KB; {seen['retrieved_per_query']:.1f} keys "
+        f"retrieved per query, {seen['scanned_per_head']:.0f} scanned"
+    )
     if given.plan:
         print(f"\n{cache.report()}")
 

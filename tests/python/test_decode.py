@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 
-import keyseek
 import numpy as np
 import pytest
+
+import keyseek
 from conftest import SAMPLE
 from keyseek.bench import decode as bench
 
@@ -40,7 +41,11 @@ def prefill(captured):
 def measure(captured, cache, steps: int = 20, **options) -> keyseek.DecodeMeasurement:
     first, last = len(cache), len(cache) + steps
     return keyseek.measure_decode(
-        cache, captured.queries(first, last), captured.keys[:last], captured.values[:last], **options
+        cache,
+        captured.queries(first, last),
+        captured.keys[:last],
+        captured.values[:last],
+        **options,
     )
 
 
@@ -98,7 +103,7 @@ def test_a_search_in_python_takes_the_indexs_place(captured, prefill):
 
 def test_faults_of_a_search_in_python_are_raised(prefill):
     def index_with(found):
-        return lambda keys: lambda queries, k: found(queries, k)
+        return lambda keys: found
 
     def raising(queries, k):
         raise KeyError("mine")
@@ -122,7 +127,7 @@ def test_heads_are_saved_and_mapped(captured, prefill, tmp_path):
         assert again.plan.k == 40
         assert len(again) == PROMPT
         assert measure(captured, again).error == measure(captured, cache.copy()).error
-    with pytest.raises(keyseek.Error, match="nothing.ks"):
+    with pytest.raises(keyseek.Error, match=r"nothing.ks"):
         keyseek.HeadCache.load(tmp_path / "nothing.ks")
     with pytest.raises(keyseek.Error, match="no file"):
         prefill(index=exact_search).save(path)
@@ -205,7 +210,10 @@ def test_many_heads_append_and_attend(captured, prefill):
     assert (keyseek.attend_heads(twins[1:], queries[3:]) == expected[3:]).all()
     assert [len(twin) for twin in twins] == [PROMPT + 1, 2001]
     for call, fault in (
-        (lambda: keyseek.step_heads([heads[0]] * 2, queries, keys, values), "are the same HeadCache"),
+        (
+            lambda: keyseek.step_heads([heads[0]] * 2, queries, keys, values),
+            "are the same HeadCache",
+        ),
         (lambda: keyseek.attend_heads([heads[0]] * 2, queries), "are the same HeadCache"),
         (lambda: keyseek.append_heads([], keys, values), "heads is empty"),
         (lambda: keyseek.attend_heads([], queries), "heads is empty"),
@@ -287,7 +295,7 @@ def test_a_session_names_what_it_cannot_serve(captured, prefill):
             keyseek.DecodeSession(heads)
     with pytest.raises(keyseek.InvalidArgument, match="device is -1"):
         keyseek.DecodeSession([prefill(retriever="flat")], device=-1)
-    with pytest.raises(keyseek.Error, match="no CUDA device|there are .* CUDA devices") as raised:
+    with pytest.raises(keyseek.Error, match=r"no CUDA device|there are .* CUDA devices") as raised:
         keyseek.DecodeSession([prefill(retriever="flat")], device=1000)
     assert raised.value.code == "unsupported"
 
@@ -323,7 +331,18 @@ def test_null_logits_are_an_array_of_float32(prefill):
 
 def test_retrievers_are_compared_in_one_path(capsys):
     pytest.importorskip("faiss")
-    options = ["--data", str(SAMPLE), "--layers", "15", "--steps", "8", "--rounds", "1", "--k", "50"]
+    options = [
+        "--data",
+        str(SAMPLE),
+        "--layers",
+        "15",
+        "--steps",
+        "8",
+        "--rounds",
+        "1",
+        "--k",
+        "50",
+    ]
     assert bench.main([*options, "--json", "--cold"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert {row["caches"] for row in rows} == {"hot", "cold"}

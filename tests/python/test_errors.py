@@ -5,9 +5,10 @@ from __future__ import annotations
 import pickle
 from pathlib import Path
 
-import keyseek
 import numpy as np
 import pytest
+
+import keyseek
 
 KEYS = np.random.default_rng(1).standard_normal((40, 8), dtype=np.float32)
 QUERIES = KEYS[:4].copy()

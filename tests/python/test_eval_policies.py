@@ -7,33 +7,33 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-import keyseek  # noqa: E402
-from keyseek.eval.block import Block, Static, attend_chosen  # noqa: E402
-from keyseek.eval.policies import (  # noqa: E402
+import keyseek
+from keyseek.eval.block import Block, Static, attend_chosen
+from keyseek.eval.policies import (
+    FORMS,
+    H2O,
     Flat,
     Full,
-    H2O,
     Hnsw,
     InfLLM,
     Ivf,
-    FORMS,
     Keyseek,
-    Planned,
     OracleKMeans,
     OracleSample,
     OracleTopK,
     OracleTrained,
+    Planned,
     Quest,
     SnapKV,
     Streaming,
+    h2o,
 )
-from keyseek.eval.policies import h2o  # noqa: E402
 from keyseek.eval.policies.ours import exact_search
-from keyseek.eval.policies.quest import TOKENS as PAGE  # noqa: E402
-from keyseek.eval.policies.tails import k_means  # noqa: E402
-from keyseek.eval.prompt import read_prompt  # noqa: E402
-from keyseek.eval.score import PreparedPolicy, agreement, divergence  # noqa: E402
-from test_hf import gemma, llama, prompt  # noqa: E402
+from keyseek.eval.policies.quest import TOKENS as PAGE
+from keyseek.eval.policies.tails import k_means
+from keyseek.eval.prompt import read_prompt
+from keyseek.eval.score import PreparedPolicy, agreement, divergence
+from test_hf import gemma, llama, prompt
 
 TOKENS = 300
 STATIC = Static(sink=4, window=24)
@@ -155,7 +155,7 @@ def test_streaming_attends_sink_and_window_alone(layer, block):
 def test_snapkv_keeps_its_budget_and_what_the_question_looks_at(layer, block):
     ours = SnapKV(30).prepare(layer, STATIC)
     wanted = INDEXED.start + 100
-    # A question that looks at one token only.
+    # The question looks at one token only.
     looking = layer.keys[:, None, wanted : wanted + 1].expand(-1, block.queries.shape[1], 40, -1)
     question = Block(50 * looking, block.keys, block.values, TOKENS, layer.scale)
     torch.testing.assert_close(ours.attend(question).out, question.full)  # read in full
@@ -302,7 +302,7 @@ def test_an_exact_search_and_the_trained_tail(layer, block):
     attended = ours.attend(block)
     assert attended.vectors == 32
     assert {head.plan.tail_vectors for head in ours.heads} == {16}
-    # All keys, and the rows of 16 keys and 16 tail vectors that each query wants.
+    # It reads all keys, and the rows of 16 keys and 16 tail vectors that each query wants.
     assert attended.bytes > 2 * COUNT * layer.keys.shape[-1]
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 
 import pytest
 
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-import keyseek  # noqa: E402
-from keyseek.eval.tasks import TASKS, Copy, Tail, Writer  # noqa: E402
+import keyseek
+from keyseek.eval.tasks import TASKS, Copy, Tail, Writer
 
 LINES = "".join(f"Line {i} of the filler says {i * 7919 % 1000}.\n" for i in range(4000))
 FORMS = [form for forms in TASKS.values() for form in forms]
@@ -52,8 +53,19 @@ def test_a_seed_decides_everything(task, writer):
     assert first.questions != other.questions
 
 
-@pytest.mark.parametrize("name", ["needle", "multi-key", "multi-value", "multi-query", "passkey",
-                                  "number-string", "key-value", "variables"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "needle",
+        "multi-key",
+        "multi-value",
+        "multi-query",
+        "passkey",
+        "number-string",
+        "key-value",
+        "variables",
+    ],
+)
 def test_the_answer_is_in_the_prompt_once_told(name, writer):
     for task in TASKS[name]:
         example = task.make(writer, 4096, 3)
@@ -81,7 +93,7 @@ def test_the_key_that_is_asked_has_the_value_that_is_right(writer):
 def test_variables_form_one_chain(writer):
     example = TASKS["variables"][0].make(writer, 4096, 1)
     prompt, names = text_of(example.prompt), text_of(example.questions[0][1]).split()
-    for before, name in zip(names, names[1:], strict=False):
+    for before, name in pairwise(names):
         assert prompt.index(f"VAR {before} =") < prompt.index(f"VAR {name} = VAR {before}.")
 
 
@@ -103,7 +115,7 @@ def test_a_copy_goes_on_as_the_passage_did(writer):
 
 def test_a_tail_is_what_comes_next(writer):
     example = Tail().make(writer, 4096, 1)
-    (question, answer), = example.questions
+    ((question, answer),) = example.questions
     assert len(question) == 1
     assert text_of(example.prompt[1:] + question + answer) in LINES
 

@@ -18,7 +18,8 @@ def some(*shape): return rng.standard_normal(shape, dtype="f4")
 keys, queries, training = some(20000, 32), some(4, 32), some(2000, 32)
 def head(**options):
     return keyseek.HeadCache.prefill(
-        keys[:3000], keys[:3000], training, 4, scale=0.2, shift=False, threads=1, horizon=10**6, **options
+        keys[:3000], keys[:3000], training, 4, scale=0.2, shift=False, threads=1, horizon=10**6,
+        **options,
     )
 def exact(keys):
     def search(queries, k):
@@ -28,7 +29,7 @@ def exact(keys):
     return search
 """
 
-# What each daemon thread does for ever; the first line is done once.
+# Each daemon thread does the second of these for ever; the first is done once.
 WORK = {
     "search": ("index = keyseek.FlatIndex.build(keys, threads=1)", "index.search(queries, k=10)"),
     "append": ("index = keyseek.FlatIndex.build(keys, threads=1)", "index.append(keys[:10])"),
@@ -45,7 +46,8 @@ WORK = {
         "        keyseek.step_heads(own, np.vstack([queries] * 2), keys[:2], keys[:2], pool)",
     ),
     "a search of one's own": (
-        "heads, pool = [head(retriever='custom', index=exact) for _ in range(2)], keyseek.DecodePool(2)",
+        "heads = [head(retriever='custom', index=exact) for _ in range(2)]; "
+        "pool = keyseek.DecodePool(2)",
         "own = [h.copy() for h in heads]\n"
         "        keyseek.step_heads(own, np.vstack([queries] * 2), keys[:2], keys[:2], pool)",
     ),

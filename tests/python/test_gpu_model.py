@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "bench"))
 
-import gpu_model as model  # noqa: E402
+import gpu_model as model
 
 CONTEXTS = [2**exponent for exponent in range(12, 21)]
 
@@ -53,7 +53,7 @@ def test_full_attention_must_fit_beside_the_weights():
 
 def test_our_step_is_a_line_through_the_measured_table():
     page = (ROOT / "docs/method.md").read_text()
-    # retriever, k, recall, planned and measured error; then KB read and us per step
+    # These are retriever, k, recall, planned and measured error; then KB read and us per step.
     rows = re.findall(r"\| projection \| \d+(?: \| [.\d]+){3} \| ([\d,]+) \| (\d+) \|", page)
     assert len(rows) >= 5
     read = [float(kb.replace(",", "")) * 1e3 for kb, _ in rows]

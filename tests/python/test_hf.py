@@ -7,8 +7,8 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-import keyseek  # noqa: E402
-from keyseek.hf import RetrievalCache  # noqa: E402
+import keyseek
+from keyseek.hf import RetrievalCache
 
 SMALL = {
     "sink": 4,
@@ -22,7 +22,7 @@ SMALL = {
     "threads": 1,
 }
 VOCABULARY = 97
-# The argument's name, which transformers 5.24 has changed.
+# transformers 5.24 has changed the argument's name.
 VERSION = tuple(int(part) for part in transformers.__version__.split(".")[:2])
 CACHE = "cache" if VERSION >= (5, 24) else "past_key_values"
 SHAPE = {
@@ -313,6 +313,23 @@ def test_a_prompt_is_saved_and_shared(make, tmp_path):
         cache.save(tmp_path / "prefix")
 
 
+def test_a_prompt_is_not_loaded_for_another_text(model, tmp_path):
+    ids = prompt(300)
+    cache = cache_of(model)
+    logits(model, ids, cache, [280])
+    with pytest.raises(keyseek.InvalidArgument, match="tokens are 300, the cache has read 280"):
+        cache.save(tmp_path / "prefix", tokens=ids)
+    cache.save(tmp_path / "prefix", tokens=ids[:, :280])
+    for same in (ids, ids[:, :280], ids[0].tolist()):
+        RetrievalCache.load(model.config, tmp_path / "prefix", threads=1, tokens=same)
+    for other in (ids[:, :279], ids.flip(1), torch.cat([ids, ids])):
+        with pytest.raises(keyseek.InvalidArgument, match=r"prefix is of another text|read 280"):
+            RetrievalCache.load(model.config, tmp_path / "prefix", threads=1, tokens=other)
+    cache.save(tmp_path / "unnamed")
+    with pytest.raises(keyseek.InvalidArgument, match="was saved without tokens"):
+        RetrievalCache.load(model.config, tmp_path / "unnamed", threads=1, tokens=ids)
+
+
 def test_a_short_prompt_is_saved_as_it_is(model, tmp_path):
     ids = prompt(300)
     cache = cache_of(model)
@@ -329,18 +346,20 @@ def test_what_cannot_be_loaded_is_named(model, tmp_path):
     cache = cache_of(model)
     logits(model, prompt(300), cache, [280])
     cache.save(tmp_path / "prefix")
-    with pytest.raises(keyseek.Error, match="of another model: model_type is llama there and gemma3_text here"):
+    with pytest.raises(
+        keyseek.Error, match="of another model: model_type is llama there and gemma3_text here"
+    ):
         RetrievalCache.load(gemma().config, tmp_path / "prefix")
-    with pytest.raises(keyseek.Error, match="cannot read .*nothing"):
+    with pytest.raises(keyseek.Error, match=r"cannot read .*nothing"):
         RetrievalCache.load(model.config, tmp_path / "nothing")
-    with pytest.raises(keyseek.Error, match="cannot write .*missing"):
+    with pytest.raises(keyseek.Error, match=r"cannot write .*missing"):
         cache.save(tmp_path / "missing" / "prefix")
     head = next((tmp_path / "prefix").glob("*.ks"))
     head.write_bytes(head.read_bytes()[:-1])
     with pytest.raises(keyseek.Error, match=head.name):
         RetrievalCache.load(model.config, tmp_path / "prefix")
     (tmp_path / "prefix" / "state.pt").write_bytes(b"no archive")
-    with pytest.raises(keyseek.Error, match="state.pt is damaged"):
+    with pytest.raises(keyseek.Error, match=r"state.pt is damaged"):
         RetrievalCache.load(model.config, tmp_path / "prefix")
     own = cache_of(model, retriever="custom", index=lambda keys: None)
     with pytest.raises(keyseek.InvalidArgument, match="cannot be saved"):

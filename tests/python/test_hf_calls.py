@@ -7,9 +7,8 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from keyseek.hf import RetrievalCache, attention  # noqa: E402
-
-from test_hf import SHAPE, SMALL, cache_of, llama, logits, own, prompt, refused  # noqa: E402
+from keyseek.hf import RetrievalCache, attention
+from test_hf import SHAPE, SMALL, cache_of, llama, logits, own, prompt, refused
 
 PIECES = [300] + [1] * 24
 
@@ -121,11 +120,17 @@ def test_arguments_without_effect_are_taken():
 def test_blocks_of_queries_are_attended_as_by_definition(count, masked):
     torch.manual_seed(count)
     tokens = count + 5
-    query, key, value = torch.randn(2, 4, count, 8), torch.randn(2, 2, tokens, 8), torch.randn(2, 2, tokens, 6)
+    query, key, value = (
+        torch.randn(2, 4, count, 8),
+        torch.randn(2, 2, tokens, 8),
+        torch.randn(2, 2, tokens, 6),
+    )
     sinks = torch.randn(4)
     seen = torch.ones(count, tokens, dtype=torch.bool).tril(5)
     if masked:
-        seen = (seen & (torch.rand(2, 1, count, tokens) < 0.8)) | torch.eye(count, tokens, dtype=torch.bool)
+        seen = (seen & (torch.rand(2, 1, count, tokens) < 0.8)) | torch.eye(
+            count, tokens, dtype=torch.bool
+        )
     module = Layer()
     module.num_key_value_groups = 2
     out, _ = attention(

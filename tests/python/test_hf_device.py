@@ -10,10 +10,10 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-import keyseek  # noqa: E402
-from keyseek.hf import RetrievalCache, device as devices  # noqa: E402
-
-from test_hf import SMALL, cache_of, full_logits, llama, logits, prompt  # noqa: E402
+import keyseek
+from keyseek.hf import RetrievalCache
+from keyseek.hf import device as devices
+from test_hf import SMALL, cache_of, full_logits, llama, logits, prompt
 
 SINK, WINDOW = SMALL["sink"], SMALL["window"]
 SCALE = 8**-0.5  # of the small models' heads
@@ -170,14 +170,21 @@ def test_a_reset_cache_forgets_its_session(model, on_device):
 def require(dim=64, dtype=torch.float16, values=None):
     keys = torch.empty(1, 2, 3, dim)
     devices.require_session(
-        torch.device("cuda", 0), keys, keys if values is None else torch.empty(1, 2, 3, values), dtype
+        torch.device("cuda", 0),
+        keys,
+        keys if values is None else torch.empty(1, 2, 3, values),
+        dtype,
     )
 
 
 def test_what_no_session_can_be_made_for_is_said():
-    with pytest.raises(keyseek.InvalidArgument, match="keys are on cuda:0, where dim is 80, must be"):
+    with pytest.raises(
+        keyseek.InvalidArgument, match="keys are on cuda:0, where dim is 80, must be"
+    ):
         require(dim=80)
-    with pytest.raises(keyseek.InvalidArgument, match="dtype is f32, must be f16 or bf16: use a Dyn"):
+    with pytest.raises(
+        keyseek.InvalidArgument, match="dtype is f32, must be f16 or bf16: use a Dyn"
+    ):
         require(dtype=torch.float32)
     with pytest.raises(keyseek.InvalidArgument, match="dimension 64 and values 96"):
         require(values=96)
@@ -189,7 +196,9 @@ def test_what_no_session_can_be_made_for_is_said():
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a device")
 def test_without_a_device_it_says_what_to_do():
-    with pytest.raises(keyseek.Error, match="no CUDA device.*KEYSEEK_CUDA=ON.*to the CPU") as raised:
+    with pytest.raises(
+        keyseek.Error, match=r"no CUDA device.*KEYSEEK_CUDA=ON.*to the CPU"
+    ) as raised:
         require()
     assert raised.value.code == "unsupported"
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 
-import keyseek
 import numpy as np
 import pytest
+
+import keyseek
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -50,7 +51,7 @@ def test_a_model_is_the_same_again():
     again = ModelFingerprint.of_state(copy.deepcopy(saved.state()))
     assert again == saved and saved.weights
     require_same_model(again, fingerprint(llama()), "x")
-    # Where only a configuration is known, as far as that goes.
+    # A configuration alone is compared as far as it goes.
     require_same_model(saved, fingerprint(llama(seed=1).config), "x")
     require_same_model(fingerprint(llama().config), fingerprint(llama(seed=1)), "x")
 
@@ -120,7 +121,11 @@ def test_a_fine_tuned_layer_shows(name):
     model = llama()
     tuned = copy.deepcopy(model)
     module = dict(tuned.named_modules())
-    chosen = next(m for path, m in module.items() if path.endswith("layers.1.self_attn." + name) or path.endswith("layers.1.mlp." + name))
+    chosen = next(
+        m
+        for path, m in module.items()
+        if path.endswith("layers.1.self_attn." + name) or path.endswith("layers.1.mlp." + name)
+    )
     generator = torch.Generator().manual_seed(3)
     a = torch.randn(chosen.weight.shape[0], 1, generator=generator)
     b = torch.randn(1, chosen.weight.shape[1], generator=generator)
@@ -143,13 +148,16 @@ def test_weights_that_are_not_there_are_not_compared():
 
 
 def test_tokens():
-    own = tokens_hash([1, 2, 3])
-    assert own == tokens_hash(torch.tensor([[1, 2, 3]])) == tokens_hash(torch.tensor([1, 2, 3]).int())
+    own = tokens_hash([1, 2, 3], 3)
+    for same in (torch.tensor([[1, 2, 3]]), torch.tensor([1, 2, 3]).int()):
+        assert tokens_hash(same, 3) == own
     others = [[1, 2], [3, 2, 1], [1, 2, 3, 0]]
-    assert len({own, *(tokens_hash(each) for each in others)}) == 4
-    assert tokens_hash(torch.tensor([[1, 2], [3, 4]])) != tokens_hash([1, 2, 3, 4])
-    with refused("tokens are torch.float32, must be integers"):
-        tokens_hash(torch.ones(3))
+    assert len({own, *(tokens_hash(each, len(each)) for each in others)}) == 4
+    assert tokens_hash(torch.tensor([[1, 2], [3, 4]]), 2) != tokens_hash([1, 2, 3, 4], 4)
+    with refused("tokens are torch.float32 of 1 dimensions, must be integers"):
+        tokens_hash(torch.ones(3), 3)
+    with refused("tokens are 2, the cache has read 3"):
+        tokens_hash([1, 2], 3)
 
 
 def test_heads_of_another_prompt_show(tmp_path):

@@ -7,9 +7,8 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from keyseek.hf.visible import Visibility, as_visible  # noqa: E402
-
-from test_hf import cache_of, full_logits, llama, logits, own, prompt, refused  # noqa: E402
+from keyseek.hf.visible import Visibility, as_visible
+from test_hf import cache_of, full_logits, llama, logits, own, prompt, refused
 
 STRICT = 1e-6
 
@@ -146,7 +145,7 @@ def test_a_position_bias_in_the_mask_is_never_dropped(model):
             model(ids[:, 300:301], past_key_values=cache)
     assert not cache.retrieving
     assert "position bias" in str(cache.report())
-    # One that comes after the plan.
+    # This one comes after the plan.
     cache = cache_of(model, STRICT)
     logits(model, ids, cache, [300, 1])
     late = torch.linspace(-1, 0, 302)[None, None, None]

@@ -9,10 +9,10 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from zoo import page, runs  # noqa: E402
-from zoo.exceptions import NOT_BUILDABLE  # noqa: E402
-from zoo.outcome import TOLERANCE, outcome_of  # noqa: E402
-from zoo.shrink import WINDOW, class_names  # noqa: E402
+from zoo import page, runs
+from zoo.exceptions import NOT_BUILDABLE
+from zoo.outcome import TOLERANCE, outcome_of
+from zoo.shrink import WINDOW, class_names
 
 VERSION = transformers.__version__
 NAMES = class_names()

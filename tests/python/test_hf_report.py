@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import inspect
 import pickle
 import re
 import typing
@@ -15,13 +14,12 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-import keyseek  # noqa: E402
-from keyseek.hf import PlanOptions, RetrievalCache, RetrievalWarning  # noqa: E402
-from keyseek.hf.options import PlanKeywords  # noqa: E402
-from keyseek.hf.report import named  # noqa: E402
-from keyseek.hf.stored import stored_dtype  # noqa: E402
-
-from test_hf import (  # noqa: E402
+import keyseek
+from keyseek.hf import PlanOptions, RetrievalCache, RetrievalWarning
+from keyseek.hf.options import PlanKeywords
+from keyseek.hf.report import named
+from keyseek.hf.stored import stored_dtype
+from test_hf import (
     SHAPE,
     SMALL,
     cache_of,
@@ -49,7 +47,7 @@ def test_options_are_those_of_the_core():
     for field in dataclasses.fields(PlanOptions):
         stated = re.search(rf"\b{field.name}: [^=]* = ([^,)]+)", signature)
         assert stated, field.name
-        assert eval(stated[1]) == field.default, field.name  # noqa: S307
+        assert eval(stated[1]) == field.default, field.name
     keywords = typing.get_type_hints(PlanKeywords)
     assert set(keywords) == {f.name for f in dataclasses.fields(PlanOptions)} - {"max_error"}
 
@@ -112,12 +110,18 @@ def test_models_that_write_their_attention_out_are_refused_by_name_or_right():
             attn_implementation="keyseek",
         )
     japanese = transformers.GPTNeoXJapaneseConfig(
-        num_hidden_layers=2, intermediate_multiple_size=2, hidden_dropout=0.0, attention_dropout=0.0, **SHAPE
+        num_hidden_layers=2,
+        intermediate_multiple_size=2,
+        hidden_dropout=0.0,
+        attention_dropout=0.0,
+        **SHAPE,
     )
     seen = []
     for name in ("eager", "keyseek"):
         torch.manual_seed(0)
-        net = transformers.GPTNeoXJapaneseModel._from_config(japanese, attn_implementation=name).eval()
+        net = transformers.GPTNeoXJapaneseModel._from_config(
+            japanese, attn_implementation=name
+        ).eval()
         with torch.inference_mode():
             seen.append(net(prompt(60)).last_hidden_state)
     torch.testing.assert_close(seen[0], seen[1], atol=1e-4, rtol=1e-4)
@@ -146,7 +150,9 @@ def test_a_layer_that_does_not_retrieve_says_so_once(model):
     ids, mask = prompt(302, batch=2), torch.ones(2, 302, dtype=torch.long)
     mask[1, :230] = 0
     cache = cache_of(model)
-    with pytest.warns(RetrievalWarning, match="the shortest request of the batch has 70 tokens") as seen:
+    with pytest.warns(
+        RetrievalWarning, match="the shortest request of the batch has 70 tokens"
+    ) as seen:
         logits(model, ids, cache, [300, 1, 1], mask)
     assert sum(issubclass(each.category, RetrievalWarning) for each in seen) == 1
     assert not cache.retrieving
@@ -171,7 +177,9 @@ def test_keys_that_are_attended_more_than_once_are_attended_in_full():
     net = transformers.Gemma3nForCausalLM._from_config(config, attn_implementation="keyseek").eval()
     ids, pieces = prompt(340), [300] + [1] * 40
     cache = cache_of(net, 1e-6)
-    with pytest.warns(RetrievalWarning, match="Layer 3 attends in full: its keys are attended more"):
+    with pytest.warns(
+        RetrievalWarning, match="Layer 3 attends in full: its keys are attended more"
+    ):
         ours = logits(net, ids, cache, pieces)
     torch.testing.assert_close(ours, full_logits(net, ids, pieces), atol=2e-4, rtol=2e-4)
     assert cache.layers[1].retrieving
@@ -190,7 +198,9 @@ def test_keys_and_values_are_stored_as_what_they_need(size):
     full = full_logits(net, ids, pieces)
     cache = RetrievalCache(net, 1e-6, **SMALL)
     tolerance = 2e-2 if size == 1.0 else 2e-4  # float16, or float32
-    torch.testing.assert_close(logits(net, ids, cache, pieces), full, atol=tolerance, rtol=tolerance)
+    torch.testing.assert_close(
+        logits(net, ids, cache, pieces), full, atol=tolerance, rtol=tolerance
+    )
     if size == 1e4:
         forced = RetrievalCache(net, 1e-6, dtype=torch.float16, **SMALL)
         with refused("beyond the largest float16: choose dtype='auto'"):
@@ -219,7 +229,10 @@ def test_what_a_cache_that_retrieves_has_not_is_said(model):
     assert not cache.is_croppable
     with refused("output_attentions is True.*'eager'"):
         model.generate(
-            prompt(120), past_key_values=cache_of(model), max_new_tokens=2, output_attentions=True,
+            prompt(120),
+            past_key_values=cache_of(model),
+            max_new_tokens=2,
+            output_attentions=True,
             return_dict_in_generate=True,
         )
 
@@ -254,7 +267,7 @@ def test_caches_are_copied_and_pickled(model):
         for again in (
             copy.copy(cache),
             copy.deepcopy(cache),
-            pickle.loads(pickle.dumps(cache)),  # noqa: S301
+            pickle.loads(pickle.dumps(cache)),
         ):
             torch.testing.assert_close(logits(model, ids[:, 300:], again, [1] * 20), expected)
         assert cache.get_seq_length() == 300
@@ -292,7 +305,11 @@ def test_a_cache_of_another_model_is_refused(model, tmp_path):
         other.model.layers[1].self_attn.k_proj.weight += 0.01
     with refused("model of the same shape with other weights"):
         RetrievalCache.load(other, tmp_path / "prefix")
-    turned = llama(rope_theta=500.0) if not IS_5 else llama(rope_parameters={"rope_type": "default", "rope_theta": 500.0})
+    turned = (
+        llama(rope_theta=500.0)
+        if not IS_5
+        else llama(rope_parameters={"rope_type": "default", "rope_theta": 500.0})
+    )
     with refused("layer 0 has .* there and .* here"):
         RetrievalCache.load(turned, tmp_path / "prefix")
     logits(model, prompt(300, seed=5), cache := RetrievalCache(model, **SMALL), [299, 1])

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import math
-
-import keyseek
 import numpy as np
 import pytest
+
+import keyseek
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from keyseek.hf.probe import ask
-from keyseek.hf.rotary import LayerRotary, require_same_rotary, rotary_of
-from keyseek.hf.rotary_fit import fit_rotation
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+from keyseek.hf.probe import ask
+from keyseek.hf.rotary import LayerRotary, require_same_rotary, rotary_of
 
 NEWEST = not transformers.__version__.startswith("4.")
 SMALL = {
@@ -53,7 +52,7 @@ LLAMA3 = {
 }
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 1024}
 LINEAR = {"rope_type": "linear", "factor": 4.0}
-H, I, N = "half-split", "interleaved", "none"
+HALF, PAIRS, NONE = "half-split", "interleaved", "none"
 
 
 def scaled(scaling, theta=10000.0):
@@ -70,48 +69,53 @@ def partial(share):
     return {"partial_rotary_factor": share}
 
 
-# Model, options, layout of each layer, rotated elements (first, dim).
+# Each has its model, options, layout of each layer, and rotated elements (first, dim).
 KINDS = {
-    "Llama": ("Llama", {}, [H] * 4, (0, 16)),
-    "Llama, wide heads": ("Llama", {"head_dim": 32}, [H] * 4, (0, 32)),
-    "Llama, theta 5e5": ("Llama", scaled({"rope_type": "default"}, 5e5), [H] * 4, (0, 16)),
-    "Llama, llama3": ("Llama", scaled(LLAMA3, 5e5), [H] * 4, (0, 16)),
-    "Llama, yarn": ("Llama", scaled(YARN), [H] * 4, (0, 16)),
-    "Llama, linear": ("Llama", scaled(LINEAR), [H] * 4, (0, 16)),
-    "Mistral": ("Mistral", {"sliding_window": None}, [H] * 4, (0, 16)),
-    "Mixtral": ("Mixtral", {"num_local_experts": 4}, [H] * 4, (0, 16)),
-    "Qwen2": ("Qwen2", {}, [H] * 4, (0, 16)),
-    "Qwen3": ("Qwen3", HEAD, [H] * 4, (0, 16)),
-    "Gemma": ("Gemma", HEAD, [H] * 4, (0, 16)),
-    "Gemma2": ("Gemma2", {**HEAD, **MIXED}, [H] * 4, (0, 16)),
-    "Gemma3": ("Gemma3", {**HEAD, **MIXED}, [H] * 4, (0, 16)),
-    "Granite": ("Granite", {}, [H] * 4, (0, 16)),
-    "Olmo2": ("Olmo2", {}, [H] * 4, (0, 16)),
-    "GptOss": ("GptOss", {**HEAD, "num_local_experts": 4, **MIXED}, [H] * 4, (0, 16)),
-    "GPTNeoX": ("GPTNeoX", {"num_key_value_heads": 4}, [H] * 4, (0, 4)),
-    "Phi": ("Phi", partial(0.5), [H] * 4, (0, 8)),
-    "Phi3, partial": ("Phi3", {**partial(0.5), "sliding_window": None}, [H] * 4, (0, 8)),
-    "Glm4Moe": ("Glm4Moe", {**HEAD, **partial(0.5)}, [H] * 4, (0, 8)),
-    "Glm": ("Glm", HEAD, [I] * 4, (0, 8)),
-    "Glm4": ("Glm4", HEAD, [I] * 4, (0, 8)),
-    "Cohere": ("Cohere", {}, [I] * 4, (0, 16)),
-    "Ernie4_5": ("Ernie4_5", HEAD, [I] * 4, (0, 16)),
-    "Helium": ("Helium", HEAD, [I] * 4, (0, 16)),
-    "SmolLM3": ("SmolLM3", {"no_rope_layers": [1, 1, 1, 0]}, [H, H, H, N], (0, 16)),
-    "Cohere2": ("Cohere2", MIXED, [I, N] * 2, (0, 16)),
-    "Exaone4": ("Exaone4", MIXED, [H, N] * 2, (0, 16)),
+    "Llama": ("Llama", {}, [HALF] * 4, (0, 16)),
+    "Llama, wide heads": ("Llama", {"head_dim": 32}, [HALF] * 4, (0, 32)),
+    "Llama, theta 5e5": ("Llama", scaled({"rope_type": "default"}, 5e5), [HALF] * 4, (0, 16)),
+    "Llama, llama3": ("Llama", scaled(LLAMA3, 5e5), [HALF] * 4, (0, 16)),
+    "Llama, yarn": ("Llama", scaled(YARN), [HALF] * 4, (0, 16)),
+    "Llama, linear": ("Llama", scaled(LINEAR), [HALF] * 4, (0, 16)),
+    "Mistral": ("Mistral", {"sliding_window": None}, [HALF] * 4, (0, 16)),
+    "Mixtral": ("Mixtral", {"num_local_experts": 4}, [HALF] * 4, (0, 16)),
+    "Qwen2": ("Qwen2", {}, [HALF] * 4, (0, 16)),
+    "Qwen3": ("Qwen3", HEAD, [HALF] * 4, (0, 16)),
+    "Gemma": ("Gemma", HEAD, [HALF] * 4, (0, 16)),
+    "Gemma2": ("Gemma2", {**HEAD, **MIXED}, [HALF] * 4, (0, 16)),
+    "Gemma3": ("Gemma3", {**HEAD, **MIXED}, [HALF] * 4, (0, 16)),
+    "Granite": ("Granite", {}, [HALF] * 4, (0, 16)),
+    "Olmo2": ("Olmo2", {}, [HALF] * 4, (0, 16)),
+    "GptOss": ("GptOss", {**HEAD, "num_local_experts": 4, **MIXED}, [HALF] * 4, (0, 16)),
+    "GPTNeoX": ("GPTNeoX", {"num_key_value_heads": 4}, [HALF] * 4, (0, 4)),
+    "Phi": ("Phi", partial(0.5), [HALF] * 4, (0, 8)),
+    "Phi3, partial": ("Phi3", {**partial(0.5), "sliding_window": None}, [HALF] * 4, (0, 8)),
+    "Glm4Moe": ("Glm4Moe", {**HEAD, **partial(0.5)}, [HALF] * 4, (0, 8)),
+    "Glm": ("Glm", HEAD, [PAIRS] * 4, (0, 8)),
+    "Glm4": ("Glm4", HEAD, [PAIRS] * 4, (0, 8)),
+    "Cohere": ("Cohere", {}, [PAIRS] * 4, (0, 16)),
+    "Ernie4_5": ("Ernie4_5", HEAD, [PAIRS] * 4, (0, 16)),
+    "Helium": ("Helium", HEAD, [PAIRS] * 4, (0, 16)),
+    "SmolLM3": ("SmolLM3", {"no_rope_layers": [1, 1, 1, 0]}, [HALF, HALF, HALF, NONE], (0, 16)),
+    "Cohere2": ("Cohere2", MIXED, [PAIRS, NONE] * 2, (0, 16)),
+    "Exaone4": ("Exaone4", MIXED, [HALF, NONE] * 2, (0, 16)),
     "Llama4": (
         "Llama4",
-        {**HEAD, "no_rope_layers": [1, 0, 1, 0], "num_local_experts": 2, "intermediate_size_mlp": 96},
-        [I, N] * 2,
+        {
+            **HEAD,
+            "no_rope_layers": [1, 0, 1, 0],
+            "num_local_experts": 2,
+            "intermediate_size_mlp": 96,
+        },
+        [PAIRS, NONE] * 2,
         (0, 16),
     ),
-    "DeepseekV2": ("DeepseekV2", LATENT, [I] * 4, (16, 8)),
-    "DeepseekV3": ("DeepseekV3", LATENT, [H] * 4, (16, 8)),
+    "DeepseekV2": ("DeepseekV2", LATENT, [PAIRS] * 4, (16, 8)),
+    "DeepseekV3": ("DeepseekV3", LATENT, [HALF] * 4, (16, 8)),
 }
 if NEWEST:  # on the attention interface since transformers 5
-    KINDS["StableLm"] = ("StableLm", partial(0.25), [H] * 4, (0, 4))
-    KINDS["Gemma4"] = ("Gemma4", {**HEAD, "global_head_dim": 32, **MIXED}, [H] * 4, None)
+    KINDS["StableLm"] = ("StableLm", partial(0.25), [HALF] * 4, (0, 4))
+    KINDS["Gemma4"] = ("Gemma4", {**HEAD, "global_head_dim": 32, **MIXED}, [HALF] * 4, None)
 
 
 def config_of(kind):
@@ -258,9 +262,15 @@ def test_a_class_that_is_not_known_says_so():
 
 
 def test_a_model_with_pictures_is_asked_for_its_text():
-    vision = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    vision = {
+        "hidden_size": 32,
+        "intermediate_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
     config = transformers.Gemma3Config(
-        text_config={**SMALL, **HEAD, **MIXED}, vision_config={**vision, "image_size": 28, "patch_size": 14}
+        text_config={**SMALL, **HEAD, **MIXED},
+        vision_config={**vision, "image_size": 28, "patch_size": 14},
     )
     model = transformers.Gemma3ForConditionalGeneration(config).eval()
     assert rotary_of(model) == rotary_of(config) == rotary_of(config_of("Gemma3"))
@@ -290,7 +300,9 @@ def test_asking_that_fails_leaves_the_model_as_it_was(monkeypatch):
     with pytest.raises(keyseek.hf.probe.AskFailed, match="ZeroDivisionError"):
         ask(model)
     assert model.config._attn_implementation == "sdpa"
-    assert [layer.layout for layer in rotary_of(model)] == ["half-split"] * 4  # a small one is asked
+    assert [layer.layout for layer in rotary_of(model)] == [
+        "half-split"
+    ] * 4  # a small one is asked
 
 
 def test_one_batch_and_one_by_one_say_the_same():
@@ -312,7 +324,10 @@ def test_states_come_back_the_same():
     [
         (LayerRotary("half-split", 0, 16, theta=5e5), "theta 10000 there and .*theta 500000 here"),
         (LayerRotary("interleaved", 0, 16, theta=1e4), "there and interleaved pairs"),
-        (LayerRotary("half-split", 8, 8, theta=1e4), "there and half-split pairs of elements 8..15"),
+        (
+            LayerRotary("half-split", 8, 8, theta=1e4),
+            "there and half-split pairs of elements 8..15",
+        ),
         (LayerRotary("none"), "there and no rotation here"),
         (LayerRotary("unknown", reason="of rain"), r"unknown rotation \(of rain\) here"),
     ],
@@ -320,74 +335,9 @@ def test_states_come_back_the_same():
 def test_another_embedding_is_refused(other, message):
     own = LayerRotary("half-split", 0, 16, theta=1e4)
     require_same_rotary((own, own), (own, own), "x")
-    with pytest.raises(keyseek.InvalidArgument, match=f"x is of another model: layer 1 .*{message}"):
+    with pytest.raises(
+        keyseek.InvalidArgument, match=f"x is of another model: layer 1 .*{message}"
+    ):
         require_same_rotary((own, own), (own, other), "x")
     with pytest.raises(keyseek.InvalidArgument, match="of a model of 2 layers, this one has 1"):
         require_same_rotary((own, own), (own,), "x")
-
-
-# The fit by itself.
-
-POSITIONS = np.array([0, 1, 2, 5, 8, 32, 77, 128, 512, 1234, 4096, 32768, 131072, 300007, 524288])
-
-
-def turned(layout, first, dim, frequencies, d=24, count=6, scale=lambda p: 1.0, noise=0.0):
-    random = np.random.default_rng(3)
-    base = random.standard_normal((count, d))
-    out = np.repeat(base[None], len(POSITIONS), axis=0)
-    second = dim // 2 if layout == "half-split" else 1
-    step = 1 if layout == "half-split" else 2
-    for j, frequency in enumerate(frequencies):
-        x, y = first + j * step, first + j * step + second
-        for i, p in enumerate(POSITIONS):
-            c, s = math.cos(p * frequency), math.sin(p * frequency)
-            out[i, :, x] = base[:, x] * c - base[:, y] * s
-            out[i, :, y] = base[:, x] * s + base[:, y] * c
-    scales = np.array([scale(p) for p in POSITIONS])
-    return out * scales[:, None, None] * (1 + noise * random.standard_normal(out.shape))
-
-
-@pytest.mark.parametrize("layout", ["half-split", "interleaved"])
-@pytest.mark.parametrize(("first", "dim"), [(0, 24), (0, 8), (16, 8), (6, 12)])
-@pytest.mark.parametrize("theta", [1e4, 1e7])
-@pytest.mark.parametrize("noise", [2e-7, 2e-3])
-def test_the_fit_finds_layout_place_and_speed(layout, first, dim, theta, noise):
-    frequencies = theta ** (-np.arange(0, dim, 2) / dim)
-    found = fit_rotation(
-        POSITIONS, turned(layout, first, dim, frequencies, noise=noise), max(2e-6, 4 * noise)
-    )
-    assert (found.layout, found.first, found.dim) == (layout, first, dim)
-    assert np.abs(found.frequencies - frequencies).max() <= found.precision
-
-
-def test_the_fit_takes_pairs_that_stand_still():
-    frequencies = [1.0, 0.1, 0.01, *[0.0] * 9]
-    found = fit_rotation(POSITIONS, turned("half-split", 0, 24, frequencies), 2e-6)
-    assert (found.layout, found.first, found.dim) == ("half-split", 0, 24)
-    np.testing.assert_allclose(found.frequencies, frequencies, atol=1e-7)
-    found = fit_rotation(POSITIONS, turned("half-split", 0, 24, [0.0] * 12), 2e-6)
-    assert found.layout == "none"
-
-
-def test_the_fit_leaves_a_scale_that_grows():
-    def grow(p):
-        return 1 + 0.1 * math.log1p(p // 4096)
-
-    frequencies = 1e4 ** (-np.arange(0, 24, 2) / 24)
-    found = fit_rotation(POSITIONS, turned("half-split", 0, 24, frequencies, scale=grow), 2e-6)
-    np.testing.assert_allclose(found.frequencies, frequencies, rtol=1e-6)
-    assert fit_rotation(POSITIONS, turned("none", 0, 0, [], scale=grow), 2e-6).layout == "none"
-
-
-def test_the_fit_refuses_what_is_no_rotation():
-    random = np.random.default_rng(1)
-    other = random.standard_normal((len(POSITIONS), 6, 24))
-    assert fit_rotation(POSITIONS, other, 2e-6) is None
-    frequencies = 1e4 ** (-np.arange(0, 24, 2) / 24)
-    right = turned("half-split", 0, 24, frequencies)
-    for change in (lambda q: q + 0.01 * POSITIONS[:, None, None] / 524288, lambda q: q * np.nan):
-        assert fit_rotation(POSITIONS, change(right), 2e-6) is None
-    changing = right.copy()
-    changing[POSITIONS > 4096] = turned("half-split", 0, 24, frequencies / 2)[POSITIONS > 4096]
-    assert fit_rotation(POSITIONS, changing, 2e-6) is None
-    assert fit_rotation(POSITIONS, np.zeros_like(right), 2e-6) is None

@@ -8,10 +8,10 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 kvpress = pytest.importorskip("kvpress")
 
-from keyseek.eval.block import Static  # noqa: E402
-from keyseek.eval.policies import Streaming, h2o, snapkv  # noqa: E402
-from keyseek.eval.prompt import read_prompt  # noqa: E402
-from test_hf import gemma, llama, prompt  # noqa: E402
+from keyseek.eval.block import Static
+from keyseek.eval.policies import Streaming, h2o, snapkv
+from keyseek.eval.prompt import read_prompt
+from test_hf import gemma, llama, prompt
 
 TOKENS, LAYER = 300, 1
 STATIC = Static(sink=4, window=64)

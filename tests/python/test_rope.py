@@ -3,9 +3,10 @@
 The models compute angles in f32; hence small positions, where that costs less than TOLERANCE.
 """
 
-import keyseek
 import numpy as np
 import pytest
+
+import keyseek
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -92,9 +93,10 @@ def test_logits_depend_on_the_distance_only():
     queries, keys = random_queries(64), random_queries(64)[::-1].copy()
     shifts = np.full(len(queries), 1000.0)
     before = queries @ keys.T
-    after = keyseek.rope_shift(queries, shifts, theta=1e5) @ keyseek.rope_shift(
-        keys, shifts, theta=1e5
-    ).T
+    after = (
+        keyseek.rope_shift(queries, shifts, theta=1e5)
+        @ keyseek.rope_shift(keys, shifts, theta=1e5).T
+    )
     np.testing.assert_allclose(after, before, atol=1e-4)
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import keyseek
@@ -29,7 +29,7 @@ from .rounds import Trial, measure_rounds, plan
 OURS = ("flat", "sketch", "projection")
 
 
-def names(known: tuple[str, ...]):
+def names(known: tuple[str, ...]) -> Callable[[str], list[str]]:
     """Comma-separated names out of `known`; "none" for none of them."""
 
     def parse(text: str) -> list[str]:
@@ -66,6 +66,25 @@ def parser() -> argparse.ArgumentParser:
         help=f"of {','.join(OURS)}; none for none (default: all)",
     )
     p.add_argument("--k", type=int, default=100, help="keys per query (default: 100)")
+    add_steps(p)
+    add_effort(p)
+    view = p.add_argument_group("of captures")
+    view.add_argument("--share", type=float, help="of the prefill queries, to train on")
+    view.add_argument(
+        "--no-shift", action="store_true", help="leave training queries at their own positions"
+    )
+    for name, what in (
+        ("sink", "first tokens, not indexed"),
+        ("window", "last tokens before decoding, not indexed"),
+        ("horizon", "tokens to be decoded before a rebuild"),
+        ("seed", "of the RoPE shifts"),
+    ):
+        view.add_argument(f"--{name}", type=int, metavar="N", help=what)
+    return p
+
+
+def add_steps(p: argparse.ArgumentParser) -> None:
+    """What a step is."""
     p.add_argument(
         "--cold", action="store_true", help="measure ours also with caches cold between steps"
     )
@@ -75,6 +94,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--no-warm", action="store_true", help="do not start from the hits of the step before"
     )
+
+
+def add_effort(p: argparse.ArgumentParser) -> None:
+    """How much is measured, and by what."""
     p.add_argument("--rounds", type=int, default=3, help="(default: 3)")
     p.add_argument(
         "--spread",
@@ -109,19 +132,6 @@ def parser() -> argparse.ArgumentParser:
         metavar="S",
         help="a setting slower than this ends its index's sweep (default: 20)",
     )
-    view = p.add_argument_group("of captures")
-    view.add_argument("--share", type=float, help="of the prefill queries, to train on")
-    view.add_argument(
-        "--no-shift", action="store_true", help="leave training queries at their own positions"
-    )
-    for name, what in (
-        ("sink", "first tokens, not indexed"),
-        ("window", "last tokens before decoding, not indexed"),
-        ("horizon", "tokens to be decoded before a rebuild"),
-        ("seed", "of the RoPE shifts"),
-    ):
-        view.add_argument(f"--{name}", type=int, metavar="N", help=what)
-    return p
 
 
 def log(line: str) -> None:

@@ -5,8 +5,8 @@ python -m keyseek.bench.decode --data gemma.attn.h5 --layers 5,11,17 --cold
 The paper's comparison (RetrievalAttention, arXiv 2409.10516): a step attends to sink and window, to
 the k keys that a retriever finds for each query, and to the tail; its time is that of the search,
 of attention over all parts and their merge, and of the rest. Retrievers are faiss Flat (f32, a
-query head at a time, as in the paper), faiss IVF and HNSW at the first setting whose output error is
-no larger than our index's (or at their best, marked "!"), our 8-bit Flat for the group, and our
+query head at a time, as in the paper), faiss IVF and HNSW at the first setting whose output error
+is no larger than our index's (or at their best, marked "!"), our 8-bit Flat for the group, and our
 projection index. Rounds take turns; times are medians on one thread.
 """
 
@@ -69,7 +69,7 @@ class Contender:
     )
 
     def median(self, cold: bool, what: str) -> float:
-        return statistics.median(getattr(run, what) for run in self.runs[cold])
+        return float(statistics.median(getattr(run, what) for run in self.runs[cold]))
 
 
 class Head:
@@ -132,16 +132,17 @@ class Head:
             chosen.append(self.as_good_as(peer, SLACK * ours.error))
         return chosen
 
-    def as_good_as(self, peer: Contender, goal: float) -> Contender:
-        """The peer at its first point that reaches the goal, or at its last."""
+    def as_good_as(self, peer: Contender, error: float) -> Contender:
+        """The peer at its first point with no larger error, or at its last."""
         searched = peer.searched
         assert searched is not None
-        for searched.point in searched.points:
+        for point in searched.points:
+            searched.point = point
             peer.error = self.measure(peer, cold=False).error
-            if peer.error <= goal:
+            if peer.error <= error:
                 break
         peer.setting = ", ".join(f"{k} {v}" for k, v in searched.point.items())
-        peer.setting += "" if peer.error <= goal else " !"
+        peer.setting += "" if peer.error <= error else " !"
         return peer
 
 

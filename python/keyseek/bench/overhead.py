@@ -2,8 +2,8 @@
 
 python -m keyseek.bench.overhead
 
-The layer of a model as SmolLM2's (9 query heads, 3 KV heads, d = 64): time from the cache's update to
-the attention's output, less what the library itself takes for its heads.
+The layer of a model as SmolLM2's (9 query heads, 3 KV heads, d = 64): time from the cache's update
+to the attention's output, less what the library itself takes for its heads.
 """
 
 from __future__ import annotations

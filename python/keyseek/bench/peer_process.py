@@ -70,7 +70,7 @@ class PeerProcess(Contender):
         self._points = points
         self._handover = handover
         self._process: subprocess.Popen[str] | None = None
-        self._log = tempfile.TemporaryFile("w+")
+        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed with this)
 
     def identity(self) -> dict[str, Any]:
         version = load_peer(self.index).version()
@@ -133,7 +133,7 @@ class PeerProcess(Contender):
         line = self._process.stdout.readline()
         if not line:
             raise PeerFailed(f"{self.index} ended: {self._last_words()}", "unsupported")
-        answer = json.loads(line)
+        answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
             raise PeerFailed(f"{self.index}: {answer['error']}", "unsupported")
         return answer

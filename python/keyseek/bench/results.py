@@ -21,7 +21,7 @@ class ResultFile:
     def __init__(self, path: str) -> None:
         self.path = path
         try:
-            self._file = open(path, "a+b", buffering=0)
+            self._file = open(path, "a+b", buffering=0)  # noqa: SIM115 (closed with this)
         except OSError as error:
             raise IoError(f"cannot open {path}: {error.strerror}", "io") from None
         try:

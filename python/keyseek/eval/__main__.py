@@ -9,19 +9,19 @@ import argparse
 import sys
 
 from ..errors import Error
-from . import faithfulness, grid, page
+from . import faithfulness, report, run
 
-COMMANDS = {"faithfulness": faithfulness, "run": grid, "report": page}
+COMMANDS = {"faithfulness": faithfulness, "run": run, "report": report}
 
 
 def parser() -> argparse.ArgumentParser:
-    summary, example = __doc__.strip().split("\n\n")
+    summary, example = (__doc__ or "").strip().split("\n\n")
     p = argparse.ArgumentParser(
         prog="python -m keyseek.eval", description=summary, epilog=f"Example: {example}"
     )
     commands = p.add_subparsers(dest="command", required=True)
     for name, module in COMMANDS.items():
-        summary = module.__doc__.split("\n\n")[0]
+        summary = (module.__doc__ or "").split("\n\n")[0]
         command = commands.add_parser(name, help=summary, description=summary)
         module.add_arguments(command)
     return p

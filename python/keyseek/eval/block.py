@@ -126,7 +126,7 @@ def attend_chosen(
 
     chosen: bool [Hkv, G or 1, q or 1, indexed tokens]. read_to_choose: bytes per step and KV head.
     """
-    # Relative to full attention's denominator, as all of these weights are.
+    # All of these weights are relative to full attention's denominator.
     weights = block.weights.clone()
     weights[..., indexed] *= chosen
     mass = weights.sum(-1)

@@ -6,10 +6,9 @@ import statistics
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ..bench.results import Row
 from ..report.figures import RULE, draw_svg
 from .policies import Full
-from .rows import distinct, where
+from .rows import Row, distinct, where
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,8 +36,14 @@ def kl_figure(rows: list[Row], title: str) -> str:
                 color = ORACLE
             else:
                 color, others = OTHERS[others % len(OTHERS)], others + 1
-            axes.plot(*zip(*points, strict=True), marker=MARKERS[i % len(MARKERS)], color=color,
-                      linewidth=2 if color == OURS else 1.2, markersize=5, label=policy)
+            axes.plot(
+                *zip(*points, strict=True),
+                marker=MARKERS[i % len(MARKERS)],
+                color=color,
+                linewidth=2 if color == OURS else 1.2,
+                markersize=5,
+                label=policy,
+            )
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
         axes.xaxis.set_minor_formatter(lambda value, _: f"{value:,g}")
@@ -59,10 +64,12 @@ def _points(rows: list[Row]) -> list[tuple[float, float]]:
     means = []
     for budget in distinct(rows, "budget"):
         own = where(rows, budget=budget)
-        means.append((
-            max(1.0, statistics.fmean(row["vectors"] for row in own)),
-            max(1e-7, statistics.fmean(row["kl"] for row in own)),
-        ))
+        means.append(
+            (
+                max(1.0, statistics.fmean(row["vectors"] for row in own)),
+                max(1e-7, statistics.fmean(row["kl"] for row in own)),
+            )
+        )
     return sorted(means)
 
 
@@ -98,7 +105,7 @@ def head_figure(rows: list[Row], title: str) -> str:
             errors = [_mean_heads([row["head_errors"][str(i)] for row in own]) for i in layers]
             drawn = _heat(axes, errors, "magma_r", 0.5)
             step = max(1, len(layers) // 6)
-            axes.set_yticks(range(0, len(layers), step), layers[::step], fontsize=7)
+            axes.set_yticks(range(0, len(layers), step), list(map(str, layers[::step])), fontsize=7)
             axes.tick_params(axis="x", labelsize=7)
         if drawn is not None:
             canvas.colorbar(drawn, ax=canvas.axes, shrink=0.6, label="error (0.5 and above)")

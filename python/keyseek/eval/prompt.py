@@ -117,7 +117,7 @@ class _ReadLayer(DynamicLayer):
     retrieving = False  # the attention function asks: full attention, with the queries observed
 
     def __init__(self, rotary: dict[str, Any]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._rotary = rotary
         self._queries: list[Tensor] = []
         self._scale = 0.0
@@ -140,6 +140,7 @@ class _ReadLayer(DynamicLayer):
         self._queries.append(query[0])
 
     def prompt(self, layer: int) -> LayerPrompt:
+        assert self.keys is not None and self.values is not None
         keys, values = self.keys[0].float(), self.values[0].float()
         queries = torch.cat(self._queries, dim=1).float()
         grouped = queries.view(keys.shape[0], -1, *queries.shape[1:])
@@ -152,7 +153,7 @@ class _ForkedLayer(DynamicLayer):
     retrieving = True
 
     def __init__(self, prompt: LayerPrompt, policy: Attends) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._prompt = prompt
         self._policy = policy
         self._keys, self._values = prompt.keys, prompt.values

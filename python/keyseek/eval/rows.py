@@ -1,23 +1,119 @@
-"""Rows of a grid, their means, and how sure these are."""
+"""The rows of `keyseek.eval run`: what is in them, reading and choosing them."""
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from ..bench.results import Row, parse_rows
+import torch
+
+from ..bench.results import parse_rows
 from ..errors import Error, IoError
-from .policies import Full
+from .block import Static
+from .policies import Policy
+from .score import Decoded, agreement, divergence
+from .tasks import Example, Task
 
-NEEDED = ("model", "task", "variant", "tokens", "seed", "policy", "budget", "kl", "exact",
-          "full_exact", "gold")
-# A task counts as solved by full attention when it is exact in at least this share.
-SOLVED = 0.5
-# Student's t, two-sided 95 %, by degrees of freedom; beyond these the last is near enough.
-_T = (12.71, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160,
-      2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086)
+Row = dict[str, Any]
+
+NEEDED = "model task variant tokens seed policy budget kl exact full_exact gold".split()
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One example: all policies decode from its prompt."""
+
+    task: Task
+    tokens: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all rows of a run share."""
+
+    model: str
+    filler: str
+    static: Static
+    layers: list[int] | None  # None: all of full attention
+
+    def row(self) -> Row:
+        return {
+            "model": self.model,
+            "filler": self.filler,
+            "sink": self.static.sink,
+            "window": self.static.window,
+            "layers": self.layers,
+        }
+
+
+def identity(setting: Setting, cell: Cell, policy: Policy) -> Row:
+    """What makes a row the same row."""
+    return {
+        **setting.row(),
+        "task": cell.task.name,
+        "variant": cell.task.variant,
+        "tokens": cell.tokens,
+        "seed": cell.seed,
+        "policy": policy.kind,
+        "budget": policy.budget,
+    }
+
+
+def scores(example: Example, full: list[Decoded], own: list[Decoded]) -> Row:
+    """Means over the questions of an example; errors and mass also by layer and head.
+
+    exact: share of questions whose every gold token is the likeliest one where it stands. gold:
+    its mean log probability. full_exact: the same of full attention.
+    """
+    golds = [torch.tensor(answer) for _, answer in example.questions]
+    pairs = list(zip(full, own, strict=True))
+    errors = [decoded.meter.means(decoded.meter.errors) for decoded in own]
+    masses = [decoded.meter.means(decoded.meter.masses) for decoded in own]
+    return {
+        "exact": _mean([_exact(d, gold) for d, gold in zip(own, golds, strict=True)]),
+        "full_exact": _mean([_exact(d, gold) for d, gold in zip(full, golds, strict=True)]),
+        "gold": _mean([_log_probability(d, gold) for d, gold in zip(own, golds, strict=True)]),
+        "kl": _mean([divergence(f, o).mean().item() for f, o in pairs]),
+        "agreement": _mean([agreement(f, o).float().mean().item() for f, o in pairs]),
+        "vectors": _mean([d.meter.vectors / d.meter.steps for d in own]),
+        "bytes": _mean([d.meter.bytes / d.meter.steps for d in own]),
+        "error": _mean([_mean_of_all(e) for e in errors]),
+        "mass": _mean([_mean_of_all(m) for m in masses]) if all(masses) else None,
+        "head_errors": _by_head(errors),
+        "head_masses": _by_head(masses) if all(masses) else None,
+        "questions": len(golds),
+        "answer_tokens": sum(map(len, golds)),
+    }
+
+
+def _exact(decoded: Decoded, gold: torch.Tensor) -> float:
+    return float((decoded.seen.argmax(-1) == gold).all())
+
+
+def _log_probability(decoded: Decoded, gold: torch.Tensor) -> float:
+    return decoded.seen.gather(1, gold[:, None]).mean().item()
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _mean_of_all(by_layer: dict[int, Any]) -> float:
+    return torch.tensor(list(by_layer.values())).mean().item()
+
+
+def _by_head(questions: list[dict[int, Any]]) -> dict[str, list[float]]:
+    """By layer, the mean over questions for each query head."""
+    return {
+        str(layer): [
+            round(value, 5)
+            for value in torch.tensor([q[layer] for q in questions]).mean(0).flatten().tolist()
+        ]
+        for layer in questions[0]
+    }
 
 
 def read_rows(paths: Iterable[str]) -> list[Row]:
@@ -40,50 +136,10 @@ def read_rows(paths: Iterable[str]) -> list[Row]:
     return rows
 
 
-@dataclass(frozen=True)
-class Mean:
-    """A mean and half the width of its 95 % confidence interval (None: of a single value)."""
-
-    value: float
-    half: float | None
-
-    def text(self, show: Callable[[float], str]) -> str:
-        return show(self.value) + ("" if self.half is None else f" ± {show(self.half)}")
-
-
-def mean_of(values: list[float]) -> Mean | None:
-    """Of independent examples, by Student's t; None of nothing."""
-    if not values:
-        return None
-    if len(values) == 1:
-        return Mean(values[0], None)
-    t = _T[min(len(values) - 1, len(_T)) - 1]
-    return Mean(statistics.fmean(values), t * statistics.stdev(values) / len(values) ** 0.5)
-
-
-def distinct(rows: list[Row], name: str) -> list:
+def distinct(rows: list[Row], name: str) -> list[Any]:
     """Values of a field in order of appearance."""
     return list(dict.fromkeys(row[name] for row in rows))
 
 
 def where(rows: list[Row], **wanted: object) -> list[Row]:
     return [row for row in rows if all(row[name] == value for name, value in wanted.items())]
-
-
-def solved(rows: list[Row]) -> bool:
-    """Whether full attention can do what these rows, of one task and length, are about."""
-    full = where(rows, policy=Full.family)
-    return bool(full) and statistics.fmean(row["exact"] for row in full) >= SOLVED
-
-
-def kept(rows: list[Row]) -> tuple[int, int]:
-    """Of how many examples every question is exact, and of how many with full attention; the
-    first counts among the second."""
-    able = [row for row in rows if row["full_exact"] == 1]
-    return sum(row["exact"] == 1 for row in able), len(able)
-
-
-def kept_text(rows: list[Row]) -> str:
-    """3 of 4; - where full attention has none."""
-    exact, able = kept(rows)
-    return f"{exact} of {able}" if able else "-"

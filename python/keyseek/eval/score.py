@@ -38,7 +38,7 @@ class Meter:
         self.steps += count
 
     def means(self, sums: dict[int, Tensor]) -> dict[int, list[list[float]]]:
-        """Of errors or masses, per query."""
+        """The means of errors or masses, per query."""
         per_layer = self.steps / max(1, len(self.errors))
         return {layer: (total / per_layer).tolist() for layer, total in sums.items()}
 
@@ -140,7 +140,8 @@ def _pieces(ids: list[int]) -> list[list[int]]:
 
 def _forward(network: Any, cache: Any, ids: list[int]) -> Tensor:
     out = network(torch.tensor([ids]), past_key_values=cache, use_cache=True)
-    return out.logits[0].float().log_softmax(-1)
+    logits: Tensor = out.logits[0]
+    return logits.float().log_softmax(-1)
 
 
 def divergence(full: Decoded, other: Decoded) -> Tensor:

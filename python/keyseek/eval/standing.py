@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import statistics
 
-from ..bench.results import Row
 from ..report.tables import Table
+from .means import kept, kept_text
 from .policies import H2O, Hnsw, InfLLM, Ivf, Keyseek, OracleTopK, Quest, SnapKV, Streaming
-from .rows import distinct, kept, kept_text, where
+from .rows import Row, distinct, where
 
-# What does not know the true logits and is not ours.
+# These do not know the true logits and are not ours.
 OTHERS = [kind.family for kind in (Streaming, SnapKV, H2O, InfLLM, Quest, Ivf, Hnsw)]
 
 
 def standing(rows: list[Row]) -> Table:
-    """A line per model, length and budget at which keyseek ran: task by task, its mean KL as a share
-    of the oracle's; as a share of the best other policy's, in the task where that is nearest; the
-    answers it found (rows.kept), and in brackets those that the best other policy did.
+    """A line per model, length and budget at which keyseek ran.
+
+    It has, task by task, its mean KL as a share of the oracle's; as a share of the best other
+    policy's, in the task where that is nearest; the answers it found (means.kept), and in brackets
+    those that the best other policy did.
     """
     tasks = distinct(rows, "task")
     table = Table(["model, tokens", "budget", *tasks, "nearest other", "found (others)"])
@@ -47,7 +49,7 @@ def _line(rows: list[Row], tasks: list[str]) -> list[str]:
 
 
 def _mean_kl(rows: list[Row]) -> dict[str, float]:
-    """By policy."""
+    """The mean KL of each policy."""
     return {
         policy: statistics.fmean(row["kl"] for row in where(rows, policy=policy))
         for policy in distinct(rows, "policy")

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import statistics
 
-from ..bench.results import Row
 from ..report.tables import Table
+from .means import kept_text, mean_of
 from .policies import Full, Keyseek
-from .rows import distinct, kept_text, mean_of, where
+from .rows import Row, distinct, where
 from .standing import standing
 
 

@@ -1,4 +1,4 @@
-"""What a model asks of one call of attention: what is served, and the refusal of everything else."""
+"""What a model asks of one call of attention, and the refusal of what is not served."""
 
 from __future__ import annotations
 
@@ -92,11 +92,30 @@ def read_call(
     return call
 
 
+def require_same_call(call: AttentionCall, planned: AttentionCall, layer: int) -> None:
+    """Throws InvalidArgument where a plan for calls like `planned` does not hold for this one."""
+    if (call.scale, call.softcap) != (planned.scale, planned.softcap):
+        raise InvalidArgument(
+            f"layer {layer} is asked with scaling {call.scale} and softcap {call.softcap}, "
+            f"its plan is for {planned.scale} and {planned.softcap}"
+        )
+    if call.dropout > 0.0:
+        raise InvalidArgument(
+            f"dropout is {call.dropout}, which retrieval has not: call model.eval()"
+        )
+    if call.position_bias is not None or call.sliding_window is not None:
+        raise InvalidArgument(
+            f"layer {layer} is asked with a position bias or a sliding window, which it "
+            "was not while the prompt was read"
+        )
+
+
 def _scale_of(module: nn.Module, query: Tensor) -> float:
-    """Where it is not handed over: GPT-2's module has flags for it, which eager attention reads."""
-    scale = query.shape[-1] ** -0.5 if getattr(module, "scale_attn_weights", True) else 1.0
-    if getattr(module, "scale_attn_by_inverse_layer_idx", False):
-        scale /= module.layer_idx + 1
+    """The scale that is not handed over: GPT-2's module has flags, which eager attention reads."""
+    asked: Any = module
+    scale = query.shape[-1] ** -0.5 if getattr(asked, "scale_attn_weights", True) else 1.0
+    if getattr(asked, "scale_attn_by_inverse_layer_idx", False):
+        scale /= asked.layer_idx + 1
     return float(scale)
 
 

@@ -18,12 +18,12 @@ from .model_class import exchanges_attention, model_class_of
 ATTENTION_NAME = "keyseek"
 # The keys that a RetrievalLayer returns carry the layer under this name.
 LAYER = "_keyseek_layer"
-# Their models add a bias to the causal mask, and without a mask attend to what is to come.
+# Models of these add a bias to the causal mask, and without a mask attend to what is to come.
 _ADDS_TO_THE_MASK = ("DogeConfig",)
 
 
 # A compiled model leaves this call out of its graph: what happens here depends on what was read.
-@torch.compiler.disable
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def attention(
     module: nn.Module,
     query: Tensor,
@@ -64,7 +64,7 @@ def attention_mask(*args: Any, config: Any = None, **kwargs: Any) -> Any:
     return ALL_MASK_ATTENTION_FUNCTIONS[_mask_of(type(config))](*args, config=config, **kwargs)
 
 
-@torch.compiler.disable
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _mask_of(config: type) -> str:
     model = model_class_of(config)
     return "eager" if model is not None and not exchanges_attention(model) else "sdpa"

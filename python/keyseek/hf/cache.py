@@ -14,11 +14,11 @@ from transformers import DynamicCache, PreTrainedModel
 
 from .._core import DecodePool
 from ..errors import InvalidArgument
-from .fingerprint import fingerprint_of
+from .fingerprint import TokenIds, fingerprint_of, require_same_tokens, tokens_hash
 from .layer import RetrievalLayer
 from .options import PlanOptions
 from .planning import LayerOptions
-from .prefix import read_state, restore, save_cache
+from .prefix import read_state, restore_layers, save_layers
 from .progress import PlanProgress
 from .report import (
     CacheReport,
@@ -29,7 +29,7 @@ from .report import (
     sentences,
 )
 from .rotary import LayerRotary, rotary_of
-from .stored import checked_dtype, dtype_named
+from .stored import checked_dtype, dtype_name, dtype_named
 from .support import reason_of, require_attention, require_support
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class RetrievalCache(DynamicCache):
             pool=DecodePool(threads or torch.get_num_threads()),
             progress=self._progress.step,
         )
-        # Layers of transformers' own, and why they stay: by index.
+        # Says by index why layers of transformers' own stay.
         self._left_alone: dict[int, str] = {}
         kinds = getattr(text, "layer_types", None) or ["full_attention"] * len(self.layers)
         for i, (layer, kind) in enumerate(zip(self.layers, kinds, strict=False)):
@@ -99,7 +99,7 @@ class RetrievalCache(DynamicCache):
         for i in set(range(len(self.layers))) - set(self._left_alone):
             self.layers[i] = RetrievalLayer(shared, i, rotary[i].options(), _note(rotary[i]))
 
-    @torch.compiler.disable
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
@@ -146,12 +146,23 @@ class RetrievalCache(DynamicCache):
         memo[id(self)] = other
         return other
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Plans, then writes all of it to a new folder, for a prompt that many requests share."""
-        if self._plan_options.index is not None:
+    def save(self, path: str | os.PathLike[str], *, tokens: TokenIds | None = None) -> None:
+        """Plans, then writes all of it to a new folder, for a prompt that many requests share.
+
+        tokens: ids [n] or [B, n] of all that was read, for `load` to compare with; only a hash of
+        them is kept.
+        """
+        options = self._plan_options.arguments()
+        if options.pop("index") is not None:
             raise InvalidArgument("index is a search of your own, which cannot be saved")
+        about = {
+            "dtype": dtype_name(self._dtype),
+            "options": options,
+            "fingerprint": self._fingerprint.state(),
+            "tokens": None if tokens is None else tokens_hash(tokens, self._tokens()),
+        }
         self.plan()
-        save_cache(self, path)
+        save_layers(self.layers, about, path)
 
     @classmethod
     def load(
@@ -161,12 +172,19 @@ class RetrievalCache(DynamicCache):
         *,
         threads: int = 0,
         device: torch.device | str = "cpu",
+        tokens: TokenIds | None = None,
     ) -> Self:
         """What `save` wrote, for the same model (or its configuration) on `device`. Indexed keys
-        are mapped: processes share them."""
+        are mapped: processes share them.
+
+        tokens: ids [m] or [B, m] that the cache is to go on with; InvalidArgument unless the first
+        of them are those that it was saved with.
+        """
         state = read_state(path, device)
         cache = cls(model, dtype=dtype_named(state["dtype"]), threads=threads, **state["options"])
-        restore(cache, state, path)
+        restore_layers(cache.layers, cache._fingerprint, state, path)
+        if tokens is not None:
+            require_same_tokens(state["tokens"], tokens, cache._tokens(), str(path))
         return cache
 
     @property
@@ -188,8 +206,11 @@ class RetrievalCache(DynamicCache):
         return "\n".join(plan_lines(self.report().layers))
 
     def last_step(self) -> dict[str, float]:
-        """Of the last decode step, over all heads that retrieve: keys attended per query, keys
-        scanned and bytes read per head, and the bytes that full attention would have read."""
+        """What the last decode step cost, on average over all heads that retrieve.
+
+        Keys attended per query, keys scanned and bytes read per head, and the bytes that full
+        attention would have read.
+        """
         heads = [head for _, layer in self._retrieval_layers() for head in layer.heads]
         if not heads:
             return {}
@@ -223,7 +244,7 @@ class RetrievalCache(DynamicCache):
 
     def __iter__(self) -> Any:
         self._require_plain("iterating over the cache")
-        return super().__iter__()
+        return super().__iter__()  # type: ignore[no-untyped-call]
 
     def to_legacy_cache(self) -> Any:
         """Keys and values of every layer, of a cache that does not retrieve (transformers 4)."""
@@ -247,6 +268,9 @@ class RetrievalCache(DynamicCache):
             (i, layer) for i, layer in enumerate(self.layers) if isinstance(layer, RetrievalLayer)
         ]
 
+    def _tokens(self) -> int:
+        return self._retrieval_layers()[0][1].get_seq_length()
+
     def _last_layer(self) -> int:
         return self._retrieval_layers()[-1][0]
 
@@ -256,7 +280,9 @@ class RetrievalCache(DynamicCache):
     def _report_of(self, index: int) -> LayerReport:
         layer = self.layers[index]
         if not isinstance(layer, RetrievalLayer):
-            return LayerReport(index, reason=self._left_alone.get(index, "the model put it there itself"))
+            return LayerReport(
+                index, reason=self._left_alone.get(index, "the model put it there itself")
+            )
         if not layer.retrieving:
             return LayerReport(index, reason=layer.why_not())
         per_request = len(layer.heads) // layer.requests
@@ -285,7 +311,7 @@ class RetrievalCache(DynamicCache):
 
 
 def _make_layers(cache: Any, config: Any) -> None:
-    """Those of a DynamicCache for a configuration."""
+    """Gives a cache the layers of a DynamicCache for a configuration."""
     try:
         cache.__init__(config=config)
     except AttributeError as error:
@@ -305,7 +331,7 @@ def _note(rotary: LayerRotary) -> str:
 
 
 def _require_new_tokens(arguments: tuple[Any, ...], tokens: int) -> None:
-    """transformers 4 says where new tokens are: with use_cache=False it hands over the text anew."""
+    """transformers 4 says where new tokens are, and without use_cache hands the text over anew."""
     given = arguments[0] if arguments and isinstance(arguments[0], dict) else {}
     position = given.get("cache_position")
     if position is None or position.device.type != "cpu" or int(position[0]) == tokens:

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.utils.dlpack import from_dlpack
 
 from .._core import DecodePool, DecodeSession, HeadCache
 from ..errors import Error, InvalidArgument
@@ -17,10 +18,14 @@ _NAMES = {torch.float16: "f16", torch.bfloat16: "bf16", torch.float32: "f32"}
 class Session(Protocol):
     """What a layer needs of a DecodeSession; arrays are what torch.from_dlpack takes."""
 
-    queries: Any  # [heads * group, d]
-    key: Any  # [heads, d]
-    value: Any  # [heads, d]
-    output: Any  # [heads * group, d]
+    @property
+    def queries(self) -> Any: ...  # [heads * group, d]
+    @property
+    def key(self) -> Any: ...  # [heads, d]
+    @property
+    def value(self) -> Any: ...  # [heads, d]
+    @property
+    def output(self) -> Any: ...  # [heads * group, d]
 
     def load(self, heads: Sequence[HeadCache]) -> None: ...
     def step(self, heads: Sequence[HeadCache], pool: DecodePool) -> None: ...
@@ -74,16 +79,21 @@ class LayerSession:
         with torch.inference_mode(False):
             self._session = open_session(heads, device, self.stream)
             self._inputs = [
-                torch.from_dlpack(array)
+                from_dlpack(array)
                 for array in (self._session.queries, self._session.key, self._session.value)
             ]
-            self._output = torch.from_dlpack(self._session.output)
+            self._output = from_dlpack(self._session.output)
 
     def load(self, heads: Sequence[HeadCache]) -> None:
         self._session.load(heads)
 
     def step(
-        self, heads: Sequence[HeadCache], pool: DecodePool, query: Tensor, key: Tensor, value: Tensor
+        self,
+        heads: Sequence[HeadCache],
+        pool: DecodePool,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
     ) -> Tensor:
         """query [B, Hq, d], key and value [B, Hkv, d] -> [B * Hq, d], until the next step."""
         for place, states in zip(self._inputs, (query, key, value), strict=True):

@@ -7,7 +7,7 @@ model that it was saved with, or not at all.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +21,8 @@ from .model_class import config_value
 from .probe import text_config_of
 from .rotary import LayerRotary, require_same_rotary
 
-# What of a configuration decides which keys and values a model makes. Rotary embeddings are
-# compared as they were found; names of files, types of numbers and devices do not matter.
+# These values of a configuration decide which keys and values a model makes. Rotary embeddings
+# are compared as they were found; names of files, types of numbers and devices do not matter.
 _SIZES = (
     "model_type",
     "num_hidden_layers",
@@ -41,7 +41,8 @@ _SIZES = (
     "attention_chunk_size",
     "num_kv_shared_layers",
 )
-# Elements of each weight that are looked at, spread evenly.
+TokenIds = Tensor | Sequence[int]  # [n] or [B, n]
+# So many elements of each weight are looked at, spread evenly.
 _SAMPLED = 64
 
 
@@ -97,14 +98,16 @@ def require_same_model(saved: ModelFingerprint, now: ModelFingerprint, what: str
 
 
 def weights_hash(model: nn.Module) -> str | None:
-    """Of up to 64 elements of each weight, wherever it is; the same for a checkpoint in float32
-    and for one in bfloat16 that holds the same numbers. None where weights are not in memory
-    (offloaded ones), which could not be compared."""
-    model = getattr(model, "_orig_mod", model)  # of torch.compile
+    """A hash of up to 64 elements of each weight, wherever it is.
+
+    It is the same for a checkpoint in float32 and for one in bfloat16 that holds the same numbers.
+    None where weights are not in memory (offloaded ones), which could not be compared.
+    """
+    model = getattr(model, "_orig_mod", model)  # torch.compile wraps it
     weights = sorted(model.named_parameters())
     if any(weight.is_meta for _, weight in weights):
         return None
-    # One transfer for each device; the hash goes by name, wherever a weight is.
+    # Each device is read once; the hash goes by name, wherever a weight is.
     sampled: dict[str, Tensor] = {}
     for device in {weight.device for _, weight in weights}:
         own = [(name, _sample(weight)) for name, weight in weights if weight.device == device]
@@ -117,18 +120,43 @@ def weights_hash(model: nn.Module) -> str | None:
     return digest.hexdigest()
 
 
-def tokens_hash(tokens: Tensor | Iterable[int]) -> str:
-    """Of token ids [n] or [batch, n], on any device and of any integer type."""
-    ids = tokens if isinstance(tokens, Tensor) else torch.tensor(list(tokens))
-    if ids.is_floating_point():
-        raise InvalidArgument(f"tokens are {ids.dtype}, must be integers")
-    plain = ids.detach().cpu().reshape(-1, ids.shape[-1]).to(torch.int64).numpy()
+def require_same_tokens(saved: str | None, tokens: TokenIds, count: int, what: str) -> None:
+    """Throws InvalidArgument unless `tokens` begin with the `count` of which `saved` is the hash.
+
+    what: for the message, a path.
+    """
+    if saved is None:
+        raise InvalidArgument(f"{what} was saved without tokens, nothing to compare tokens with")
+    if tokens_hash(_ids(tokens)[..., :count], count) != saved:
+        raise InvalidArgument(
+            f"{what} is of another text: its {count} tokens are not the first ones of tokens"
+        )
+
+
+def tokens_hash(tokens: TokenIds, count: int) -> str:
+    """A hash of `count` token ids [n] or [batch, n], on any device and of any integer type.
+
+    Throws InvalidArgument where they are another number, or none of integers.
+    """
+    ids = _ids(tokens)
+    if ids.shape[-1] != count:
+        raise InvalidArgument(f"tokens are {ids.shape[-1]}, the cache has read {count}")
+    plain = ids.detach().cpu().reshape(-1, count).to(torch.int64).numpy()
     return hashlib.sha256(f"{plain.shape}".encode() + plain.astype("<i8").tobytes()).hexdigest()
 
 
+def _ids(tokens: TokenIds) -> Tensor:
+    ids = tokens if isinstance(tokens, Tensor) else torch.tensor(list(tokens))
+    if ids.is_floating_point() or ids.dim() == 0:
+        raise InvalidArgument(f"tokens are {ids.dtype} of {ids.dim()} dimensions, must be integers")
+    return ids
+
+
 def heads_hash(heads: Sequence[HeadCache]) -> str:
-    """Of what the heads of a layer have read: their sizes, and keys and values of sink and recent
-    tokens. A file of another prompt in place of one's own shows, what is indexed is not read."""
+    """A hash of the sizes of a layer's heads, and of keys and values of sink and recent tokens.
+
+    A file of another prompt in place of one's own shows; what is indexed is not read.
+    """
     digest = hashlib.sha256()
     for head in heads:
         digest.update(f"{len(head)} {head.indexed} {head.group} {head.dim}\n".encode())

@@ -10,7 +10,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from .arguments import AttentionCall
 
-# Queries at a time: their logits over a long prompt stay within some hundred megabytes.
+# So many queries are attended at a time: their logits stay within some hundred megabytes.
 _BLOCK = 256
 
 
@@ -45,7 +45,9 @@ def full_attention(
         return out
     causal = getattr(module, "is_causal", True) if call.is_causal is None else call.is_causal
     blocks = [
-        _block(query[:, :, i : i + _BLOCK], key, value, _bias(query, key, mask, call, causal, i), call)
+        _block(
+            query[:, :, i : i + _BLOCK], key, value, _bias(query, key, mask, call, causal, i), call
+        )
         for i in range(0, query.shape[2], _BLOCK)
     ]
     return torch.cat(blocks, dim=2).transpose(1, 2).contiguous()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from transformers.cache_utils import DynamicLayer
 from .._core import HeadCache, HeadPlan, step_heads
 from ..errors import InvalidArgument
 from . import device as devices
-from .arguments import AttentionCall
+from .arguments import AttentionCall, require_same_call
 from .attention import LAYER
 from .planning import LayerOptions, plan_heads, retrieve_topk
 from .queries import PromptQueries, rows
@@ -33,7 +34,7 @@ class RetrievalLayer(DynamicLayer):
     def __init__(
         self, options: LayerOptions, index: int, rotary: dict[str, Any], note: str = ""
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._options = options
         self._index = index
         self._rotary = rotary
@@ -88,7 +89,7 @@ class RetrievalLayer(DynamicLayer):
         other.heads = [head.copy() for head in self.heads]
         other._queries = self._queries.copy()
         other._visible = self._visible.copy()
-        other._session = None  # one for each: their windows differ from here on
+        other._session = None  # their windows differ from here on
         return other
 
     def __copy__(self) -> RetrievalLayer:
@@ -137,7 +138,7 @@ class RetrievalLayer(DynamicLayer):
         """How many HeadCaches a plan would make now."""
         if self.retrieving or not self._queries:
             return 0
-        return self._batch * self.keys.shape[1] if self._is_long_enough() else 0
+        return self._batch * self._stored()[0].shape[1] if self._is_long_enough() else 0
 
     def stop(self, reason: str) -> None:
         """From now on the layer attends to everything."""
@@ -168,7 +169,7 @@ class RetrievalLayer(DynamicLayer):
                     "of the model failed or its attention goes another way: reset the cache and "
                     "read the text anew"
                 )
-            # Tensor objects of their own, to carry the attribute.
+            # The tensor object is a new one, since it carries the attribute.
             keys, values = key_states.view_as(key_states), value_states
         else:
             keys, values = super().update(key_states, value_states)
@@ -197,13 +198,17 @@ class RetrievalLayer(DynamicLayer):
     def _reason_in(self, query: Tensor, mask: Tensor | None, call: AttentionCall) -> str | None:
         """Why a call cannot be answered by retrieval."""
         if call.position_bias is not None:
-            return "its logits have a position bias, so that keys of large q.k are not those of large logits"
+            return (
+                "its logits have a position bias, so that keys of large q.k are not those of "
+                "large logits"
+            )
         if call.sliding_window is not None:
             return f"it attends to a sliding window of {call.sliding_window} tokens"
         if call.softcap > 0.0 and devices.retrieves_beside(query.device):
             return "its logits are soft-capped, which is not served on a GPU"
-        if query.shape[1] % self.keys.shape[1] != 0:
-            return f"its {query.shape[1]} query heads do not share {self.keys.shape[1]} KV heads evenly"
+        heads = self._stored()[0].shape[1]
+        if query.shape[1] % heads != 0:
+            return f"its {query.shape[1]} query heads do not share {heads} KV heads evenly"
         if mask is not None:
             try:
                 as_visible(mask[:, :, -1:], self._tokens)
@@ -214,11 +219,12 @@ class RetrievalLayer(DynamicLayer):
     def attend(
         self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, call: AttentionCall
     ) -> Tensor:
-        """query [B, Hq, q, d], new key and value [B, Hkv, q, d]: token by token -> [B, q, Hq, dv]."""
+        """query [B, Hq, q, d], new key, value [B, Hkv, q, d] -> [B, q, Hq, dv], token by token."""
         batch, query_heads, count, _ = query.shape
         self._require_same_call(call, query, mask)
         fresh = self._visible.extend(mask, batch, count)
         self._attended = True
+        step: Callable[..., Tensor]
         step = self._step_beside if devices.retrieves_beside(query.device) else self._step_here
         if fresh is not None:
             step = self._step_some
@@ -226,7 +232,7 @@ class RetrievalLayer(DynamicLayer):
         for t in range(count):
             present = () if fresh is None else (fresh[:, t],)
             out = step(query[:, :, t], key[:, :, t], value[:, :, t], *present)
-            # A copy of each: a session has one output.
+            # Each is copied, because a session has one output.
             steps.append(out if count == 1 else out.clone())
         out = steps[0] if count == 1 else torch.stack(steps)
         return out.view(count, batch, query_heads, -1).transpose(0, 1).to(query.dtype)
@@ -240,20 +246,7 @@ class RetrievalLayer(DynamicLayer):
                 f"layer {self._index} is attended a second time for the same tokens, which it was "
                 "not while the prompt was read"
             )
-        if (call.scale, call.softcap) != (planned.scale, planned.softcap):
-            raise InvalidArgument(
-                f"layer {self._index} is asked with scaling {call.scale} and softcap {call.softcap}, "
-                f"its plan is for {planned.scale} and {planned.softcap}"
-            )
-        if call.dropout > 0.0:
-            raise InvalidArgument(
-                f"dropout is {call.dropout}, which retrieval has not: call model.eval()"
-            )
-        if call.position_bias is not None or call.sliding_window is not None:
-            raise InvalidArgument(
-                f"layer {self._index} is asked with a position bias or a sliding window, which it "
-                "was not while the prompt was read"
-            )
+        require_same_call(call, planned, self._index)
         if mask is None and query.shape[2] > 1 and call.is_causal is False:
             raise InvalidArgument(
                 "is_causal is False, but a cache that retrieves attends to what came before"
@@ -277,7 +270,11 @@ class RetrievalLayer(DynamicLayer):
         out = torch.zeros(len(query), query.shape[1], self.heads[0].value_dim)
         some = present.nonzero()[:, 0]
         if len(some):
-            heads = [h for r in some.tolist() for h in self.heads[r * per_request : (r + 1) * per_request]]
+            heads = [
+                h
+                for r in some.tolist()
+                for h in self.heads[r * per_request : (r + 1) * per_request]
+            ]
             found = step_heads(
                 heads, rows(query[some]), rows(key[some]), rows(value[some]), self._options.pool
             )
@@ -296,7 +293,7 @@ class RetrievalLayer(DynamicLayer):
         return retrieve_topk(self.heads, self._batch, queries, k)
 
     def plans(self) -> list[HeadPlan]:
-        """Of all requests' KV heads, request after request; empty until the layer retrieves."""
+        """The plans of all requests' KV heads, request after request; none until it retrieves."""
         return [head.plan for head in self.heads]
 
     def get_seq_length(self) -> int:
@@ -337,7 +334,7 @@ class RetrievalLayer(DynamicLayer):
         if self._session is not None and len(chosen) * per_request == before:
             self._session.load(heads)
         else:
-            self._session = None  # of another size: the next step makes one
+            self._session = None  # the next step makes one of the new size
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         if self._batch:
@@ -359,10 +356,15 @@ class RetrievalLayer(DynamicLayer):
                 "DynamicCache for that"
             )
         removed = self._tokens - kept
-        self.keys, self.values = self.keys[..., :kept, :], self.values[..., :kept, :]
+        self.keys, self.values = (states[..., :kept, :] for states in self._stored())
         self._tokens = kept
         self._visible.crop(kept)
         self._queries.take_back(removed)
+
+    def _stored(self) -> tuple[Tensor, Tensor]:
+        """Keys and values of what was read, while they are tensors."""
+        assert self.keys is not None and self.values is not None
+        return self.keys, self.values
 
     def _shortest(self) -> int:
         return min(self._visible.lengths(self._batch))
@@ -379,13 +381,12 @@ class RetrievalLayer(DynamicLayer):
             heads += self._plan_request(request)
         self.heads = heads
         self._queries = PromptQueries()
-        self.keys = self.keys[..., :0, :].clone()
-        self.values = self.values[..., :0, :].clone()
+        self.keys, self.values = (states[..., :0, :].clone() for states in self._stored())
 
     def _plan_request(self, request: int) -> list[HeadCache]:
         """The HeadCaches of one request's KV heads."""
         assert self._call is not None
-        keys, values = self.keys[request].cpu(), self.values[request].cpu()
+        keys, values = (states[request].cpu() for states in self._stored())
         queries = self._queries.of(request)
         there = self._visible.of(request)
         if there is not None:

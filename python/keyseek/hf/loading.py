@@ -31,10 +31,11 @@ def refuse_at_load() -> None:
 
     @functools.wraps(original)
     def checked(self: PreTrainedModel, requested: str | None, *args: Any, **kwargs: Any) -> Any:
-        # Models that generate: a vision tower inside one may attend as it likes.
-        if requested == ATTENTION_NAME and isinstance(self, GenerationMixin):
-            if not exchanges_attention(type(self)):
-                raise InvalidArgument(own_attention(type(self)))
+        # Only models that generate are meant: a vision tower inside one may attend as it likes.
+        generates = isinstance(self, GenerationMixin)
+        if requested == ATTENTION_NAME and generates and not exchanges_attention(type(self)):
+            raise InvalidArgument(own_attention(type(self)))
         return original(self, requested, *args, **kwargs)
 
-    PreTrainedModel.get_correct_attn_implementation = checked
+    kind: Any = PreTrainedModel
+    kind.get_correct_attn_implementation = checked

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import functools
 import sys
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 import transformers
 from transformers import PreTrainedModel
 
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
-@functools.cache
+
+def _remembered(function: _Function) -> _Function:
+    """functools.cache with the function's own types, since its stub takes no classes."""
+    return cast(_Function, functools.cache(function))
+
+
+@_remembered
 def model_class_of(config: type) -> type[PreTrainedModel] | None:
     """The class that transformers makes of a configuration of this class, if it knows one."""
     for known in (transformers.MODEL_FOR_CAUSAL_LM_MAPPING, transformers.MODEL_MAPPING):
@@ -20,7 +28,7 @@ def model_class_of(config: type) -> type[PreTrainedModel] | None:
     return None
 
 
-@functools.cache
+@_remembered
 def exchanges_attention(model: type[PreTrainedModel]) -> bool:
     """Whether the attention goes by transformers' interface, or is written out in the model, or
     chosen from a table of its own."""

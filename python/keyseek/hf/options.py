@@ -60,7 +60,9 @@ class PlanOptions:
         # The cache of one token: whatever is wrong with an option is said here, not after a
         # prompt was read.
         one = np.zeros((1, 1), np.float32)
-        HeadCache.prefill(one, one, one[:0], 1, scale=1.0, shift=False, threads=1, **self.arguments())
+        HeadCache.prefill(
+            one, one, one[:0], 1, scale=1.0, shift=False, threads=1, **self.arguments()
+        )
 
     def arguments(self) -> dict[str, Any]:
         """Keyword arguments of HeadCache.prefill."""
@@ -103,7 +105,9 @@ def _require_type(name: str, kind: str, value: Any) -> None:
     if value is None and kind.endswith("| None"):
         return
     kind = kind.removesuffix(" | None")
-    number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(
+        value, bool
+    )
     fits = {
         "bool": isinstance(value, (bool, np.bool_)),
         "int": number and isinstance(value, (int, np.integer)),

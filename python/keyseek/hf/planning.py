@@ -44,8 +44,8 @@ def plan_heads(
         own = queries[head * group : (head + 1) * group]
         heads.append(
             HeadCache.prefill(
-                keys[head].to(dtype).contiguous(),
-                values[head].to(dtype).contiguous(),
+                _array(keys[head].to(dtype)),
+                _array(values[head].to(dtype)),
                 rows(own.transpose(0, 1)),
                 group,
                 scale=call.scale,
@@ -57,6 +57,11 @@ def plan_heads(
         )
         options.progress(1)
     return heads
+
+
+def _array(states: Tensor) -> Any:
+    """Rows as the native module takes them: a tensor, since NumPy has no bfloat16."""
+    return states.contiguous()
 
 
 def _logits(call: AttentionCall, first: int, group: int) -> dict[str, Any]:

@@ -19,7 +19,10 @@ _NAME = "keyseek-probe"
 _seen: ContextVar[dict[int | None, list[Tensor]] | None] = ContextVar("seen", default=None)
 
 # Frequencies are measured at the powers of two (rotary_fit), the others are for verification.
-_POSITIONS = (0, 1, 2, 5, 8, 32, 77, 128, 512, 1234, 2048, 8192, 20011, 32768, 131072, 300007, 524288)
+_POSITIONS = (
+    0, 1, 2, 5, 8, 32, 77, 128, 512, 1234,
+    2048, 8192, 20011, 32768, 131072, 300007, 524288,
+)  # fmt: skip
 _TOKENS = 2
 # float32 products of the same rows in one batch may differ by this much of an element.
 _LEAST_NOISE = 2e-6
@@ -43,7 +46,7 @@ class Answers:
 
 def text_config_of(source: Any) -> Any:
     """The configuration of the decoder of a model, or of what another configuration describes."""
-    config = source.config if isinstance(source, nn.Module) else source
+    config: Any = source.config if isinstance(source, nn.Module) else source
     return config.get_text_config(decoder=True)
 
 
@@ -76,8 +79,7 @@ def ask(model: nn.Module, together: bool = True) -> Answers:
     of_layer = {
         index: by_position
         for index, queries in seen.items()
-        if index is not None
-        and (by_position := _by_position(queries, len(positions))) is not None
+        if index is not None and (by_position := _by_position(queries, len(positions))) is not None
     }
     if not of_layer:
         raise AskFailed(f"{type(decoder).__name__} does not call the attention interface")
@@ -93,12 +95,13 @@ def ask(model: nn.Module, together: bool = True) -> Answers:
 def _inputs(
     decoder: PreTrainedModel, config: Any, positions: NDArray[np.int64], accepted: Any
 ) -> dict[str, Any]:
-    device = decoder.get_input_embeddings().weight.device
+    embeddings: Any = decoder.get_input_embeddings()
+    device = embeddings.weight.device
     vocabulary = config.vocab_size
     tokens = [vocabulary // (t + 2) for t in range(_TOKENS)]
     ids = torch.tensor(tokens * len(positions), device=device)[:, None]
     at = torch.from_numpy(positions).repeat_interleave(_TOKENS).to(device)[:, None]
-    inputs = {"input_ids": ids, "position_ids": at}
+    inputs: dict[str, Any] = {"input_ids": ids, "position_ids": at}
     if "attention_mask" in accepted:
         inputs["attention_mask"] = torch.ones_like(ids)
     if "use_cache" in accepted:
@@ -145,10 +148,10 @@ AttentionInterface.register(_NAME, _record)
 
 
 @contextmanager
-def _attention_replaced(
-    decoder: nn.Module, seen: dict[int | None, list[Tensor]]
-) -> Iterator[None]:
-    configs = {id(m.config): m.config for m in decoder.modules() if hasattr(m, "config")}
+def _attention_replaced(decoder: nn.Module, seen: dict[int | None, list[Tensor]]) -> Iterator[None]:
+    configs: dict[int, Any] = {
+        id(m.config): m.config for m in decoder.modules() if hasattr(m, "config")
+    }
     before = [(config, config._attn_implementation) for config in configs.values()]
     token = _seen.set(seen)
     try:
@@ -163,7 +166,7 @@ def _attention_replaced(
 
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Without dropout; modules that were training go on with it afterwards."""
+    """Turns dropout off; modules that were training go on with it afterwards."""
     training = [module for module in model.modules() if module.training]
     for module in training:
         module.training = False

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from tqdm.auto import tqdm
+
 from ..errors import InvalidArgument
 
 
@@ -21,7 +23,7 @@ class PlanProgress:
         self._bar: Any = None
 
     def begin(self, count: Callable[[], int]) -> None:
-        """Before heads may be planned: asks how many there will be, unless they are being planned."""
+        """Asks how many heads will be planned, unless some are being planned already."""
         if self._wanted is False or 0 < self._planned < self._all:
             return
         self._planned, self._all = 0, count()
@@ -35,8 +37,6 @@ class PlanProgress:
             self._wanted(self._planned, self._all)
             return
         if self._bar is None:
-            from tqdm.auto import tqdm
-
             self._bar = tqdm(total=self._all, desc="Planning heads", leave=False)
         self._bar.update(heads)
         if self._planned >= self._all:

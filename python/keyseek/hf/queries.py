@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-# The newest part of a prompt whose queries are kept.
+# The queries of this newest part of a prompt are kept, and of so many positions at least.
 _KEPT_SHARE = 0.2
 _KEPT_LEAST = 2048
 
@@ -25,16 +25,18 @@ class PromptQueries:
         return PromptQueries(list(self.pieces))
 
     def add(self, query: Tensor, tokens: int) -> None:
-        """Those of new positions, the newest of `tokens` in all."""
+        """Takes the queries of new positions, the newest of `tokens` in all."""
         kept = kept_positions(tokens)
         newest = query[:, :, -kept:].detach()
-        self.pieces.append(newest.to(torch.float16, copy=True) if _fits_f16(newest) else newest.clone())
+        self.pieces.append(
+            newest.to(torch.float16, copy=True) if _fits_f16(newest) else newest.clone()
+        )
         total = sum(piece.shape[2] for piece in self.pieces)
         while total - self.pieces[0].shape[2] >= kept:
             total -= self.pieces.pop(0).shape[2]
 
     def take_back(self, positions: int) -> None:
-        """Drops those of the newest positions."""
+        """Drops the queries of the newest positions."""
         while positions > 0 and self.pieces:
             newest = self.pieces.pop()
             if newest.shape[2] > positions:

@@ -76,7 +76,7 @@ def plan_lines(layers: tuple[LayerReport, ...]) -> list[str]:
 
 
 def named(layers: list[int]) -> str:
-    """"Layer 3", "Layers 0-4, 6"."""
+    """ "Layer 3", "Layers 0-4, 6"."""
     runs: list[list[int]] = []
     for layer in layers:
         if runs and layer == runs[-1][-1] + 1:

@@ -22,12 +22,12 @@ from .probe import Answers, AskFailed, ask, text_config_of
 from .rotary_fit import Rotation, fit_rotation
 from .small_model import SIZES, small_model
 
-# Frequencies that depend on the length of the text: keys of different ages would not agree.
+# Their frequencies depend on the length of the text: keys of different ages would not agree.
 _CHANGING = ("dynamic", "longrope")
 # Two probes of one embedding differ by rounding; this many radians at the longest shift are less
 # than what float32 makes of an angle there.
 _LONGEST_SHIFT, _SAME_ANGLE = 2.0**20, 0.1
-# Of theta ** (-2j / dim) in float32, whose exponents are rounded too.
+# theta ** (-2j / dim) is off by this share in float32, whose exponents are rounded too.
 _FORMULA_ROUNDING = 2e-6
 _UNSEEN = "its attention was not seen"
 
@@ -93,11 +93,14 @@ class LayerRotary:
         if self.layout == "unknown":
             return f"unknown rotation ({self.reason})"
         speeds = "own frequencies" if self.theta is None else f"theta {self.theta:g}"
-        return f"{self.layout} pairs of elements {self.first}..{self.first + self.dim - 1}, {speeds}"
+        return (
+            f"{self.layout} pairs of elements {self.first}..{self.first + self.dim - 1}, {speeds}"
+        )
 
     def _speeds(self) -> np.ndarray:
         if self.frequencies is not None:
             return np.array(self.frequencies)
+        assert self.theta is not None
         return _formula(self.theta, self.dim)
 
 
@@ -133,7 +136,7 @@ def _embedding_state(model: nn.Module) -> Any:
     """Changes when the model's numbers change their type, or its frequencies are written to."""
     frequencies = [b for name, b in model.named_buffers() if "inv_freq" in name]
     return next(model.parameters()).dtype, [
-        # Of a model made in inference mode, whose tensors count no versions, the numbers themselves.
+        # Tensors of a model made in inference mode count no versions: their numbers are compared.
         tuple(b.tolist()) if b.is_inference() else (b.data_ptr(), b._version)
         for b in frequencies
     ]
@@ -177,8 +180,10 @@ def _rotary_of_config(described: _Described) -> tuple[LayerRotary, ...]:
 def _asked(model: nn.Module, config: Any) -> tuple[LayerRotary, ...]:
     found = _found(ask(model), config)
     # A layer that was seen and fits nothing is asked again, without a batch's rounding.
-    return found if all(layer.known or layer.reason == _UNSEEN for layer in found) else _found(
-        ask(model, together=False), config
+    return (
+        found
+        if all(layer.known or layer.reason == _UNSEEN for layer in found)
+        else _found(ask(model, together=False), config)
     )
 
 
@@ -201,9 +206,7 @@ def _found(answers: Answers, config: Any) -> tuple[LayerRotary, ...]:
     return tuple(found)
 
 
-def _named(
-    rotation: Rotation | None, named: list[np.ndarray], thetas: list[float]
-) -> LayerRotary:
+def _named(rotation: Rotation | None, named: list[np.ndarray], thetas: list[float]) -> LayerRotary:
     """What was measured, in the model's own numbers where they agree."""
     if rotation is None:
         return LayerRotary("unknown", reason="its queries depend on the position in another way")
@@ -214,7 +217,11 @@ def _named(
     best = min(own, key=lambda each: np.abs(each - speeds).max(), default=None)
     if best is not None and np.abs(best - speeds).max() <= off:
         speeds, off = best, 0.0
-    place = {"layout": rotation.layout, "first": rotation.first, "dim": rotation.dim}
+    place: dict[str, Any] = {
+        "layout": rotation.layout,
+        "first": rotation.first,
+        "dim": rotation.dim,
+    }
     for theta in thetas:
         by_theta = _formula(theta, rotation.dim)
         if (np.abs(by_theta - speeds) <= off + _FORMULA_ROUNDING * by_theta).all():

@@ -7,7 +7,7 @@ import importlib
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -24,7 +24,7 @@ from .probe import AskFailed
 _VOCABULARY = 64
 _HEADS = 2
 _EXPERTS = 2  # and both of them are asked
-# What may be smaller without any effect on heads and their positions, and how small.
+# These may be so small without any effect on heads and their positions.
 _WIDTHS = {
     "vocab_size": _VOCABULARY,
     "intermediate_size": 16,
@@ -81,20 +81,22 @@ def small_model(config: Any, sizes: Callable[[Any], Any]) -> nn.Module:
         raise AskFailed(
             f"no small {kind.__name__} can be made: {type(error).__name__}: {sentence}"
         ) from error
-    return model.eval()
+    small_model: nn.Module = model.eval()
+    return small_model
 
 
 def _class_of(config: Any) -> type[PreTrainedModel]:
-    """From transformers' own tables, or a class of the same file that says it is for that."""
+    """The class in transformers' own tables, or one of the same file that says it is for that."""
     for mapping in (MODEL_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING):
         if type(config) in mapping:
-            kind = mapping[type(config)]
-            return kind[0] if isinstance(kind, (list, tuple)) else kind
+            known: Any = mapping[type(config)]
+            found: type[PreTrainedModel] = known[0] if isinstance(known, (list, tuple)) else known
+            return found
     name = type(config).__module__.replace(".configuration_", ".modeling_")
     if name.startswith("transformers.models."):
         for kind in vars(importlib.import_module(name)).values():
             is_for_it = getattr(kind, "config_class", None) is type(config)
-            if is_for_it and kind.__name__.endswith("TextModel"):
+            if is_for_it and isinstance(kind, type) and kind.__name__.endswith("TextModel"):
                 return kind
     raise AskFailed(f"no model class is known for {type(config).__name__}: pass the model itself")
 
@@ -122,7 +124,7 @@ def _limit_widths(small: Any) -> None:
 
 
 def _narrow(config: Any) -> Any:
-    """With fewer heads as well, and no wider than they need."""
+    """Smaller in the number of heads as well, and no wider than they need."""
     small = _shallow(config)
     heads, kv_heads = config.num_attention_heads, getattr(config, "num_key_value_heads", None)
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
@@ -178,7 +180,7 @@ def _fill(model: nn.Module) -> None:
                 weight.normal_(0, 0.02, generator=generator)
             else:
                 weight.nan_to_num_(0)
-        model.get_input_embeddings().weight.normal_(0, 1, generator=generator)
+        cast(Any, model).get_input_embeddings().weight.normal_(0, 1, generator=generator)
 
 
 @contextmanager

@@ -46,13 +46,13 @@ def checked_dtype(dtype: torch.dtype | str | None) -> torch.dtype | str | None:
     if dtype is None or dtype == "auto" or dtype in _TYPES:
         return dtype
     raise InvalidArgument(
-        f"dtype is {dtype!r}, must be 'auto', torch.float16, torch.bfloat16, torch.float32, or None "
-        "for what the model gives"
+        f"dtype is {dtype!r}, must be 'auto', torch.float16, torch.bfloat16, torch.float32, or "
+        "None for what the model gives"
     )
 
 
 def dtype_name(dtype: torch.dtype | str | None) -> str | None:
-    """What `dtype_named` takes."""
+    """The name that `dtype_named` takes."""
     return _name(dtype) if isinstance(dtype, torch.dtype) else dtype
 
 

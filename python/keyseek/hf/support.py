@@ -32,8 +32,8 @@ def require_support(config: Any, text: Any, model: PreTrainedModel | None) -> No
         raise InvalidArgument(own_attention(kind))
     if kind is not None and not takes_dynamic_caches(kind):
         raise InvalidArgument(
-            f"{kind.__name__} takes only a cache of its own, which cannot retrieve: use the one that "
-            "it makes itself"
+            f"{kind.__name__} takes only a cache of its own, which cannot retrieve: use the one "
+            "that it makes itself"
         )
     if model is not None:
         require_attention(text)
@@ -63,7 +63,7 @@ def reason_of(layer: Any, kind: str) -> str | None:
     kind: of the layer, as the configuration has it.
     """
     if type(layer) is DynamicLayer:
-        # transformers 4 makes such a layer for kinds that it has no cache for, too.
+        # transformers 4 also makes such a layer for kinds that it has no cache for.
         return None if kind in ("full_attention", "attention") else f"its kind is '{kind}'"
     name = type(layer).__name__
     if getattr(layer, "is_sliding", False):
@@ -75,7 +75,7 @@ def reason_of(layer: Any, kind: str) -> str | None:
 
 
 def _exchanges_attention(kind: type[PreTrainedModel], model: PreTrainedModel | None) -> bool:
-    """Of the model itself, or of one that it wraps."""
+    """Whether the model itself, or one that it wraps, takes another attention."""
     if exchanges_attention(kind):
         return True
     inside = [] if model is None else [m for m in model.modules() if isinstance(m, PreTrainedModel)]

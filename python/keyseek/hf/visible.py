@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..errors import InvalidArgument
 
-# Below this, a float mask hides; models write the smallest float of their type, or -infinity.
+# A float mask hides below this: models write the smallest float of their type, or -infinity.
 _HIDES = -1e4
 
 
@@ -30,7 +30,7 @@ def as_visible(mask: Tensor, tokens: int) -> Tensor:
 
 
 class Visibility:
-    """Of the tokens that a cache has taken, those that are there, request by request."""
+    """Says which of the tokens that a cache has taken are there, request by request."""
 
     def __init__(self) -> None:
         self._seen: Tensor | None = None  # [B, n] on the CPU; None: all are there
@@ -119,7 +119,7 @@ class Visibility:
             self._seen = self._seen[:, : self._tokens]
 
     def state(self) -> Tensor | int:
-        """What `restored` takes."""
+        """The state that `restored` takes."""
         return self._tokens if self._seen is None else self._seen
 
     @staticmethod

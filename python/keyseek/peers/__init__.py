@@ -14,7 +14,7 @@ from .base import Peer
 
 __all__ = ["PEERS", "Peer", "is_installed", "load_peer"]
 
-# Name on the command line: module here, class in it, module of the library.
+# By the name on the command line: the module here, the class in it, the module of the library.
 PEERS = {
     "faiss-flat": ("faiss_flat", "FaissFlat", "faiss"),
     "faiss-ivf": ("faiss_ivf", "FaissIvf", "faiss"),
@@ -31,4 +31,5 @@ def is_installed(name: str) -> bool:
 
 def load_peer(name: str) -> type[Peer]:
     module, class_name, _ = PEERS[name]
-    return getattr(importlib.import_module(f"{__name__}.{module}"), class_name)
+    found: type[Peer] = getattr(importlib.import_module(f"{__name__}.{module}"), class_name)
+    return found

@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Knobs = dict[str, Any]
+Keys = NDArray[np.float32]
+Found = tuple[NDArray[Any], NDArray[np.float32]]  # ids and inner products
 
 
 class Peer(ABC):
@@ -37,13 +39,11 @@ class Peer(ABC):
         return version(cls.distribution)
 
     @abstractmethod
-    def __init__(self, keys: NDArray[np.float32], variant: Knobs, threads: int) -> None:
+    def __init__(self, keys: Keys, variant: Knobs, threads: int) -> None:
         """Builds with so many threads."""
 
     @abstractmethod
-    def search(
-        self, queries: NDArray[np.float32], k: int, point: Knobs
-    ) -> tuple[NDArray[Any], NDArray[np.float32]]:
+    def search(self, queries: Keys, k: int, point: Knobs) -> Found:
         """Ids [queries, k], padded with -1, and their inner products, as the library gives them;
         in one call to it on one thread."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .base import Knobs, Peer
+from .base import Found, Keys, Knobs, Peer
 
 
 class FaissFlat(Peer):
@@ -22,7 +22,7 @@ class FaissFlat(Peer):
     def points(cls, n: int, k: int, variant: Knobs) -> list[Knobs]:
         return [{"queries_per_call": "all"}, {"queries_per_call": 1}]
 
-    def __init__(self, keys, variant, threads):
+    def __init__(self, keys: Keys, variant: Knobs, threads: int) -> None:
         import faiss
 
         faiss.omp_set_num_threads(1)
@@ -30,7 +30,7 @@ class FaissFlat(Peer):
         self._index.add(keys)
         self._queries = 0
 
-    def search(self, queries, k, point):
+    def search(self, queries: Keys, k: int, point: Knobs) -> Found:
         self._queries = len(queries)
         if point["queries_per_call"] == "all":
             scores, ids = self._index.search(queries, k)
@@ -38,8 +38,8 @@ class FaissFlat(Peer):
         each = [self._index.search(query[None], k) for query in queries]
         return np.concatenate([ids for _, ids in each]), np.concatenate([s for s, _ in each])
 
-    def nbytes(self):
-        return 4 * self._index.ntotal * self._index.d
+    def nbytes(self) -> int:
+        return int(4 * self._index.ntotal * self._index.d)
 
-    def scanned(self):
-        return self._queries * self._index.ntotal
+    def scanned(self) -> int:
+        return int(self._queries * self._index.ntotal)

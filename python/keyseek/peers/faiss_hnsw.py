@@ -6,7 +6,7 @@ property of the method, not of the settings.
 
 from __future__ import annotations
 
-from .base import Knobs, Peer, efforts
+from .base import Found, Keys, Knobs, Peer, efforts
 
 
 class FaissHnsw(Peer):
@@ -20,7 +20,7 @@ class FaissHnsw(Peer):
     def points(cls, n: int, k: int, variant: Knobs) -> list[Knobs]:
         return [{"efSearch": ef} for ef in efforts(k)]
 
-    def __init__(self, keys, variant, threads):
+    def __init__(self, keys: Keys, variant: Knobs, threads: int) -> None:
         import faiss
 
         faiss.omp_set_num_threads(threads)
@@ -31,14 +31,14 @@ class FaissHnsw(Peer):
         self._index.add(keys)
         faiss.omp_set_num_threads(1)
 
-    def search(self, queries, k, point):
+    def search(self, queries: Keys, k: int, point: Knobs) -> Found:
         self._index.hnsw.efSearch = point["efSearch"]
         self._stats.reset()
         scores, ids = self._index.search(queries, k)
         return ids, scores
 
-    def nbytes(self):
+    def nbytes(self) -> int:
         return len(self._serialize(self._index))
 
-    def scanned(self):
-        return self._stats.ndis
+    def scanned(self) -> int:
+        return int(self._stats.ndis)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from .base import Knobs, Peer, geometric
+from .base import Found, Keys, Knobs, Peer, geometric
 
 
 class FaissIvf(Peer):
@@ -18,7 +18,7 @@ class FaissIvf(Peer):
     def points(cls, n: int, k: int, variant: Knobs) -> list[Knobs]:
         return [{"nprobe": probes} for probes in geometric(2, variant["nlist"], 1.35)]
 
-    def __init__(self, keys, variant, threads):
+    def __init__(self, keys: Keys, variant: Knobs, threads: int) -> None:
         import faiss
 
         faiss.omp_set_num_threads(threads)
@@ -34,14 +34,14 @@ class FaissIvf(Peer):
         self._index.add(keys)
         faiss.omp_set_num_threads(1)
 
-    def search(self, queries, k, point):
+    def search(self, queries: Keys, k: int, point: Knobs) -> Found:
         self._index.nprobe = point["nprobe"]
         self._stats.reset()
         scores, ids = self._index.search(queries, k)
         return ids, scores
 
-    def nbytes(self):
+    def nbytes(self) -> int:
         return len(self._serialize(self._index))
 
-    def scanned(self):
-        return self._stats.ndis
+    def scanned(self) -> int:
+        return int(self._stats.ndis)

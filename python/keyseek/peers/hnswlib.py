@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .base import Knobs, Peer, efforts
+from .base import Found, Keys, Knobs, Peer, efforts
 
 
 class Hnswlib(Peer):
@@ -18,7 +18,7 @@ class Hnswlib(Peer):
     def points(cls, n: int, k: int, variant: Knobs) -> list[Knobs]:
         return [{"ef": ef} for ef in efforts(k)]
 
-    def __init__(self, keys, variant, threads):
+    def __init__(self, keys: Keys, variant: Knobs, threads: int) -> None:
         import hnswlib
 
         self._index = hnswlib.Index(space="ip", dim=keys.shape[1])
@@ -31,10 +31,10 @@ class Hnswlib(Peer):
         self._index.add_items(keys, num_threads=threads)
         self._index.set_num_threads(1)
 
-    def search(self, queries, k, point):
+    def search(self, queries: Keys, k: int, point: Knobs) -> Found:
         self._index.set_ef(point["ef"])
         ids, distances = self._index.knn_query(queries, k, num_threads=1)
         return ids.astype(np.int64), 1.0 - distances
 
-    def nbytes(self):
-        return self._index.index_file_size()
+    def nbytes(self) -> int:
+        return int(self._index.index_file_size())

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .base import Knobs, Peer
+from .base import Found, Keys, Knobs, Peer
 
 SHARES_OF_LEAVES = (0.03, 0.045, 0.065, 0.09, 0.13, 0.18, 0.25, 0.35, 0.5)
 REORDERED = (2, 3, 4, 6, 8, 10, 15, 20, 30)  # times k
@@ -37,7 +37,7 @@ class Scann(Peer):
             for times in REORDERED
         ]
 
-    def __init__(self, keys, variant, threads):
+    def __init__(self, keys: Keys, variant: Knobs, threads: int) -> None:
         import scann
 
         builder = scann.scann_ops_pybind.builder(keys, 100, "dot_product")
@@ -51,7 +51,7 @@ class Scann(Peer):
         builder.score_ah(2, anisotropic_quantization_threshold=0.2).reorder(300)
         self._searcher = builder.build()
 
-    def search(self, queries, k, point):
+    def search(self, queries: Keys, k: int, point: Knobs) -> Found:
         given = {"leaves_to_search": point["leaves_to_search"]} if len(point) > 1 else {}
         ids, scores = self._searcher.search_batched(
             queries, final_num_neighbors=k, pre_reorder_num_neighbors=point["reorder"], **given
@@ -59,7 +59,7 @@ class Scann(Peer):
         # Where the leaves held fewer than k keys, the rest is no answer.
         return np.where(np.isfinite(scores), ids.astype(np.int64), -1), scores
 
-    def nbytes(self):
+    def nbytes(self) -> int:
         with tempfile.TemporaryDirectory() as folder:
             self._searcher.serialize(folder)
             return sum(file.stat().st_size for file in Path(folder).iterdir())

@@ -8,14 +8,15 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+import textwrap
 from pathlib import Path
 
 import keyseek
 
+from .comparison import MEANING, comparison_table, details_table
 from .datasets import Dataset, group_rows, read_rows
 from .figures import FIGURES, draw, standalone
 from .files import write_whole
-from .goals import goals_table
 from .overview import overview_table
 from .page import page
 
@@ -45,9 +46,11 @@ def write_figures(folder: str, datasets: list[Dataset]) -> None:
 
 
 def tables(datasets: list[Dataset]) -> str:
-    parts = []
+    parts = [textwrap.fill(MEANING, 100)]
     for dataset in datasets:
-        parts += [dataset.title(), overview_table(dataset).text(), goals_table(dataset).text()]
+        compared, details = comparison_table(dataset), details_table(dataset)
+        shown = [overview_table(dataset), *(t for t in (compared, details) if t.rows)]
+        parts += [dataset.title(), *(table.text() for table in shown)]
     return "\n\n".join(parts)
 
 

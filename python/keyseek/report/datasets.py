@@ -27,7 +27,7 @@ class Dataset:
     @property
     def group(self) -> int:
         """Queries of a step; rows of single queries have a group of 1 instead."""
-        return max(row["group"] for row in self.rows)
+        return max(int(row["group"]) for row in self.rows)
 
     @property
     def keys(self) -> int | None:
@@ -91,7 +91,7 @@ def fastest(rows: list[Row], recall: float) -> Row | None:
 
 
 def step_time(row: Row) -> float:
-    return row["us_per_step_p50"]
+    return float(row["us_per_step_p50"])
 
 
 def front(rows: list[Row], cost: str) -> list[Row]:

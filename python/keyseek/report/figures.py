@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from keyseek.errors import Error
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
-# Legible on light and on dark. Graphs of keys, which all behave alike here, share a colour.
+# The colours can be read on light and on dark. Graphs of keys behave alike here and share one.
 STYLES = {
     "projection": ("#e8590c", "o"),
     "sketch": ("#f59f00", "h"),
@@ -34,11 +35,11 @@ STYLES = {
 }
 OTHER = ("#0c8599", "X")
 
-# Stand-ins that become the page's own colours in the SVG.
+# These stand for the page's own colours, which take their place in the SVG.
 INK, RULE = "#010203", "#040506"
 
 RECALL_TICKS = (0.3, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 0.9999)
-MOST_RECALL = 0.9999  # 1 is drawn here
+MOST_RECALL = 0.9999  # a recall of 1 is drawn here
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def draw_svg(
             "matplotlib is not installed, which draws the figures (pip install 'keyseek[report]')",
             "unsupported",
         ) from None
-    # A figure of its own, without pyplot: nothing global changes.
+    # The figure is made without pyplot, so that nothing global changes.
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure as Canvas
 
@@ -159,13 +160,14 @@ def dress(axes: Axes, figure: Figure) -> None:
         axes.legend(handles[::-1], labels[::-1], frameon=False, fontsize=9, labelcolor=INK)
 
 
-def spread_recall(recall):
+def spread_recall(recall: ArrayLike) -> NDArray[np.float64]:
     """Gives each further nine as much room as the one before."""
-    return -np.log10(1 - np.clip(recall, 0, 0.99999))
+    missed: NDArray[np.float64] = 1 - np.clip(np.asarray(recall, float), 0, 0.99999)
+    return -np.log10(missed)
 
 
-def gather_recall(spread):
-    return 1 - 10.0 ** -np.asarray(spread)
+def gather_recall(spread: ArrayLike) -> NDArray[np.float64]:
+    return 1 - 10.0 ** -np.asarray(spread, float)
 
 
 def as_element(svg: str, label: str) -> str:

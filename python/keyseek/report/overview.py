@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from .comparison import RECALLS
 from .datasets import Dataset, Row, fastest
-from .goals import RECALLS
 from .tables import Table, at, number, percent, recall_text
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import html
 import json
 
+from .comparison import MEANING, comparison_table, details_table
 from .datasets import Dataset
 from .figures import FIGURES, draw
-from .goals import goals_table
 from .overview import overview_table
 from .tables import Table, number, recall_text
 
@@ -43,7 +43,8 @@ room. Ours answer one step at a time, as decoding asks; other libraries get all 
 def page(datasets: list[Dataset]) -> str:
     sections = "\n".join(section(dataset) for dataset in datasets)
     foot = f"<p class=faint>{html.escape(versions(datasets))}</p>"
-    return whole_page("recall, keys scanned, time", INTRODUCTION, f"{sections}\n{foot}")
+    introduction = f"{INTRODUCTION.strip()} {html.escape(MEANING)}"
+    return whole_page("recall, keys scanned, time", introduction, f"{sections}\n{foot}")
 
 
 def whole_page(title: str, introduction: str, body: str) -> str:
@@ -65,7 +66,8 @@ def section(dataset: Dataset) -> str:
     return (
         f"<section>\n<h2>{html.escape(dataset.title())}</h2>\n"
         f"<div class=figures>{figures}</div>\n"
-        f"{overview_table(dataset).html()}\n{goals_table(dataset).html()}\n"
+        f"{overview_table(dataset).html()}\n"
+        f"{comparison_table(dataset).html()}\n{details_table(dataset).html()}\n"
         f"<details><summary>All {len(dataset.rows)} points</summary>"
         f"{all_points(dataset).html()}</details>\n</section>"
     )

@@ -8,10 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import keyseek
 import torch
-from keyseek.hf import LayerReport
 from torch import Tensor, nn
+
+import keyseek
+from keyseek.hf import LayerReport
 
 from . import runs
 from .exceptions import NOT_BUILDABLE

@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 import transformers
-from keyseek.hf import RetrievalCache
 from torch import Tensor, nn
+
+from keyseek.hf import RetrievalCache
 
 from .shrink import VOCABULARY, small_config
 

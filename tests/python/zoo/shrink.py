@@ -13,8 +13,8 @@ VOCABULARY = 97
 WINDOW = 16  # of sliding layers: shorter than every prompt
 MOST_LAYERS = 4
 
-# Values by the names that configurations use for them. What a class's default configuration has
-# under such a name, and larger, is replaced.
+# Values go by the names that configurations use for them. What a class's default configuration
+# has under such a name, and larger, is replaced.
 SMALL: dict[str, int] = {
     **dict.fromkeys(("hidden_size", "n_embd", "d_model", "dim", "emb_dim", "d_embed"), 64),
     **dict.fromkeys(("embedding_size", "input_embedding_size", "output_embedding_size"), 64),
@@ -67,7 +67,7 @@ LAYERS = (
     "num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers", "decoder_layers",
     "num_encoder_layers", "num_decoder_layers", "num_blocks",
 )  # fmt: skip
-# Standard deviation of weights: attention far from uniform, activations that stay finite.
+# This standard deviation of weights makes attention far from uniform and keeps activations finite.
 STANDARD_DEVIATION = ("initializer_range", "init_std", "initializer_factor")
 DEVIATION = 0.2
 

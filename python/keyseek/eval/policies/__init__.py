@@ -19,10 +19,10 @@ from .tails import OracleKMeans, OracleSample
 __all__ = [
     "BUDGETED",
     "FORMS",
+    "H2O",
     "PLANNED",
     "Flat",
     "Full",
-    "H2O",
     "Hnsw",
     "InfLLM",
     "Ivf",
@@ -45,13 +45,23 @@ def _form(form: str) -> Callable[[int], Policy]:
     return lambda budget: Keyseek(budget, form)
 
 
-# By kind: what makes one of a budget.
+# The function that makes a policy of each kind for a budget.
 BUDGETED: dict[str, Callable[[int], Policy]] = {
     **{
         kind.family: kind
         for kind in (
-            Streaming, SnapKV, H2O, InfLLM, Quest, Ivf, Hnsw, Flat, OracleTopK, OracleKMeans,
-            OracleSample, OracleTrained,
+            Streaming,
+            SnapKV,
+            H2O,
+            InfLLM,
+            Quest,
+            Ivf,
+            Hnsw,
+            Flat,
+            OracleTopK,
+            OracleKMeans,
+            OracleSample,
+            OracleTrained,
         )
     },
     **{Keyseek(1, form).kind: _form(form) for form in FORMS},

@@ -47,7 +47,7 @@ class Policy(ABC):
 
     @abstractmethod
     def prepare(self, prompt: LayerPrompt, static: Static) -> LayerPolicy:
-        """At the end of prefill, layer by layer."""
+        """Called at the end of prefill, layer by layer."""
 
 
 def tail_of(budget: int) -> int:

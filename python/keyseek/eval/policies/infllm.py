@@ -45,9 +45,7 @@ def _wanted(prompt: LayerPrompt, window: int) -> Tensor:
 
 
 class _BlocksLayer(LayerPolicy):
-    def __init__(
-        self, indexed: slice, size: int, count: int, keys: Tensor, wanted: Tensor
-    ) -> None:
+    def __init__(self, indexed: slice, size: int, count: int, keys: Tensor, wanted: Tensor) -> None:
         heads, n, dim = keys.shape
         self._indexed = indexed
         self._size = size

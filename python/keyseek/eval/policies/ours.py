@@ -95,13 +95,13 @@ FORMS: dict[str, dict[str, Any]] = {
     "": {},
     "no-tail": {},
     "no-shift": {"shift": False},
-    # Which of the two "complete" chose is up to the prompt's length.
+    # The prompt's length says which of the two "complete" chose.
     "flat": {"retriever": "flat"},
     "sketch": {"retriever": "sketch"},
     "projection": {"retriever": "projection"},
     "projection-0.98": {"retriever": "projection", "target_recall": 0.98},
     "projection-no-novel": {"retriever": "projection", "scan_novel": False},
-    # In logits, and as a share: what leaves about the budget's k on average is up to the head.
+    # The limits are in logits and as a share; which leaves about k on average depends on the head.
     "dipr": {"rule": "dipr", "limit": 4.0},
     "mass": {"rule": "mass", "limit": 0.95},
 }
@@ -123,7 +123,10 @@ class OracleTrained(HeadCachePolicy):
 def given_plan(retriever: str, budget: int, tail: int) -> dict[str, Any]:
     """A budget as options of HeadCache.prefill; also a short prompt is retrieved from."""
     return {
-        "retriever": retriever, "k": budget - tail, "tail_vectors": tail, "least_indexed": 1,
+        "retriever": retriever,
+        "k": budget - tail,
+        "tail_vectors": tail,
+        "least_indexed": 1,
     }
 
 
@@ -131,7 +134,7 @@ Search = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
 
 
 def exact_search(keys: np.ndarray) -> Search:
-    """A search (queries [G, d], k) -> (ids, scores) of keys [n, d] that scans them all in float32."""
+    """A search (queries [G, d], k) -> (ids, scores) that scans all of keys [n, d] in float32."""
     stored = torch.from_numpy(keys)
 
     def search(queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

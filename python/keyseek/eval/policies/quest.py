@@ -59,4 +59,6 @@ class QuestLayer(LayerPolicy):
 def _pages(keys: Tensor, filling: float) -> Tensor:
     """Keys [Hkv, n, d] as [Hkv, pages, TOKENS, d], the last page filled up."""
     missing = -keys.shape[1] % TOKENS
-    return pad(keys, (0, 0, 0, missing), value=filling).unflatten(1, (-1, TOKENS))
+    filled = pad(keys, (0, 0, 0, missing), value=filling)
+    pages: Tensor = filled.unflatten(1, (-1, TOKENS))
+    return pages

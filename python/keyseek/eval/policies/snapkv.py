@@ -25,7 +25,8 @@ class SnapKV(Policy):
 
     The question is read with full attention, as the end of a prompt is in the paper, and so is what
     it says of the answer's first token; its queries, and the document's last ones where it is
-    short, are the observation window. Settings are the paper's for long documents. A group's heads share what is kept: their attention is summed.
+    short, are the observation window. Settings are the paper's for long documents. A group's heads
+    share what is kept: their attention is summed.
     """
 
     family = "snapkv"

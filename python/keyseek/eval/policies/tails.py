@@ -90,8 +90,9 @@ class _TopAndSummary(LayerPolicy):
 
 
 class _ClustersLayer(_TopAndSummary):
-    def __init__(self, indexed: slice, k: int, keys: Tensor, values: Tensor, cluster: Tensor,
-                 count: int) -> None:
+    def __init__(
+        self, indexed: slice, k: int, keys: Tensor, values: Tensor, cluster: Tensor, count: int
+    ) -> None:
         super().__init__(indexed, k)
         self._cluster = cluster
         sums = [_sums(own, of, count) for own, of in zip(keys, cluster, strict=True)]
@@ -109,8 +110,9 @@ class _ClustersLayer(_TopAndSummary):
 
 
 class _SampleLayer(_TopAndSummary):
-    def __init__(self, indexed: slice, k: int, keys: Tensor, values: Tensor,
-                 sample: Tensor) -> None:
+    def __init__(
+        self, indexed: slice, k: int, keys: Tensor, values: Tensor, sample: Tensor
+    ) -> None:
         super().__init__(indexed, k)
         self._sample = sample
         self._keys = keys.gather(1, sample[..., None].expand(-1, -1, keys.shape[-1]))

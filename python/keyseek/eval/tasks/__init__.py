@@ -6,14 +6,23 @@ from .document import Copy, Tail
 from .needles import MultiKey, MultiQuery, MultiValue, Needle, VariableTracking
 from .words import CommonWords, FrequentWords
 
-# By name; the needle comes at several depths.
+# The forms of each task by its name; the needle comes at several depths.
 TASKS: dict[str, list[Task]] = {
     "needle": [Needle(depth) for depth in (0.1, 0.3, 0.5, 0.7, 0.9)],
     **{
         task.name: [task]
         for task in (
-            MultiKey(), MultiValue(), MultiQuery(), VariableTracking(), CommonWords(),
-            FrequentWords(), Passkey(), NumberString(), KeyValue(), Copy(), Tail(),
+            MultiKey(),
+            MultiValue(),
+            MultiQuery(),
+            VariableTracking(),
+            CommonWords(),
+            FrequentWords(),
+            Passkey(),
+            NumberString(),
+            KeyValue(),
+            Copy(),
+            Tail(),
         )
     },
 }

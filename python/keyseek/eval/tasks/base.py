@@ -35,7 +35,8 @@ class Writer:
         self.start = tokenizer("", verbose=False)["input_ids"]  # BOS, where the model wants it
 
     def ids(self, text: str) -> list[int]:
-        return self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        encoded = self._tokenizer(text, add_special_tokens=False, verbose=False)
+        return list(encoded["input_ids"])
 
     def filler(self, count: int, dice: random.Random) -> list[int]:
         """`count` tokens of filler, from the beginning of some line of it."""

@@ -43,7 +43,10 @@ class Passkey(Task):
     def write(self, writer: Writer, tokens: int, dice: random.Random) -> Example:
         key = str(dice.randrange(10_000, 100_000))
         return in_noise(
-            writer, tokens, dice, "an important pass key",
+            writer,
+            tokens,
+            dice,
+            "an important pass key",
             f"The pass key is {key}. Remember it. {key} is the pass key.\n",
             Question("\nWhat is the pass key? The pass key is", f" {key}"),
         )
@@ -59,7 +62,10 @@ class NumberString(Task):
         digits = "".join(digit * dice.randint(1, 3) for digit in dice.choices("0123456789", k=10))
         digits = digits[:10]
         return in_noise(
-            writer, tokens, dice, "an important sequence of digits",
+            writer,
+            tokens,
+            dice,
+            "an important sequence of digits",
             f"The sequence of digits is {digits}. Remember it. {digits} is the sequence of "
             "digits.\n",
             Question("\nWhat is the sequence of digits? The sequence of digits is", f" {digits}"),

@@ -22,7 +22,7 @@ class Copy(Task):
         )
         room = tokens - len(writer.start) - len(lead) - self.begun - self.copied
         filler = writer.filler(room, dice)
-        # Neither at the very beginning nor in the last part, which a window might hold.
+        # It is neither at the very beginning nor in the last part, which a window might hold.
         first = int(room * (0.1 + 0.6 * dice.random()))
         passage = filler[first : first + self.begun + self.copied]
         asked = (lead + passage[: self.begun], passage[self.begun :])

@@ -28,11 +28,16 @@ class CommonWords(Task):
         words = [f"{adjective}{noun}" for adjective in ADJECTIVES for noun in NOUNS]
         dice.shuffle(words)
         common, others = words[: self.common], words[self.common :]
-        pairs = asked(writer, [Question(
-            f"\nQuestion: What are the {self.common} most common words in the above list? "
-            f"Answer: The top {self.common} words that appear most often in the list are:",
-            " " + " ".join(common),
-        )])
+        pairs = asked(
+            writer,
+            [
+                Question(
+                    f"\nQuestion: What are the {self.common} most common words in the above list? "
+                    f"Answer: The top {self.common} words that appear most often in the list are:",
+                    " " + " ".join(common),
+                )
+            ],
+        )
         head = writer.start + writer.ids(
             "Below is a numbered list of words. In these words, some appear more often than "
             "others. Memorize the ones that appear most often.\n"
@@ -51,7 +56,7 @@ def _numbered(words: list[str]) -> str:
 
 
 def _tokens_per_word(writer: Writer, words: list[str]) -> int:
-    """In a numbered list, rounded up."""
+    """Tokens of a word in a numbered list, rounded up."""
     return -(-len(writer.ids(_numbered(words))) // len(words))
 
 

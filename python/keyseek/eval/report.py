@@ -11,14 +11,14 @@ import statistics
 from collections.abc import Callable
 from functools import partial
 
-from ..bench.results import Row
 from ..errors import InvalidArgument
 from ..report.files import write_whole
 from ..report.page import whole_page
 from ..report.tables import Table
 from .figures import head_figure, kl_figure, needle_figure
+from .means import Mean, kept_text, mean_of, solved
 from .policies import Full
-from .rows import Mean, distinct, kept_text, mean_of, read_rows, solved, where
+from .rows import Row, distinct, read_rows, where
 from .standing import standing
 from .summary import summary
 
@@ -47,8 +47,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("rows", nargs="+", metavar="E.jsonl", help="files of rows")
     parser.add_argument("-o", "--out", metavar="FILE", help="the page (HTML) to write")
     parser.add_argument("--table", action="store_true", help="print the tables")
-    parser.add_argument("--markdown", action="store_true",
-                        help="print how keyseek stands, and KL by model and length, as Markdown")
+    parser.add_argument(
+        "--markdown",
+        action="store_true",
+        help="print how keyseek stands, and KL by model and length, as Markdown",
+    )
 
 
 def run(given: argparse.Namespace) -> None:

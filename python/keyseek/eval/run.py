@@ -11,69 +11,29 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from .. import __version__
-from ..bench.results import ResultFile, Row
+from ..bench.results import ResultFile
 from ..errors import InvalidArgument
 from ..models import SOURCES, load_model, load_tokenizer, source_of
 from ..texts import NAMED, load_text
 from .block import Static
 from .policies import BUDGETED, PLANNED, Full, Policy, policies_of
 from .prompt import Prompt, read_prompt
-from .score import Decoded, PreparedPolicy, agreement, divergence
-from .tasks import TASKS, Example, Task, Writer
+from .rows import Cell, Setting, identity, scores
+from .score import Decoded, PreparedPolicy
+from .tasks import TASKS, Example, Writer
 
 DEFAULT_FILLER = "pydoc-topics"
 FIRST_SEED = 11  # those before it are for development
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One example: all policies decode from its prompt."""
-
-    task: Task
-    tokens: int
-    seed: int
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What all rows of a run share."""
-
-    model: str
-    filler: str
-    static: Static
-    layers: list[int] | None  # None: all of full attention
-
-    def row(self) -> Row:
-        return {
-            "model": self.model,
-            "filler": self.filler,
-            "sink": self.static.sink,
-            "window": self.static.window,
-            "layers": self.layers,
-        }
-
-
-def identity(setting: Setting, cell: Cell, policy: Policy) -> Row:
-    """What makes a row the same row."""
-    return {
-        **setting.row(),
-        "task": cell.task.name,
-        "variant": cell.task.variant,
-        "tokens": cell.tokens,
-        "seed": cell.seed,
-        "policy": policy.kind,
-        "budget": policy.budget,
-    }
-
-
-def missing(setting: Setting, cells: list[Cell], policies: list[Policy],
-            results: ResultFile) -> list[tuple[Cell, list[Policy]]]:
+def missing(
+    setting: Setting, cells: list[Cell], policies: list[Policy], results: ResultFile
+) -> list[tuple[Cell, list[Policy]]]:
     """The cells that still have policies to run, with these."""
     left = [
         (cell, [p for p in policies if not results.has(identity(setting, cell, p))])
@@ -113,60 +73,6 @@ class Runner:
         return [prepared.decode(self._network, *pair) for pair in example.questions]
 
 
-def scores(example: Example, full: list[Decoded], own: list[Decoded]) -> Row:
-    """Means over the questions of an example; errors and mass also by layer and head.
-
-    exact: share of questions whose every gold token is the likeliest one where it stands. gold:
-    its mean log probability. full_exact: the same of full attention.
-    """
-    golds = [torch.tensor(answer) for _, answer in example.questions]
-    pairs = list(zip(full, own, strict=True))
-    errors = [decoded.meter.means(decoded.meter.errors) for decoded in own]
-    masses = [decoded.meter.means(decoded.meter.masses) for decoded in own]
-    return {
-        "exact": _mean([_exact(d, gold) for d, gold in zip(own, golds, strict=True)]),
-        "full_exact": _mean([_exact(d, gold) for d, gold in zip(full, golds, strict=True)]),
-        "gold": _mean([_log_probability(d, gold) for d, gold in zip(own, golds, strict=True)]),
-        "kl": _mean([divergence(f, o).mean().item() for f, o in pairs]),
-        "agreement": _mean([agreement(f, o).float().mean().item() for f, o in pairs]),
-        "vectors": _mean([d.meter.vectors / d.meter.steps for d in own]),
-        "bytes": _mean([d.meter.bytes / d.meter.steps for d in own]),
-        "error": _mean([_mean_of_all(e) for e in errors]),
-        "mass": _mean([_mean_of_all(m) for m in masses]) if all(masses) else None,
-        "head_errors": _by_head(errors),
-        "head_masses": _by_head(masses) if all(masses) else None,
-        "questions": len(golds),
-        "answer_tokens": sum(map(len, golds)),
-    }
-
-
-def _exact(decoded: Decoded, gold: torch.Tensor) -> float:
-    return float((decoded.seen.argmax(-1) == gold).all())
-
-
-def _log_probability(decoded: Decoded, gold: torch.Tensor) -> float:
-    return decoded.seen.gather(1, gold[:, None]).mean().item()
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)
-
-
-def _mean_of_all(by_layer: dict[int, Any]) -> float:
-    return torch.tensor(list(by_layer.values())).mean().item()
-
-
-def _by_head(questions: list[dict[int, Any]]) -> dict[str, list[float]]:
-    """By layer, a value per query head: the mean over questions."""
-    return {
-        str(layer): [
-            round(value, 5)
-            for value in torch.tensor([q[layer] for q in questions]).mean(0).flatten().tolist()
-        ]
-        for layer in questions[0]
-    }
-
-
 def numbers(text: str) -> list[int]:
     try:
         return [int(part) for part in text.split(",")]
@@ -179,14 +85,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, help=" or ".join(SOURCES))
     parser.add_argument("--out", required=True, metavar="FILE", help="rows are appended")
     parser.add_argument("--lengths", type=numbers, default=[2048], help="tokens (default 2048)")
-    parser.add_argument("--budgets", type=numbers, default=[32, 100, 512],
-                        help="vectors per query beyond the static tokens (default 32,100,512)")
+    parser.add_argument(
+        "--budgets",
+        type=numbers,
+        default=[32, 100, 512],
+        help="vectors per query beyond the static tokens (default 32,100,512)",
+    )
     parser.add_argument("--seeds", type=int, default=3, help="examples of a cell (default 3)")
     parser.add_argument("--tasks", default=",".join(TASKS), help="default: all")
     parser.add_argument("--policies", default=",".join(kinds), help="default: all")
     parser.add_argument("--layers", type=numbers, help="where policies decide (default: all)")
-    parser.add_argument("--filler", default=DEFAULT_FILLER,
-                        help=f"{', '.join(NAMED)}, or a file (default {DEFAULT_FILLER})")
+    parser.add_argument(
+        "--filler",
+        default=DEFAULT_FILLER,
+        help=f"{', '.join(NAMED)}, or a file (default {DEFAULT_FILLER})",
+    )
     parser.add_argument("--sink", type=int, default=Static.sink, help="tokens (default 32)")
     parser.add_argument("--window", type=int, default=Static.window, help="tokens (default 128)")
     parser.add_argument("--threads", type=int, default=0, help="0: as PyTorch chooses")
@@ -224,9 +137,7 @@ def chosen_policies(given: argparse.Namespace) -> list[Policy]:
 
 def run(given: argparse.Namespace) -> None:
     cells, policies = cells_of(given), chosen_policies(given)
-    setting = Setting(
-        given.model, given.filler, Static(given.sink, given.window), given.layers
-    )
+    setting = Setting(given.model, given.filler, Static(given.sink, given.window), given.layers)
     filler = load_text(given.filler).content
     writer = Writer(load_tokenizer(given.model), filler)
     if given.threads > 0:
@@ -248,8 +159,10 @@ def _run_all(runner: Runner, left: list[tuple[Cell, list[Policy]]]) -> None:
         seconds = time.monotonic() - begin
         rest = seconds / sum(weights[:i]) * sum(weights[i:])
         variant = f" {cell.task.variant}" if cell.task.variant else ""
-        _say(f"{i}/{len(left)}: {cell.task.name}{variant}, {cell.tokens:,} tokens, seed "
-             f"{cell.seed}; {seconds / 60:.1f} min gone, about {rest / 60:.1f} left")
+        _say(
+            f"{i}/{len(left)}: {cell.task.name}{variant}, {cell.tokens:,} tokens, seed "
+            f"{cell.seed}; {seconds / 60:.1f} min gone, about {rest / 60:.1f} left"
+        )
 
 
 def _say(line: str) -> None:

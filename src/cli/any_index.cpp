@@ -1,7 +1,5 @@
 #include "cli/any_index.hpp"
 
-#include "cli/options.hpp"
-
 namespace keyseek::cli {
 namespace {
 
@@ -9,7 +7,7 @@ Json to_json(const OperatingPoint& point) {
   return {{"target_recall", point.target_recall},
           {"recall", point.recall},
           {"scanned_fraction", point.scanned_fraction},
-          {"dials", cli::to_json(point.dials)},
+          {"dials", sweep::to_json(point.dials)},
           {"flat_is_better", point.flat_is_better}};
 }
 

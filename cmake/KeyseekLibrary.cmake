@@ -1,4 +1,4 @@
-# The target keyseek: everything in src/ but the command line tool; and its HDF5 helper.
+# The target keyseek: everything in src/ but the command line tool and its sweep; and its HDF5 helper.
 
 set(THREADS_PREFER_PTHREAD_FLAG ON)
 find_package(Threads REQUIRED)
@@ -9,7 +9,7 @@ find_package(Eigen3 3.4 REQUIRED NO_MODULE)
 find_package(xsimd REQUIRED)
 
 file(GLOB sources CONFIGURE_DEPENDS src/*.cpp src/*/*.cpp)
-list(FILTER sources EXCLUDE REGEX "/src/(cli|helper)/|/src/score/isa_")
+list(FILTER sources EXCLUDE REGEX "/src/(cli|helper|sweep)/|/src/score/isa_")
 if(KEYSEEK_CUDA)
   list(FILTER sources EXCLUDE REGEX "/src/cuda/without_cuda")
   list(APPEND sources cuda/device_runtime.cpp cuda/launch.cu)

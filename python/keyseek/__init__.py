@@ -1,6 +1,6 @@
 """Attention-aware vector search: the few keys an attention query wants.
 
-    index = keyseek.ProjectionIndex.build(keys, training)     # keys [n, d], training queries
+    index = keyseek.Index.build("projection", keys, training)  # keys [n, d], training queries
     hits = index.search(queries, k=100, target_recall=0.95)   # the G queries of one step
     hits.ids, hits.scores                                     # [G, 100]
 
@@ -19,7 +19,6 @@ from ._core import (
     DecodePool,
     DecodeSession,
     Dials,
-    FlatIndex,
     GraphParams,
     GraphReport,
     HeadCache,
@@ -27,10 +26,10 @@ from ._core import (
     Hits,
     Measurement,
     OperatingPoint,
-    ProjectionIndex,
+    ProjectionParams,
     RouterParams,
     SearchStats,
-    SketchIndex,
+    SketchParams,
     StepStats,
     TrainingQueries,
     active_isa,
@@ -64,7 +63,6 @@ __all__ = [
     "DecodeSession",
     "Dials",
     "Error",
-    "FlatIndex",
     "GraphParams",
     "GraphReport",
     "HeadCache",
@@ -74,10 +72,10 @@ __all__ = [
     "IoError",
     "Measurement",
     "OperatingPoint",
-    "ProjectionIndex",
+    "ProjectionParams",
     "RouterParams",
     "SearchStats",
-    "SketchIndex",
+    "SketchParams",
     "StepStats",
     "TrainingQueries",
     "__version__",

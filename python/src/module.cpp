@@ -20,6 +20,7 @@ NB_MODULE(_core, m) {
   bind_index(m);
   bind_measure(m);
   bind_io(m);
+  bind_sweep(m);
   bind_decode(m);
   bind_decode_heads(m);
   bind_cuda(m);

@@ -123,10 +123,6 @@ Execution execution(const ConsoleOptions& console, int threads) {
   return run;
 }
 
-std::string dump(const Json& value, int indent) {
-  return value.dump(indent, ' ', false, Json::error_handler_t::replace);
-}
-
 std::string to_text(const Json& report) {
   std::vector<Line> lines;
   collect_lines(report, "", lines);

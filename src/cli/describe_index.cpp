@@ -1,8 +1,6 @@
 /// Says what an index is, for every command that reports one.
 #include "cli/describe_index.hpp"
 
-#include "cli/options.hpp"
-
 namespace keyseek::cli {
 namespace {
 
@@ -10,7 +8,7 @@ Json to_json(const OperatingPoint& point) {
   return {{"target_recall", point.target_recall},
           {"recall", point.recall},
           {"scanned_fraction", point.scanned_fraction},
-          {"dials", cli::to_json(point.dials)},
+          {"dials", sweep::to_json(point.dials)},
           {"flat_is_better", point.flat_is_better}};
 }
 
@@ -30,12 +28,6 @@ Json describe(const Index& index) {
   report["operating_points"] = Json::array();
   for (const OperatingPoint& point : points) report["operating_points"].push_back(to_json(point));
   return report;
-}
-
-std::size_t fact(const Index& index, std::string_view name) {
-  for (const IndexFact& fact : index.facts())
-    if (fact.name == name) return fact.value;
-  return 0;
 }
 
 }  // namespace keyseek::cli

@@ -168,14 +168,6 @@ Json to_json(const ProjectionParams& params) {
           {"tune_recalls", params.target_recalls}};
 }
 
-Json to_json(const Dials& dials) {
-  return {{"probes", dials.probes},
-          {"lists", dials.lists},
-          {"expand", dials.expand},
-          {"pool", dials.pool},
-          {"novel", dials.novel}};
-}
-
 io::Hdf5Access hdf5_access(bool trusted) { return {.helper = trusted ? "" : "/proc/self/exe"}; }
 
 void add_trusted(CLI::App& app, bool& trusted) {

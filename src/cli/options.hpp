@@ -85,8 +85,6 @@ CLI::Option* add_target_recall(CLI::App& app, double& target_recall);
 /// Every parameter by the name of its option.
 [[nodiscard]] Json to_json(const ProjectionParams& params);
 
-[[nodiscard]] Json to_json(const Dials& dials);
-
 /// "--trusted-hdf5", and what it means: HDF5 files are taken apart by another process of this tool,
 /// or by this one.
 void add_trusted(CLI::App& app, bool& trusted);

@@ -1,4 +1,5 @@
-#include "cli/sweep_points.hpp"
+// Chooses the dials that a sweep tries, out of combinations of lists and expansions.
+#include "sweep/grid.hpp"
 
 #include <algorithm>
 #include <array>
@@ -6,11 +7,13 @@
 #include <cstdlib>
 #include <utility>
 
-namespace keyseek::cli {
+namespace keyseek::sweep {
 namespace {
 
 constexpr std::array<std::uint32_t, 10> kLists = {0, 1, 2, 4, 8, 16, 32, 64, 128, 256};
 constexpr std::array<std::uint32_t, 8> kExpand = {0, 8, 16, 32, 64, 128, 256, 512};
+/// Lists and expansions cost alike where their places in the two tables differ by so much.
+constexpr int kRidge = 2;
 
 /// Clusters that hold so many near queries: as the tuner pairs them.
 std::uint32_t probes_for(std::uint32_t lists) {
@@ -19,7 +22,7 @@ std::uint32_t probes_for(std::uint32_t lists) {
 
 struct Cell {
   int lists, expand;  ///< indices
-  [[nodiscard]] int off_ridge() const { return std::abs(lists - expand - 2); }
+  [[nodiscard]] int off_ridge() const { return std::abs(lists - expand - kRidge); }
 };
 
 /// All cells but the one that does nothing.
@@ -48,34 +51,45 @@ std::vector<Cell> thin(std::vector<Cell> cells, std::size_t count) {
   return kept;
 }
 
-}  // namespace
-
-std::vector<SweepPoint> grid(std::size_t points) {
-  std::vector<Cell> cells = all_cells();
-  if (points > 0) cells = thin(std::move(cells), points);
+/// By rising effort.
+std::vector<Point> points_of(std::vector<Cell> cells) {
   std::stable_sort(cells.begin(), cells.end(), [](const Cell& a, const Cell& b) {
     return a.lists + a.expand < b.lists + b.expand;
   });
-  std::vector<SweepPoint> found;
+  std::vector<Point> points;
   for (const Cell& cell : cells) {
     const std::uint32_t lists = kLists[static_cast<std::size_t>(cell.lists)];
     const std::uint32_t expand = kExpand[static_cast<std::size_t>(cell.expand)];
-    found.push_back({.dials = Dials{.probes = probes_for(lists), .lists = lists, .expand = expand},
-                     .tuned_for = {}});
+    points.push_back({Dials{.probes = probes_for(lists), .lists = lists, .expand = expand}});
   }
-  return found;
+  return points;
 }
 
-std::vector<SweepPoint> with_tuned(std::vector<SweepPoint> grid,
-                                   const std::vector<OperatingPoint>& tuned) {
-  std::vector<SweepPoint> outside;
+}  // namespace
+
+std::vector<Point> grid(std::size_t points) {
+  std::vector<Cell> cells = all_cells();
+  if (points > 0) cells = thin(std::move(cells), points);
+  return points_of(std::move(cells));
+}
+
+std::vector<Point> grid_near_ridge(std::size_t spread) {
+  std::vector<Cell> cells = all_cells();
+  std::erase_if(cells, [&](const Cell& cell) {
+    return cell.lists < kRidge || static_cast<std::size_t>(cell.off_ridge()) > spread;
+  });
+  return points_of(std::move(cells));
+}
+
+std::vector<Point> with_tuned(std::vector<Point> grid, const std::vector<OperatingPoint>& tuned) {
+  std::vector<Point> outside;
   for (const OperatingPoint& point : tuned) {
-    const auto same = [&](const SweepPoint& p) { return p.dials == point.dials; };
+    const auto same = [&](const Point& p) { return p.dials == point.dials; };
     auto found = std::find_if(grid.begin(), grid.end(), same);
     if (found == grid.end()) {
       found = std::find_if(outside.begin(), outside.end(), same);
       if (found == outside.end()) {
-        found = outside.insert(found, {.dials = point.dials, .tuned_for = {}});
+        found = outside.insert(found, {.dials = point.dials});
       }
     }
     found->tuned_for.push_back(point.target_recall);
@@ -84,4 +98,4 @@ std::vector<SweepPoint> with_tuned(std::vector<SweepPoint> grid,
   return outside;
 }
 
-}  // namespace keyseek::cli
+}  // namespace keyseek::sweep

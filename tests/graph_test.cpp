@@ -177,20 +177,6 @@ TEST(LinkNew, AFullKeyDropsAnOldLink) {
   EXPECT_EQ(links, (Links{{3, 4}, {0, 2}, {0, 1}, {0}, {0}, {0}}));  // 5 finds new links only
 }
 
-/// Keys of a list that its first one leads to without leaving the list.
-std::size_t reached_within(const Links& links, std::span<const Id> list) {
-  std::set<Id> inside(list.begin(), list.end()), reached = {list[0]};
-  std::vector<Id> stack = {list[0]};
-  while (!stack.empty()) {
-    const Id key = stack.back();
-    stack.pop_back();
-    for (const Id next : links[key]) {
-      if (inside.contains(next) && reached.insert(next).second) stack.push_back(next);
-    }
-  }
-  return reached.size();
-}
-
 TEST(Attach, AnUnreachedKeyIsLinkedFromTheNearestReachedOne) {
   const KeyStore store = in_the_plane({0, 0, 100, 0, 0, 100, 90, 10, 5, 95, 5, 94});
   Links links = {{1}, {2}, {}, {0}, {5}, {}};  // 3 leads out, but nothing leads to 3; 4 leads to 5

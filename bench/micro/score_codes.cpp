@@ -9,8 +9,8 @@
 
 #include "base/random.hpp"
 #include "keyseek/key_store.hpp"
-#include "knn/block_scan.hpp"
 #include "made_data.hpp"
+#include "score/code_tile.hpp"
 #include "score/kernels.hpp"
 
 namespace keyseek::bench {

@@ -73,7 +73,8 @@ TEST_P(Kinds, GrowsWithTrainingQueriesAndWithout) {
 }
 
 TEST_P(Kinds, IsMeasured) {
-  const Measurement m = measure_steps(index, data.test, {.group = data.group, .search = {.k = 10}});
+  const Measurement m =
+      measure_steps(index, data.test, {.group = data.training.group, .search = {.k = 10}});
   EXPECT_GT(recall(exact_knn(keys.view(), data.test, {.k = 10}).ids, m.ids), 0.5);
 }
 

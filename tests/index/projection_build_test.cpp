@@ -106,9 +106,8 @@ TEST(ProjectionBuild, FewKeysAreBetterScanned) {
 }
 
 TEST(ProjectionBuild, DialsAreChosenByTargetAndK) {
-  const std::vector<OperatingPoint> points = {
-      {.projection = {{.target_recall = 0.9, .dials = {1, 2, 3, 4}}}},
-      {.projection = {{.target_recall = 0.99, .dials = {10, 20, 30, 0}}}}};
+  const std::vector<OperatingPoint> points = {{.target_recall = 0.9, .dials = {1, 2, 3, 4}},
+                                              {.target_recall = 0.99, .dials = {10, 20, 30, 0}}};
   EXPECT_EQ(choose_dials({}, 100, 100, 0.9), Dials());
   EXPECT_EQ(choose_dials(points, 100, 100, 0.5), (Dials{1, 2, 3, 4}));
   EXPECT_EQ(choose_dials(points, 100, 10, 0.9), (Dials{1, 2, 3, 4}));
@@ -197,8 +196,10 @@ TEST(ProjectionBuild, RefusesWrongInput) {
   refused({"router.clusters is 0"}, nothing, kInvalid, {.router = {.clusters = 0}});
 
   const auto lists_refused = [&](const std::vector<std::string>& parts, const Matrix<Id>& lists) {
+    TrainingQueries with_lists = data.training;
+    with_lists.lists = lists;
     expect_error(kInvalid, parts,
-                 [&] { (void)Index::build_from_lists(any(data.keys), data.training, lists); });
+                 [&] { (void)test::projection_index(any(data.keys), with_lists); });
   };
   lists_refused({"lists has 59 rows", "60"}, Matrix<Id>(59, 5));
   Matrix<Id> wrong(60, 5);

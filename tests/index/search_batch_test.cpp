@@ -1,7 +1,9 @@
 // Many queries at once are what each step finds alone.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <string>
+#include <vector>
 
 #include "keyseek/index.hpp"
 #include "support/ood_data.hpp"
@@ -25,7 +27,7 @@ INSTANTIATE_TEST_SUITE_P(Kinds, SearchBatch, testing::ValuesIn(index_kinds()),
 
 TEST_P(SearchBatch, IsStepByStepWithoutAWarmStartAtAnyThreadCount) {
   const SearchParams params{.k = 20, .beta = 30.0F};
-  for (const std::size_t group : {std::size_t{1}, data.group, data.test.rows() / 2}) {
+  for (const std::size_t group : {std::size_t{1}, data.training.group, data.test.rows() / 2}) {
     if (group > 64 || data.test.rows() % group != 0) continue;
     SearchStats stats;
     Matrix<Id> ids(data.test.rows(), params.k);

@@ -3,6 +3,7 @@
 
 #include <string_view>
 
+#include "keyseek/error.hpp"
 #include "keyseek/index.hpp"
 
 namespace keyseek::test {

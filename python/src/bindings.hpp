@@ -44,6 +44,7 @@ void bind_sketch_index(nb::module_& m);
 void bind_projection_index(nb::module_& m);
 void bind_measure(nb::module_& m);
 void bind_io(nb::module_& m);
+void bind_decode_params(nb::module_& m);
 void bind_decode(nb::module_& m);
 void bind_decode_heads(nb::module_& m);
 void bind_cuda(nb::module_& m);

@@ -22,6 +22,7 @@ NB_MODULE(_core, m) {
   bind_projection_index(m);
   bind_measure(m);
   bind_io(m);
+  bind_decode_params(m);
   bind_decode(m);
   bind_decode_heads(m);
   bind_cuda(m);

@@ -1,8 +1,9 @@
+// Threads of a pool, and a scratch for each of them and for each caller.
 #include <mutex>
 
 #include "base/per_process.hpp"
 #include "base/worker_pool.hpp"
-#include "keyseek/decode.hpp"
+#include "keyseek/decode_pool.hpp"
 
 namespace keyseek {
 namespace {

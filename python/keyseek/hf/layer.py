@@ -52,8 +52,7 @@ class RetrievalLayer(DynamicLayer):
         self._session: devices.LayerSession | None = None
 
     def state(self) -> dict[str, Any]:
-        """What a file has of it beside its heads: numbers, and tensors of a layer that does not
-        retrieve."""
+        """What a file has of it beside its heads: schema.RETRIEVAL_LAYER, but for kind and read."""
         call = self._call
         return {
             "heads": len(self.heads),
@@ -61,7 +60,9 @@ class RetrievalLayer(DynamicLayer):
             "tokens": self._tokens,
             "reason": self.reason,
             "visible": self._visible.state(),
-            "call": None if call is None else (call.scale, call.softcap, call.sinks),
+            "scale": None if call is None else call.scale,
+            "softcap": None if call is None else call.softcap,
+            "sinks": None if call is None else call.sinks,
             "keys": self.keys,
             "values": self.values,
             "queries": self._queries.pieces,
@@ -73,7 +74,8 @@ class RetrievalLayer(DynamicLayer):
         self._batch, self._tokens = state["batch"], state["tokens"]
         self.reason = state["reason"]
         self._visible = Visibility.restored(state["visible"])
-        self._call = None if state["call"] is None else AttentionCall(*state["call"])
+        if state["scale"] is not None:
+            self._call = AttentionCall(state["scale"], state["softcap"], state["sinks"])
         self._queries = PromptQueries(state["queries"])
         self.keys, self.values = state["keys"], state["values"]
         if self.keys is not None:
@@ -119,7 +121,7 @@ class RetrievalLayer(DynamicLayer):
                 "its keys never came to the attention 'keyseek': the model computes this layer's "
                 "attention itself, or from other keys than it caches"
             )
-        least, shortest = self._options.plan.least_tokens, self._shortest()
+        least, shortest = self._options.least_tokens, self._shortest()
         if shortest < least:
             whose = "the shortest request of the batch has" if self._batch > 1 else "there are"
             return f"{whose} {shortest} tokens: from {least} on it is worth it"
@@ -131,7 +133,7 @@ class RetrievalLayer(DynamicLayer):
         """Whether it does not retrieve because no request is long enough: nothing to warn of."""
         if self.reason is not None or self._call is None:
             return False
-        return max(self._visible.lengths(self._batch)) < self._options.plan.least_tokens
+        return max(self._visible.lengths(self._batch)) < self._options.least_tokens
 
     def heads_to_plan(self) -> int:
         """How many HeadCaches a plan would make now."""
@@ -192,7 +194,7 @@ class RetrievalLayer(DynamicLayer):
             self.stop(reason)
             return
         self._visible.read_prompt(mask, query.shape[0], self._tokens)
-        self._queries.add(query, self._tokens)
+        self._queries.add(query, self._options.params.plan_positions(self._tokens))
 
     def _reason_in(self, query: Tensor, mask: Tensor | None, call: AttentionCall) -> str | None:
         """Why a call cannot be answered by retrieval."""
@@ -368,7 +370,7 @@ class RetrievalLayer(DynamicLayer):
         return min(self._visible.lengths(self._batch))
 
     def _is_long_enough(self) -> bool:
-        return self._shortest() >= self._options.plan.least_tokens
+        return self._shortest() >= self._options.least_tokens
 
     def plan(self) -> None:
         """Turns the prompt into HeadCaches, if it is long enough and they are not there yet."""

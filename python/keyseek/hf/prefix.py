@@ -1,6 +1,6 @@
 """A cache that is kept: a common prompt is read and planned once.
 
-A folder with a file `state.pt` (what is plain tensors and numbers) and, of every layer that
+A folder with a file `state.pt` (tensors, numbers and text: schema.py) and, of every layer that
 retrieves, a file for each request and KV head (docs/index-format.md, "A head").
 """
 
@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .._core import HeadCache
+from .._core import DecodeParams, HeadCache
 from ..errors import Error, IoError
 from .fingerprint import ModelFingerprint, heads_hash, require_same_model
 from .layer import RetrievalLayer
+from .schema import CACHE, FINGERPRINT, RETRIEVAL_LAYER, VERSION, checked, fields_of
 from .stored import dtype_name
 
 if TYPE_CHECKING:
     from .cache import RetrievalCache
 
-STATE, VERSION = "state.pt", 2
-_FIELDS = {"version", "dtype", "options", "fingerprint", "layers"}
+STATE = "state.pt"
 
 
 def save_cache(cache: RetrievalCache, path: str | os.PathLike[str]) -> None:
@@ -39,12 +39,10 @@ def save_cache(cache: RetrievalCache, path: str | os.PathLike[str]) -> None:
             for index, layer in cache._retrieval_layers():
                 for i, head in enumerate(layer.heads):
                     head.save(whole / head_name(index, i))
-            options = cache._plan_options.arguments()
-            del options["index"]  # a function, which `save` has refused
             state = {
                 "version": VERSION,
                 "dtype": dtype_name(cache._dtype),
-                "options": options,
+                "params": cache._params.to_text(),
                 "fingerprint": cache._fingerprint.state(),
                 "layers": [_state_of(layer) for layer in cache.layers],
             }
@@ -65,15 +63,23 @@ def read_state(path: str | os.PathLike[str], device: Any) -> dict[str, Any]:
         raise Error(f"{file} is damaged: {error}", "corrupt") from None
     if not isinstance(state, dict) or state.get("version") != VERSION:
         raise Error(f"{file} is not the state of a RetrievalCache that this version knows", "corrupt")
-    if set(state) != _FIELDS:
-        odd = ", ".join(sorted(set(state) ^ _FIELDS))
-        raise Error(f"{file} is damaged: missing or unknown fields: {odd}", "corrupt")
-    return state
+    return checked(str(file), state, CACHE)
+
+
+def params_of(state: dict[str, Any], path: str | os.PathLike[str]) -> DecodeParams:
+    """The options that the cache was made with."""
+    try:
+        return DecodeParams.from_text(state["params"])
+    except Error as error:
+        raise Error(f"{path}: {STATE}, params: {error}", "corrupt") from None
 
 
 def restore(cache: RetrievalCache, state: dict[str, Any], path: str | os.PathLike[str]) -> None:
     """Fills the layers of a new cache."""
-    saved_for = ModelFingerprint.of_state(state["fingerprint"])
+    file = f"{path}: {STATE}"
+    saved_for = ModelFingerprint.of_state(
+        checked(f"{file}, fingerprint", state["fingerprint"], FINGERPRINT)
+    )
     require_same_model(saved_for, cache._fingerprint, str(path))
     if len(state["layers"]) != len(cache.layers):
         raise Error(
@@ -82,17 +88,19 @@ def restore(cache: RetrievalCache, state: dict[str, Any], path: str | os.PathLik
             "invalid_argument",
         )
     for index, (layer, saved) in enumerate(zip(cache.layers, state["layers"], strict=True)):
-        if saved.pop("kind") != type(layer).__name__:
+        if not isinstance(saved, dict) or saved.get("kind") != type(layer).__name__:
             raise Error(f"{path}: layer {index} is of another kind in this model", "invalid_argument")
+        what = f"{file}, layer {index}"
         if isinstance(layer, RetrievalLayer):
+            checked(what, saved, RETRIEVAL_LAYER)
             heads = [HeadCache.map(Path(path, head_name(index, i))) for i in range(saved["heads"])]
-            if heads and heads_hash(heads) != saved.pop("read"):
+            if heads and heads_hash(heads) != saved["read"]:
                 raise Error(
                     f"{path}: files of layer {index} are of another text than {STATE}", "corrupt"
                 )
             layer.restore(saved, heads)
         else:
-            _restore_plain(layer, saved)
+            _restore_plain(layer, checked(what, saved, {"kind": (str,), **fields_of(layer)}))
 
 
 def head_name(layer: int, head: int) -> str:
@@ -103,21 +111,13 @@ def _state_of(layer: Any) -> dict[str, Any]:
     if isinstance(layer, RetrievalLayer):
         read = heads_hash(layer.heads) if layer.heads else ""
         return {"kind": type(layer).__name__, "read": read, **layer.state()}
-    # Layers of transformers' own: their tensors, numbers, and lists of them.
-    plain = {name: value for name, value in vars(layer).items() if _is_plain(value)}
-    return {"kind": type(layer).__name__, **plain}
+    return {"kind": type(layer).__name__, **{name: getattr(layer, name) for name in fields_of(layer)}}
 
 
 def _restore_plain(layer: Any, saved: dict[str, Any]) -> None:
-    for name, value in saved.items():
-        setattr(layer, name, value)
+    for name in fields_of(layer):
+        setattr(layer, name, saved[name])
     if isinstance(getattr(layer, "keys", None), Tensor):
         layer.dtype, layer.device = layer.keys.dtype, layer.keys.device
-
-
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, list):
-        return all(isinstance(each, (bool, int, float, str, Tensor)) for each in value)
-    if isinstance(value, dict):
-        return all(_is_plain(each) for each in value.values())
-    return value is None or isinstance(value, (bool, int, float, str, Tensor))
+        if hasattr(layer, "_sliding_window_tensor"):  # transformers 5: a number beside the keys
+            layer._sliding_window_tensor = layer._sliding_window_tensor.to(layer.device)

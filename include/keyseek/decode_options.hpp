@@ -32,7 +32,7 @@ namespace keyseek {
 using OptionValue =
     std::variant<std::monostate, bool, std::size_t, double, std::string, std::vector<double>>;
 
-/// Which of them an option takes; the last three are `optional`s of a given plan.
+/// Which of them an option takes, nothing apart.
 enum class OptionKind : std::uint8_t { flag, count, number, word, numbers };
 
 /// Numbers from `least` to `most`, with or without these themselves.
@@ -53,9 +53,11 @@ struct DecodeOption {
   std::span<const std::string_view> words;
   std::string_view meaning;
   OptionValue (*get)(const DecodeParams& params);
-  /// A value of its kind that a file, a command line or a program gave.
+  /// Stores what `set` has found to be of its kind.
   void (*take)(DecodeParams& params, const OptionValue& value);
 
+  /// Then its value may be nothing.
+  [[nodiscard]] bool of_given_plan() const noexcept { return group == "given plan"; }
   /// Throws Error(invalid_argument) that names the option and the value, when it is of another
   /// kind. Ranges are left to `validate`.
   void set(DecodeParams& params, const OptionValue& value) const;

@@ -25,7 +25,7 @@ index(keys [n, d] float32) when keys are indexed; returns a function (queries [G
 (ids [G, k], scores [G, k]) with inner products, best first, padded with -1.)";
 
 bool is_none_allowed(const DecodeOption& option) {
-  return option.group == "given plan" || option.kind == OptionKind::numbers;
+  return option.of_given_plan() || option.kind == OptionKind::numbers;
 }
 
 /// NumPy's numbers count as Python's; True and False are no numbers.

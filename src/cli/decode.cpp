@@ -208,7 +208,7 @@ void add_decode_options(CLI::App& app, Options& options) {
       added->type_name(placeholder(option))->default_str(preset == "-" ? "" : preset);
     }
     added->group("Of the " + std::string(option.group));
-    if (option.group != "given plan") continue;
+    if (!option.of_given_plan()) continue;
     if (option.name == "retriever")
       retriever = added->default_str("planned");
     else

@@ -20,8 +20,7 @@ constexpr std::array<Word, 7> kRetrievers = {"everything", "none",   "flat",    
 constexpr std::span<const Word, 6> kNamedRetrievers = std::span(kRetrievers).first<6>();
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
-constexpr OptionRange kAnyCount = {.least = 0, .with_least = true};
-constexpr OptionRange kFinite = {};
+constexpr OptionRange kAny = {}, kFinite = {};
 constexpr OptionRange kAboveZero = {.least = 0};
 constexpr OptionRange kFromZero = {.least = 0, .with_least = true};
 constexpr OptionRange kFromOne = {.least = 1, .with_least = true};
@@ -127,85 +126,79 @@ using P = DecodeParams;
 using R = RopeParams;
 using G = GivenPlan;
 
-template <class Kind>
-constexpr DecodeOption number(Word group, Word name, OptionRange range, Word meaning) {
-  return {group, name, OptionKind::number, range, {}, meaning, &Kind::get, &Kind::take};
+template <class Member>
+constexpr DecodeOption option(Word group, Word name, OptionKind kind, OptionRange range,
+                              Word meaning, std::span<const Word> words = {}) {
+  return {group, name, kind, range, words, meaning, &Member::get, &Member::take};
 }
-template <class Kind>
-constexpr DecodeOption numbers(Word group, Word name, Word meaning) {
-  return {group, name, OptionKind::numbers, kFinite, {}, meaning, &Kind::get, &Kind::take};
-}
-template <class Kind>
-constexpr DecodeOption count(Word group, Word name, OptionRange range, Word meaning) {
-  return {group, name, OptionKind::count, range, {}, meaning, &Kind::get, &Kind::take};
-}
-template <class Kind>
-constexpr DecodeOption flag(Word group, Word name, Word meaning) {
-  return {group, name, OptionKind::flag, kFinite, {}, meaning, &Kind::get, &Kind::take};
-}
-template <class Kind>
-constexpr DecodeOption word(Word group, Word name, std::span<const Word> words, Word meaning) {
-  return {group, name, OptionKind::word, kFinite, words, meaning, &Kind::get, &Kind::take};
-}
+
+using enum OptionKind;
 
 // clang-format off
 constexpr std::array kOptions = std::to_array<DecodeOption>({
-    number<Kept<&P::max_error>>("plan", "max_error", kInside,
+    option<Kept<&P::max_error>>("plan", "max_error", number, kInside,
         "wanted mean of |out - full| / |full| over decode queries"),
-    number<Kept<&P::safety>>("plan", "safety", kShare,
+    option<Kept<&P::safety>>("plan", "safety", number, kShare,
         "the plan aims at so much of max_error on held-out queries of the prompt"),
-    word<KeptWord<kRules, &P::rule>>("plan", "rule", kRules,
+    option<KeptWord<kRules, &P::rule>>("plan", "rule", word, kAny,
         "which of the keys found are attended: the k best; of these, logits near the largest; of "
-        "these, the fewest that hold a share of the mass"),
-    count<Kept<&P::least_k>>("plan", "least_k", kAnyCount, "keys retrieved per query, at least"),
-    count<Kept<&P::max_k>>("plan", "max_k", kAnyCount, "keys retrieved per query, at most"),
-    number<Kept<&P::max_memory>>("plan", "max_memory", kAboveOne,
+        "these, the fewest that hold a share of the mass", kRules),
+    option<Kept<&P::least_k>>("plan", "least_k", count, kFromZero,
+        "keys retrieved per query, at least"),
+    option<Kept<&P::max_k>>("plan", "max_k", count, kFromZero, "keys retrieved per query, at most"),
+    option<Kept<&P::max_memory>>("plan", "max_memory", number, kAboveOne,
         "most memory, in units of keys and values as stored: how much an index may take"),
-    number<Kept<&P::plan_share>>("plan", "plan_share", kShare,
+    option<Kept<&P::plan_share>>("plan", "plan_share", number, kShare,
         "newest share of the prompt whose queries a plan sees, at least 2,048 positions"),
-    count<Kept<&P::held_out>>("plan", "held_out", kFromOne,
+    option<Kept<&P::held_out>>("plan", "held_out", count, kFromOne,
         "positions that the plan is tried on, of each of two kinds"),
-    count<Kept<&P::seed>>("plan", "seed", kAnyCount, "of random numbers"),
-    word<OfRetriever>("given plan", "retriever", kRetrievers,
+    option<Kept<&P::seed>>("plan", "seed", count, kFromZero, "of random numbers"),
+    option<OfRetriever>("given plan", "retriever", word, kAny,
         "how indexed tokens are attended, instead of a plan; complete: every key is looked at, by a "
-        "sketch where that reads markedly less, else flat"),
-    count<OfGiven<&G::k>>("given plan", "k", kAnyCount, "keys searched per query"),
-    number<OfLimit>("given plan", "limit", kFromZero,
+        "sketch where that reads markedly less, else flat", kRetrievers),
+    option<OfGiven<&G::k>>("given plan", "k", count, kFromZero, "keys searched per query"),
+    option<OfLimit>("given plan", "limit", number, kFromZero,
         "of the rule: logits (dipr), a share in (0, 1] (mass)"),
-    number<OfGiven<&G::target_recall>>("given plan", "target_recall", kInside,
+    option<OfGiven<&G::target_recall>>("given plan", "target_recall", number, kInside,
         "of a projection index's search"),
-    count<Kept<&P::sink>>("static tokens", "sink", kAnyCount, "first tokens, attended exactly"),
-    count<Kept<&P::window>>("static tokens", "window", kFromOne, "newest tokens, attended exactly"),
-    count<Kept<&P::horizon>>("static tokens", "horizon", kFromOne,
+    option<Kept<&P::sink>>("static tokens", "sink", count, kFromZero,
+        "first tokens, attended exactly"),
+    option<Kept<&P::window>>("static tokens", "window", count, kFromOne,
+        "newest tokens, attended exactly"),
+    option<Kept<&P::horizon>>("static tokens", "horizon", count, kFromOne,
         "tokens decoded between refreshes; attended exactly as well"),
-    count<Kept<&P::pinned>>("static tokens", "pinned", kAnyCount,
+    option<Kept<&P::pinned>>("static tokens", "pinned", count, kFromZero,
         "tokens that the prompt's end attends to most, attended exactly"),
-    count<Kept<&P::tail_vectors>>("tail", "tail_vectors", kTailVectors, "vectors of the tail; 0: none"),
-    count<Kept<&P::observed>>("tail", "observed", kFromOne, "positions that train the tail"),
-    count<Kept<&P::least_indexed>>("index", "least_indexed", kAnyCount,
+    option<Kept<&P::tail_vectors>>("tail", "tail_vectors", count, kTailVectors,
+        "vectors of the tail; 0: none"),
+    option<Kept<&P::observed>>("tail", "observed", count, kFromOne,
+        "positions that train the tail"),
+    option<Kept<&P::least_indexed>>("index", "least_indexed", count, kFromZero,
         "with fewer tokens than this to index, all are attended"),
-    number<Kept<&P::share>>("index", "share", kShare,
+    option<Kept<&P::share>>("index", "share", number, kShare,
         "newest share of the prompt whose queries train the index, at least 1,024 positions"),
-    flag<Kept<&P::int8_values>>("index", "int8_values", "keep values of indexed tokens in 8 bits"),
-    flag<Kept<&P::scan_novel>>("index", "scan_novel",
+    option<Kept<&P::int8_values>>("index", "int8_values", flag, kAny,
+        "keep values of indexed tokens in 8 bits"),
+    option<Kept<&P::scan_novel>>("index", "scan_novel", flag, kAny,
         "answer a query unlike all that trained the index by a scan"),
-    number<Kept<&P::scale>>("logits", "scale", kAboveZero, "of the softmax; has no default"),
-    number<Kept<&P::softcap>>("logits", "softcap", kFromZero,
+    option<Kept<&P::scale>>("logits", "scale", number, kAboveZero,
+        "of the softmax; has no default"),
+    option<Kept<&P::softcap>>("logits", "softcap", number, kFromZero,
         "c of logits c * tanh(scale * <q, k> / c); 0: they are not capped"),
-    numbers<Kept<&P::null_logits>>("logits", "null_logits",
+    option<Kept<&P::null_logits>>("logits", "null_logits", numbers, kFinite,
         "one for each query head of the group, or none: logits that take part in the softmax and "
         "have no value (s_aux of gpt-oss)"),
-    flag<Kept<&P::shift>>("rotary embedding", "shift",
+    option<Kept<&P::shift>>("rotary embedding", "shift", flag, kAny,
         "re-rotate queries to where decoding will be; false: there is no rotary embedding"),
-    number<Kept<&P::rope, &R::theta>>("rotary embedding", "theta", kFinite,
+    option<Kept<&P::rope, &R::theta>>("rotary embedding", "theta", number, kFinite,
         "base of the frequencies"),
-    count<Kept<&P::rope, &R::rotary_dim>>("rotary embedding", "rotary_dim", kAnyCount,
+    option<Kept<&P::rope, &R::rotary_dim>>("rotary embedding", "rotary_dim", count, kFromZero,
         "elements that are rotated; 0: all from rotary_first on"),
-    word<KeptWord<kLayouts, &P::rope, &R::layout>>("rotary embedding", "layout", kLayouts,
-        "which elements form a pair"),
-    numbers<Kept<&P::rope, &R::frequencies>>("rotary embedding", "frequencies",
+    option<KeptWord<kLayouts, &P::rope, &R::layout>>("rotary embedding", "layout", word, kAny,
+        "which elements form a pair", kLayouts),
+    option<Kept<&P::rope, &R::frequencies>>("rotary embedding", "frequencies", numbers, kFinite,
         "radians per position of each pair, instead of theta's; or none"),
-    count<Kept<&P::rope, &R::rotary_first>>("rotary embedding", "rotary_first", kAnyCount,
+    option<Kept<&P::rope, &R::rotary_first>>("rotary embedding", "rotary_first", count, kFromZero,
         "the first element that is rotated"),
 });
 // clang-format on

@@ -89,8 +89,7 @@ void require_version(std::string_view line) {
 }  // namespace
 
 void DecodeOption::set(DecodeParams& params, const OptionValue& value) const {
-  const bool optional = group == "given plan";
-  const bool fits = value.index() == 0           ? optional
+  const bool fits = value.index() == 0           ? of_given_plan()
                     : kind == OptionKind::flag   ? std::holds_alternative<bool>(value)
                     : kind == OptionKind::count  ? std::holds_alternative<std::size_t>(value)
                     : kind == OptionKind::number ? std::holds_alternative<double>(value)
@@ -100,7 +99,7 @@ void DecodeOption::set(DecodeParams& params, const OptionValue& value) const {
   if (const auto* text = std::get_if<std::string>(&value))
     require(std::find(words.begin(), words.end(), *text) != words.end(), "{} is '{}', must be {}",
             name, *text, allowed());
-  require(!optional || value.index() == 0 || params.given || name == "retriever",
+  require(!of_given_plan() || value.index() == 0 || params.given || name == "retriever",
           "{} is {}, but only a given plan has one: give a retriever", name, shown(value));
   take(params, value);
 }
@@ -109,7 +108,7 @@ std::string DecodeOption::text(const DecodeParams& params) const { return shown(
 
 void DecodeOption::set_text(DecodeParams& params, std::string_view text) const {
   // Of a plan that is given, only the limit may be left out.
-  const bool nothing = text == kNothing && group == "given plan" &&
+  const bool nothing = text == kNothing && of_given_plan() &&
                        (!params.given || name == "retriever" || name == "limit");
   const OptionValue value = nothing ? OptionValue() : parsed(kind, text);
   require(nothing || value.index() != 0, "{} is '{}', must be {}", name, text, kind_name(kind));

@@ -254,6 +254,11 @@ def test_caches_are_copied_and_pickled(model):
         ):
             torch.testing.assert_close(logits(model, ids[:, 300:], again, [1] * 20), expected)
         assert cache.get_seq_length() == 300
+    layer = retrieving.layers[0]
+    with pytest.raises(keyseek.Error, match="a pickled layer: field tokens is missing"):
+        type(layer).__new__(type(layer)).__setstate__(
+            {name: value for name, value in layer.__getstate__().items() if name != "tokens"}
+        )
 
 
 def test_planning_tells_how_far_it_is(model, capfd):

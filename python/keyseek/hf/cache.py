@@ -14,6 +14,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from .._core import DecodeParams, DecodePool
 from ..errors import InvalidArgument
+from .copied import Copied
 from .fingerprint import fingerprint_of
 from .layer import RetrievalLayer
 from .planning import LayerOptions
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-class RetrievalCache(DynamicCache):
+class RetrievalCache(Copied, DynamicCache):
     """A DynamicCache whose layers retrieve once decoding has begun.
 
     model: the model, whose attention must be "keyseek"; or its configuration. max_error: wanted
@@ -138,14 +139,6 @@ class RetrievalCache(DynamicCache):
             layer.copy() if isinstance(layer, RetrievalLayer) else copy.deepcopy(layer)
             for layer in self.layers
         ]
-        return other
-
-    def __copy__(self) -> Self:
-        return self.copy()
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        other = self.copy()
-        memo[id(self)] = other
         return other
 
     def save(self, path: str | os.PathLike[str]) -> None:

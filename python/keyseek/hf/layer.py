@@ -13,13 +13,15 @@ from ..errors import InvalidArgument
 from . import device as devices
 from .arguments import AttentionCall
 from .attention import LAYER
+from .copied import Copied
 from .planning import LayerOptions, plan_heads, retrieve_topk
 from .queries import PromptQueries, rows
+from .schema import PICKLED_LAYER, checked
 from .stored import stored_dtype
 from .visible import Visibility, as_visible
 
 
-class RetrievalLayer(DynamicLayer):
+class RetrievalLayer(Copied, DynamicLayer):
     """Keys and values of a layer that attends to everything.
 
     While a prompt is read it is a DynamicLayer that also keeps the newest queries. The first
@@ -93,12 +95,14 @@ class RetrievalLayer(DynamicLayer):
         other._session = None  # one for each: their windows differ from here on
         return other
 
-    def __copy__(self) -> RetrievalLayer:
-        return self.copy()
+    def __getstate__(self) -> dict[str, Any]:
+        own = {"options": self._options, "index": self._index, "rotary": self._rotary}
+        return {**own, "note": self.note, "caches": self.heads, **self.state()}
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> RetrievalLayer:
-        memo[id(self)] = other = self.copy()
-        return other
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        checked("a pickled layer", state, PICKLED_LAYER)
+        RetrievalLayer.__init__(self, *(state[name] for name in ("options", "index", "rotary", "note")))
+        self.restore(state, state["caches"])
 
     @property
     def retrieving(self) -> bool:

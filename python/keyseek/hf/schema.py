@@ -35,6 +35,15 @@ RETRIEVAL_LAYER: Fields = {
     "values": (Tensor, NONE),
     "queries": (list,),
 }
+# Of a pickle, beside what a file has.
+PICKLED_LAYER: Fields = {
+    **{name: kinds for name, kinds in RETRIEVAL_LAYER.items() if name not in ("kind", "read")},
+    "options": (object,),
+    "index": (int,),
+    "rotary": (dict,),
+    "note": (str,),
+    "caches": (list,),  # the HeadCaches
+}
 
 _KEYS: Fields = {"keys": (Tensor, NONE), "values": (Tensor, NONE), "is_initialized": (bool,)}
 _WINDOW: Fields = {"cumulative_length": (int,), "sliding_window": (int,)}

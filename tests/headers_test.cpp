@@ -48,6 +48,27 @@ std::vector<float> decode(AnyMatrixView keys, AnyMatrixView values, MatrixView<f
   return {out.data(), out.data() + 4 * cache.value_dim()};
 }
 
+void decode_params() {
+  keyseek::DecodeParams promised{.max_error = 0.02, .scale = 0.125F};
+  keyseek::DecodeParams given{.scale = 0.125F};
+  given.given = keyseek::GivenPlan{.retriever = keyseek::Retriever::flat, .k = 50};
+  given.validate();
+}
+
+void decode_options() {
+  keyseek::DecodeParams params{.scale = 0.125F};
+  keyseek::decode_option("sink").set_text(params, "64");
+  for (const keyseek::DecodeOption& option : keyseek::decode_options())
+    std::cout << option.name << ' ' << option.text(params) << ": " << option.allowed() << '\n';
+}
+
+void decode_heads(const std::vector<HeadCache*>& heads, MatrixView<float> queries,
+                  MatrixView<float> keys, MatrixView<float> values) {
+  keyseek::DecodePool pool(2);
+  keyseek::Matrix<float> out(heads.size() * heads[0]->group(), heads[0]->value_dim());
+  keyseek::step_heads(heads, queries, keys, values, pool, out.data());
+}
+
 Partial tail(MatrixView<float> train, std::size_t group, const Partial& fixed, AnyMatrixView keys,
              ValuesView values, float scale, MatrixView<float> queries, const Hits& hits) {
   AttendScratch scratch;

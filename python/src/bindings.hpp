@@ -42,6 +42,7 @@ void bind_index(nb::module_& m);
 void bind_measure(nb::module_& m);
 void bind_io(nb::module_& m);
 void bind_sweep(nb::module_& m);
+void bind_decode_params(nb::module_& m);
 void bind_decode(nb::module_& m);
 void bind_decode_heads(nb::module_& m);
 void bind_cuda(nb::module_& m);

@@ -21,6 +21,7 @@ NB_MODULE(_core, m) {
   bind_measure(m);
   bind_io(m);
   bind_sweep(m);
+  bind_decode_params(m);
   bind_decode(m);
   bind_decode_heads(m);
   bind_cuda(m);

@@ -6,7 +6,7 @@
 #include "base/parallel.hpp"
 #include "base/per_process.hpp"
 #include "base/worker_pool.hpp"
-#include "keyseek/decode.hpp"
+#include "keyseek/decode_pool.hpp"
 
 namespace keyseek {
 namespace {

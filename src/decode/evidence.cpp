@@ -1,3 +1,4 @@
+// Which positions of the prompt are held out, and which train the tail.
 #include "decode/evidence.hpp"
 
 #include <algorithm>

@@ -4,8 +4,11 @@
 #include <cstddef>
 #include <vector>
 
-#include "decode/plan.hpp"
+#include "decode/plan_input.hpp"
 #include "decode/probes.hpp"
+#include "keyseek/decode_params.hpp"
+#include "keyseek/execution.hpp"
+#include "keyseek/tail.hpp"
 
 namespace keyseek {
 

@@ -1,11 +1,10 @@
-/// Builds what a plan may search, with what max_memory leaves for it.
+// When each index of a plan is built, and by what parameters.
 #include "decode/plan_indexes.hpp"
 
 #include <algorithm>
 #include <cmath>
 
 #include "decode/caller_search.hpp"
-#include "decode/head_index.hpp"
 
 namespace keyseek {
 namespace {
@@ -26,22 +25,18 @@ constexpr double kLinkBytes = 55, kRouterBytes = 280, kReserve = 0.08;
 
 PlanIndexes::PlanIndexes(const PlanInput& input, const DecodeParams& params, const Evidence& seen,
                          const Execution& run, HeadIndex before)
-    : input_(input),
-      params_(params),
-      seen_(seen),
-      builder_(input.indexed_keys, training_, run),
-      custom_(std::move(before.custom)) {
-  if (!before.index.empty()) built_[before.index.kind()] = std::move(before.index);
+    : input_(input), params_(params), seen_(seen), builder_(input.indexed_keys, training_, run) {
+  if (!before.empty()) built_.emplace(Retriever::projection, std::move(before));
 }
 
-void PlanIndexes::build(IndexKind kind, const IndexParams& params) {
-  if (!has(kind)) built_[kind] = builder_.build(kind, params);
+void PlanIndexes::build(Retriever retriever, const IndexParams& params) {
+  if (has(retriever)) return;
+  if (retriever != Retriever::flat && training_.train.empty()) training_ = training();
+  built_.emplace(retriever, builder_.build(kind_of(retriever).value(), params));
 }
 
-void PlanIndexes::build_sketch() {
-  want_training();
-  build(IndexKind::sketch, {});
-}
+void PlanIndexes::build_flat() { build(Retriever::flat, {}); }
+void PlanIndexes::build_sketch() { build(Retriever::sketch, {}); }
 
 void PlanIndexes::build_complete() {
   build_flat();
@@ -49,43 +44,29 @@ void PlanIndexes::build_complete() {
   const auto n = static_cast<double>(indexed.keys.rows);
   if (indexed.keys.rows < kLeastSketch) return;
   build_sketch();
-  const double memory = static_cast<double>(built_[IndexKind::sketch].bytes()) +
+  const double memory = static_cast<double>(of(Retriever::sketch).bytes_or(input_.indexed_keys)) +
                         n * static_cast<double>(indexed.values.row_bytes());
   if (memory > (params_.max_memory - kReserve) * n * static_cast<double>(indexed.row_bytes()))
-    built_.erase(IndexKind::sketch);
+    built_.erase(Retriever::sketch);
 }
 
 void PlanIndexes::build_projection(std::size_t k, std::vector<double> recalls) {
-  if (has(IndexKind::projection)) return;
   ProjectionParams projection;
   projection.graph.degree = kDegree;
   projection.graph.max_degree = kMaxDegree;
   projection.router.queries_per_key = queries_per_key();
   projection.target_recalls = std::move(recalls);
   projection.tuning_k = k;
-  want_training();
-  build(IndexKind::projection, projection);
+  build(Retriever::projection, projection);
 }
 
 void PlanIndexes::build_custom() {
-  custom_ = checked(params_.index(input_.indexed_keys), input_.indexed_keys);
+  built_.insert_or_assign(Retriever::custom, HeadIndex(checked(params_.index(input_.indexed_keys),
+                                                               input_.indexed_keys)));
 }
 
-bool PlanIndexes::flat_is_better(double recall) const {
-  for (const OperatingPoint& point : built_.at(IndexKind::projection).operating_points())
-    if (point.target_recall >= recall) return point.flat_is_better;
-  return false;
-}
-
-HeadIndex PlanIndexes::of(Retriever retriever) const {
-  HeadIndex found;
-  if (const auto kind = index_kind_of(retriever)) found.index = built_.at(*kind);
-  if (retriever == Retriever::custom) found.custom = custom_;
-  return found;
-}
-
-void PlanIndexes::want_training() {
-  if (training_.train.empty()) training_ = training();
+HeadIndex PlanIndexes::take(Retriever retriever) {
+  return has(retriever) ? std::move(built_.at(retriever)) : HeadIndex();
 }
 
 /// Queries of the prompt moved to where decoding will happen, and those held out.

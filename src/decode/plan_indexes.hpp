@@ -3,10 +3,12 @@
 
 #include <cstddef>
 #include <map>
+#include <utility>
 #include <vector>
 
 #include "decode/evidence.hpp"
-#include "decode/plan.hpp"
+#include "decode/head_index.hpp"
+#include "decode/plan_input.hpp"
 #include "index/builder.hpp"
 
 namespace keyseek {
@@ -17,13 +19,13 @@ inline constexpr std::size_t kLeastProjection = 6000;
 /// None is built twice; all share the keys. Refers to its arguments.
 class PlanIndexes {
  public:
-  /// `before`: an index over the same keys that is there already, or none.
+  /// `before`: a projection index over the same keys that is there already, or none.
   PlanIndexes(const PlanInput& input, const DecodeParams& params, const Evidence& seen,
               const Execution& run, HeadIndex before);
   PlanIndexes(const PlanIndexes&) = delete;  // the builder refers to the training queries
   PlanIndexes& operator=(const PlanIndexes&) = delete;
 
-  void build_flat() { build(IndexKind::flat, {}); }
+  void build_flat();
   void build_sketch();
   /// Those that look at every key: flat, and sketch where it may pay and max_memory has room for
   /// it.
@@ -31,26 +33,23 @@ class PlanIndexes {
   void build_projection(std::size_t k, std::vector<double> recalls);
   void build_custom();
 
-  [[nodiscard]] bool has(IndexKind kind) const { return built_.contains(kind); }
-  /// Whether tuning the projection index found a scan cheaper at this recall.
-  [[nodiscard]] bool flat_is_better(double recall) const;
-  /// What a plan with this retriever searches; it has been built.
-  [[nodiscard]] HeadIndex of(Retriever retriever) const;
+  [[nodiscard]] bool has(Retriever retriever) const { return built_.contains(retriever); }
+  /// One that is built.
+  [[nodiscard]] const HeadIndex& of(Retriever retriever) const { return built_.at(retriever); }
+  /// What a plan with this retriever uses.
+  [[nodiscard]] HeadIndex take(Retriever retriever);
 
  private:
-  void build(IndexKind kind, const IndexParams& params);
-  /// Makes the training queries at first use.
-  void want_training();
+  void build(Retriever retriever, const IndexParams& params);
   [[nodiscard]] TrainingQueries training() const;
   [[nodiscard]] double queries_per_key() const;
 
   const PlanInput& input_;
   const DecodeParams& params_;
   const Evidence& seen_;
-  TrainingQueries training_;
+  TrainingQueries training_;  ///< made for the first index that wants any
   IndexBuilder builder_;
-  std::map<IndexKind, Index> built_;
-  SearchKeys custom_;
+  std::map<Retriever, HeadIndex> built_;
 };
 
 }  // namespace keyseek

@@ -1,3 +1,4 @@
+// Moves queries of the prompt to where decoding will ask, and attends to what is exact there.
 #include "decode/probes.hpp"
 
 #include <algorithm>

@@ -4,7 +4,8 @@
 #include <cstddef>
 #include <vector>
 
-#include "decode/plan.hpp"
+#include "decode/plan_input.hpp"
+#include "keyseek/decode_params.hpp"
 
 namespace keyseek {
 

@@ -7,6 +7,7 @@
 
 #include "file/temporary_directory.hpp"
 #include "keyseek/error.hpp"
+#include "keyseek/index.hpp"
 #include "support/decode_head.hpp"
 #include "support/indexes.hpp"
 #include "support/reference.hpp"
@@ -37,7 +38,7 @@ DecodeHead small_head(const DecodeParams& change) {
 
 DecodeParams given(Retriever retriever) {
   DecodeParams params;
-  params.given = GivenPlan{.retriever = retriever, .stop = {.k = 20}};
+  params.given = GivenPlan{.retriever = retriever, .k = 20};
   return params;
 }
 

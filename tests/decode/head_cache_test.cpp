@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "file/temporary_directory.hpp"
+#include "keyseek/index.hpp"
 #include "keyseek/score.hpp"
 #include "support/decode_head.hpp"
 #include "support/indexes.hpp"

@@ -332,7 +332,6 @@ TEST(Plan, RetrieversHaveNames) {
   EXPECT_EQ(to_string(Retriever::none), "none");
   EXPECT_EQ(to_string(Retriever::flat), "flat");
   EXPECT_EQ(to_string(Retriever::sketch), "sketch");
-  EXPECT_EQ(to_string(Retriever::complete), "complete");
   EXPECT_EQ(to_string(Retriever::projection), "projection");
   EXPECT_EQ(to_string(Retriever::custom), "custom");
   EXPECT_EQ(to_string(Rule::top_k), "top-k");

@@ -4,6 +4,7 @@
 #include "file/container.hpp"
 #include "file/temporary_directory.hpp"
 #include "keyseek/decode.hpp"
+#include "keyseek/index.hpp"
 #include "support/decode_head.hpp"
 #include "support/indexes.hpp"
 #include "support/search_run.hpp"
@@ -36,7 +37,7 @@ TEST(BytesInMemory, AreThoseOfTheFile) {
   head.params.sink = 4;
   head.params.window = 8;
   head.params.shift = false;
-  head.params.given = GivenPlan{.retriever = Retriever::flat, .stop = {.k = 8}};
+  head.params.given = GivenPlan{.retriever = Retriever::flat, .k = 8};
   expect_as_file(head.prefill(150, head.params));
 }
 

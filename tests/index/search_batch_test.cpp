@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "file/temporary_directory.hpp"
 #include "keyseek/index.hpp"
 #include "support/ood_data.hpp"
 #include "support/random_data.hpp"

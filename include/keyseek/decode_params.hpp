@@ -28,9 +28,9 @@ namespace keyseek {
 enum class Retriever : std::uint8_t {
   everything = 0,  ///< exactly, all of them
   none = 1,        ///< by the tail alone
-  flat = 2,        ///< the best by FlatIndex, and the tail
-  sketch = 3,      ///< the best by SketchIndex, and the tail
-  projection = 4,  ///< the best by ProjectionIndex, and the tail
+  flat = 2,        ///< the best by a flat index, and the tail
+  sketch = 3,      ///< the best by a sketch index, and the tail
+  projection = 4,  ///< the best by a projection index, and the tail
   custom = 5,      ///< the best by the caller's own search, and the tail
 };
 /// "everything", "none", "flat", "sketch", "projection" or "custom".

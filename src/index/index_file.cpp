@@ -11,6 +11,8 @@
 namespace keyseek {
 namespace {
 
+constexpr std::size_t kParams = 10;  // numbers of ProjectionParams
+
 AnyMatrix read_matrix(const ContainerReader& reader, std::string_view name,
                       std::string_view shape_name) {
   Numbers shape(reader, shape_name);
@@ -236,6 +238,8 @@ std::vector<OperatingPoint> read_points(const ContainerReader& reader) {
 
 ProjectionParams read_params(const ContainerReader& reader) {
   Numbers numbers(reader, "params");
+  numbers.check(numbers.count() == kParams,
+                "does not have 10 numbers, as of another version of keyseek: build it again");
   ProjectionParams p;
   p.list_length = numbers.whole();
   p.tuning_k = numbers.whole();
@@ -253,7 +257,6 @@ ProjectionParams read_params(const ContainerReader& reader) {
   numbers.check(method <= static_cast<std::size_t>(KnnMethod::int8),
                 "names an unknown list method");
   p.list_method = static_cast<KnnMethod>(method);
-  numbers.finish();
   try {
     p.validate();
   } catch (const Error& e) {

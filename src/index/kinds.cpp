@@ -47,7 +47,7 @@ IndexKind index_kind_of(std::string_view name, std::string_view argument) {
   if (found != nullptr) return found->kind;
   std::string known;
   for (const KindOfIndex* kind : kKinds) known.append(known.empty() ? "" : ", ").append(kind->name);
-  fail(ErrorCode::invalid_argument, "{} is \"{}\", must be one of {}", argument, name, known);
+  fail(ErrorCode::invalid_argument, "{} is '{}', must be one of {}", argument, name, known);
 }
 
 IndexKind index_kind(const std::filesystem::path& path) {

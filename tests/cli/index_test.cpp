@@ -31,13 +31,13 @@ TEST_F(IndexFiles, BuildReports) {
   EXPECT_EQ(built.at("keys"), 400);
   EXPECT_EQ(built.at("dim"), 16);
   EXPECT_EQ(built.at("unreachable"), 0);
-  EXPECT_EQ(built.at("dials").size(), 5U);
+  EXPECT_EQ(built.at("operating_points").size(), 5U);
   EXPECT_EQ(built.at("build").at("training_queries"), 300);
   EXPECT_EQ(built.at("build").at("tuning_queries"), 32);
   EXPECT_GT(built.at("build").at("total_s"), 0);
   const auto info = report("info x.ks");
   EXPECT_EQ(info.at("kind"), "index");
-  EXPECT_EQ(info.at("dials"), built.at("dials"));
+  EXPECT_EQ(info.at("operating_points"), built.at("operating_points"));
   EXPECT_EQ(info.at("file_bytes"), std::filesystem::file_size(path("x.ks")));
 }
 
@@ -52,7 +52,7 @@ TEST_F(IndexFiles, BuildFromVectors) {
   // Every fifth step is held out for tuning.
   EXPECT_EQ(built.at("build").at("training_queries"), 240);
   EXPECT_EQ(built.at("build").at("tuning_queries"), 60);
-  EXPECT_EQ(built.at("dials").size(), 5U);
+  EXPECT_EQ(built.at("operating_points").size(), 5U);
 }
 
 TEST_F(IndexFiles, BuildWithParameters) {
@@ -61,8 +61,8 @@ TEST_F(IndexFiles, BuildWithParameters) {
       "--candidates 16 --degree 8 --max-degree 12 --damping 0.5 --sampled-lists 50 "
       "--entry-points 4 --router-dim 8 --clusters 4 "
       "--iterations 2 --queries-per-key 0.3 --router-seed 7 --tune-k 5 --tune-recalls 0.8,0.9");
-  EXPECT_EQ(built.at("dials").size(), 2U);
-  EXPECT_EQ(built.at("dials")[0].at("target_recall"), 0.8);
+  EXPECT_EQ(built.at("operating_points").size(), 2U);
+  EXPECT_EQ(built.at("operating_points")[0].at("target_recall"), 0.8);
   EXPECT_EQ(built.at("unreachable"), 0);
 }
 
@@ -94,7 +94,7 @@ TEST_F(IndexFiles, BuildRefuses) {
   expect_failure("build --keys k.fbin --train l.fbin --no-shift" + out, 2, {"--no-shift"});
   expect_failure("build --keys k.fbin --train l.fbin --use-lists" + out, 2, {"learn_neighbors"});
   expect_failure("build --data b.hdf5 --horizon 5" + out, 2, {"--horizon", "b.hdf5"});
-  expect_failure("build --data b.hdf5 --index tree" + out, 2, {"'tree'", "projection|sketch|flat"});
+  expect_failure("build --data b.hdf5 --index tree" + out, 2, {"'tree'", "flat|sketch|projection"});
   expect_failure("build --data b.hdf5 --tune-recalls 0.9,1.5" + out, 2, {"1.5"});
   expect_failure("build --data b.hdf5 --degree 0" + out, 2, {"degree"});
   expect_failure("build --data b.hdf5 --damping nan" + out, 2, {"damping"});

@@ -248,7 +248,7 @@ TEST(HeadFile, ContradictionsAreCorrupt) {
   test::flat_index(sample_of_layer_2().keys.view().slice(0, 10)).save(path);
   expect_error(ErrorCode::corrupt, {"flat", "not \"head\""}, [&] { (void)HeadCache::map(path); });
   cache.save(path);
-  expect_error(ErrorCode::corrupt, {"head", "flat"}, [&] { (void)Index::open(path); });
+  expect_error(ErrorCode::unsupported, {"head", "no index"}, [&] { (void)Index::open(path); });
 }
 
 }  // namespace

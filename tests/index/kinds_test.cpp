@@ -100,7 +100,7 @@ TEST_P(Kinds, RefusesOptionsThatItCannotHonour) {
 }
 
 TEST(Kinds, NamesOfNoKindAreRefused) {
-  expect_error(kInvalid, {"--index is \"tree\"", "flat, sketch, projection"},
+  expect_error(kInvalid, {"--index is 'tree'", "flat, sketch, projection"},
                [] { (void)index_kind_of("tree", "--index"); });
 }
 

@@ -1,6 +1,7 @@
 """The folder in which a RetrievalCache is kept: a common prompt is read and planned once.
 
-It has a file `state.pt` (tensors, numbers and text: schema.py) and, of every layer that retrieves, a
+It has a file `state.pt` (tensors, numbers and text: schema.py) and, of every layer that retrieves,
+a
 file for each request and KV head (docs/index-format.md, "A head"). This module knows the layers;
 the cache that they belong to calls it.
 """

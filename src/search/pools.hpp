@@ -1,8 +1,10 @@
 /// How many keys go on to the next look, in every search.
 ///
 /// A look that is not exact orders keys a little wrongly, so more than k of them go on to the next
-/// one. `keyseek_pools` (bench/pools) measures how deep the true k best stand in the order of each
-/// look, on a capture's heads; the numbers here are a little above what it prints.
+/// one. How deep the true k best stand in the order of each look is what `keyseek_pools`
+/// (bench/pools) prints for a head of a capture. On those of the sample, 99 % of the queries lose
+/// none of their 100 best when 112 go on from trained codes, 112 to 119 from plain ones, 580 to 607
+/// from the sketch; the rules take some more, for heads that are worse.
 #pragma once
 
 #include <cstddef>

@@ -6,9 +6,10 @@ import fcntl
 import json
 from pathlib import Path
 
-import keyseek
 import numpy as np
 import pytest
+
+import keyseek
 from conftest import SAMPLE
 from keyseek import peers
 from keyseek._core import ResultFile, Sweep, decode_view_defaults
@@ -52,7 +53,7 @@ def run(data: str, out: Path, *more: str) -> list[dict]:
 
 def test_ours(data, tmp_path, capsys):
     rows = run(data, tmp_path / "R.jsonl", "--peers", "none", "--spread", "0")
-    assert all(FIELDS <= row.keys() for row in rows)
+    assert all(row.keys() >= FIELDS for row in rows)
     assert {(row["dataset"], row["group"], row["k"]) for row in rows} == {("made.h5", GROUP, 10)}
     flat = [row for row in rows if row["index"] == "flat"]
     assert [(row["recall_at_k"], row["scanned_fraction"]) for row in flat] == [(1, 1)]
@@ -109,7 +110,7 @@ LEAST_BEST_RECALL = {"faiss-flat": 1, "faiss-ivf": 1, "scann": 0.9}
 def test_peer(name, data, tmp_path):
     pytest.importorskip(peers.PEERS[name][2])
     rows = run(data, tmp_path / "R.jsonl", "--peers", name, "--ours", "none", "--patience", "60")
-    assert all(FIELDS <= row.keys() for row in rows)
+    assert all(row.keys() >= FIELDS for row in rows)
     assert {row["index"] for row in rows} == {name}
     assert max(row["recall_at_k"] for row in rows) >= LEAST_BEST_RECALL.get(name, 0.3)
     assert all(row["us_per_step_p50"] == pytest.approx(GROUP * row["us_per_query"]) for row in rows)
@@ -150,7 +151,7 @@ def test_a_peer_that_fails_says_why(data):
     ours = PeerProcess(handover, "hnswlib", {"M": 4, "efConstruction": 20}, [])
     try:
         ours.build(1)
-        with pytest.raises(PeerFailed, match="hnswlib: .*'ef'"):
+        with pytest.raises(PeerFailed, match=r"hnswlib: .*'ef'"):
             ours.measure({"no such knob": 1})
         ours._process.kill()
         with pytest.raises(PeerFailed, match="hnswlib ended"):

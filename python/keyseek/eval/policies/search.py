@@ -27,7 +27,9 @@ class Flat(Policy):
     def prepare(self, prompt: LayerPrompt, static: Static) -> LayerPolicy:
         indexed = static.indexed(prompt.tokens)
         keys = prompt.keys[:, indexed].half()
-        return _FlatLayer(indexed, [Index.build("flat", own.contiguous()) for own in keys], self.budget)
+        return _FlatLayer(
+            indexed, [Index.build("flat", own.contiguous()) for own in keys], self.budget
+        )
 
 
 class _FlatLayer(LayerPolicy):

@@ -10,6 +10,7 @@ a docstring says that it is copied.
 """
 
 from ._core import (
+    BatchHits,
     Benchmark,
     BuildReport,
     CapturedHead,
@@ -25,6 +26,7 @@ from ._core import (
     HeadCache,
     HeadPlan,
     Hits,
+    Index,
     Measurement,
     OperatingPoint,
     ProjectionParams,
@@ -54,6 +56,7 @@ from ._core import version as __version__
 from .errors import Error, InvalidArgument, IoError
 
 __all__ = [
+    "BatchHits",
     "Benchmark",
     "BuildReport",
     "CaptureEntry",
@@ -70,6 +73,7 @@ __all__ = [
     "HeadCache",
     "HeadPlan",
     "Hits",
+    "Index",
     "InvalidArgument",
     "IoError",
     "Measurement",

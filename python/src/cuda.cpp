@@ -1,3 +1,4 @@
+/// A device's part of decode steps: sink and window of a layer's heads.
 #include "keyseek/cuda.hpp"
 
 #include <nanobind/stl/string.h>

@@ -1,3 +1,4 @@
+/// Search problems and captures, read from files.
 #include "keyseek/io.hpp"
 
 #include <dlfcn.h>

@@ -1,3 +1,4 @@
+/// The times of an index, or of a head's cache, over a sequence of steps.
 #include "keyseek/measure.hpp"
 
 #include <nanobind/stl/optional.h>

@@ -1,3 +1,4 @@
+/// Training queries, and how they are moved to where decoding will ask.
 #include "keyseek/rope.hpp"
 
 #include <string>

@@ -1,3 +1,4 @@
+/// Hits, dials and what a search looked at; the options of a search.
 #include "keyseek/search.hpp"
 
 #include <fmt/format.h>

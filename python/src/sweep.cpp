@@ -191,7 +191,9 @@ void bind_result_file(nb::module_& m) {
 Locked for one run at a time. The beginning of a row that a killed run left at the end is cut
 off.)")
       .def(nb::init<std::string>(), nb::arg("path"))
-      .def("__enter__", [](nb::handle_t<ResultFile> self) { return nb::borrow(self); })
+      .def(
+          "__enter__", [](nb::handle_t<ResultFile> self) { return nb::borrow(self); },
+          nb::sig("def __enter__(self) -> ResultFile"))
       .def("__exit__", [](ResultFile& self, const nb::args&) { self.close(); })
       .def_prop_ro("rows", [](const ResultFile& self) { return python_of(self.rows()); })
       .def(

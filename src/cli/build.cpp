@@ -24,11 +24,7 @@ struct Options {
 };
 
 void check(const Options& options) {
-  for (const CLI::Option* option : options.projection_options) {
-    require(option->count() == 0 || options.kind == IndexKind::projection,
-            "{} is of a projection index, but --index is {}", option->get_name(),
-            to_string(options.kind));
-  }
+  require_projection(options.projection_options, options.kind, "--index");
   require(options.data.data.empty() != options.keys.empty(),
           "give either --data or --keys, {} are given",
           options.keys.empty() ? "none of them" : "both");

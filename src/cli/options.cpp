@@ -50,6 +50,15 @@ CLI::Option* add_index_kind(CLI::App& app, const std::string& name, IndexKind& k
   return add_choice(app, name, kind, names, "Kind of index");
 }
 
+void require_projection(const std::vector<CLI::Option*>& options, IndexKind kind,
+                        const std::string& where) {
+  for (const CLI::Option* option : options) {
+    require(option->count() == 0 || kind == IndexKind::projection,
+            "{} is of a projection index, but {} is of kind {}", option->get_name(), where,
+            to_string(kind));
+  }
+}
+
 CLI::Option* add_target_recall(CLI::App& app, double& target_recall) {
   return app
       .add_option("--target-recall", target_recall,

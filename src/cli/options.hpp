@@ -80,6 +80,10 @@ CLI::Option* add_method(CLI::App& app, const std::string& name, KnnMethod& metho
 std::vector<CLI::Option*> add_options(CLI::App& app, ProjectionParams& params);
 /// A kind of index by its name.
 CLI::Option* add_index_kind(CLI::App& app, const std::string& name, IndexKind& kind);
+/// Throws Error that names the first of `options`, which are of a projection index, that is given
+/// although `where`, an option or a file, is of another kind.
+void require_projection(const std::vector<CLI::Option*>& options, IndexKind kind,
+                        const std::string& where);
 /// "--target-recall", of a projection index.
 CLI::Option* add_target_recall(CLI::App& app, double& target_recall);
 /// Every parameter by the name of its option.

@@ -135,6 +135,8 @@ void run_search(const Options& options) {
   const Execution run = execution(options.console, options.threads);
   const Index index =
       Index::open(options.index, options.map ? FileMemory::mapped : FileMemory::own);
+  require_projection(options.projection_options, index.kind(), options.index);
+  require_projection(options.dial_options, index.kind(), options.index);
   const std::size_t k = options.measure.search.k;
   require(k >= 1 && k <= index.size(), "k is {}, must be in [1, {}] (keys)", k, index.size());
   const Questions questions = read_questions(options, index, run);

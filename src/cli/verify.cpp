@@ -42,6 +42,7 @@ void run_verify(const Options& options) {
   require(options.min_recall == 0 || !options.data.data.empty(),
           "--min-recall is {}, but there is no --data to measure on", options.min_recall);
   const Index index = Index::open(options.index);
+  require_projection({options.target_option}, index.kind(), options.index);
   Json report = describe(index);
   if (!options.data.data.empty()) {
     const double found = check_recall(index, options);

@@ -185,6 +185,24 @@ TEST_F(IndexFiles, SearchRefuses) {
   expect_failure(search + "--k 10 --truth t.ibin", 2, {"t.ibin", "39", "40"});
 }
 
+TEST_F(IndexFiles, OptionsOfAProjectionIndexAreRefusedForOthers) {
+  for (const std::string kind : {"flat", "sketch"}) {
+    expect_failure("build --data b.hdf5 --out x.ks --list-length 5 --index " + kind, 2,
+                   {"--list-length", "--index", kind});
+    build(kind);
+    for (const std::string option : {"--target-recall 0.9", "--max-scanned 20", "--scan-novel",
+                                     "--probes 3", "--lists 3", "--expand 3", "--pool 30"}) {
+      const std::string name = option.substr(0, option.find(' '));
+      for (const std::string threads : {" --threads 1", " --threads 2"}) {
+        expect_failure("search --index x.ks --queries q.fbin --k 10 " + option + threads, 2,
+                       {name, "projection", "x.ks", kind});
+      }
+    }
+    expect_failure("verify x.ks --data b.hdf5 --k 10 --target-recall 0.9", 2,
+                   {"--target-recall", "projection", "x.ks", kind});
+  }
+}
+
 TEST_F(IndexFiles, ATruthOfOtherKeysIsRefused) {
   build("flat");
   Matrix<Id> truth(40, 10);

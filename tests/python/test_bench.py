@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from keyseek._core import ResultFile, Sweep, decode_view_defaults
 
 import keyseek
 from conftest import SAMPLE
@@ -151,7 +150,7 @@ def test_a_peer_that_fails_says_why(data):
     ours = PeerProcess(handover, "hnswlib", {"M": 4, "efConstruction": 20}, [])
     try:
         ours.build(1)
-        with pytest.raises(PeerFailed, match="hnswlib: .*'ef'"):
+        with pytest.raises(PeerFailed, match=r"hnswlib: .*'ef'"):
             ours.measure({"no such knob": 1})
         ours._process.kill()
         with pytest.raises(PeerFailed, match="hnswlib ended"):

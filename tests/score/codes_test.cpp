@@ -101,8 +101,8 @@ TEST(ScoreCodes, EveryLevelEqualsTheDefinition) {
         const std::size_t stride = n + 3;
         for (const Isa isa : available_isas()) {
           const Exact<float> out(group * stride, -9.0F);
-          kernels_for(isa).score_codes(coded.keys.data(), coded.scales.data(), ids.data(), n,
-                                       coded.tile(), out.data(), stride);
+          kernels_for(isa).score_codes({coded.keys.data(), coded.scales.data(), ids.data(), n},
+                                       coded.tile(), {out.data(), stride});
           for (std::size_t g = 0; g < group; ++g) {
             for (std::size_t j = 0; j < stride; ++j) {
               const float expected = j < n ? coded.score(ids[j], g) : -9.0F;

@@ -1,3 +1,4 @@
+/// Takes arrays from Python as views, with errors that name them, and gives them back.
 #include "arrays.hpp"
 
 #include <algorithm>

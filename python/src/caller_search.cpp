@@ -1,3 +1,4 @@
+/// Lets a Python function search in place of an index, and checks what it returns.
 #include "caller_search.hpp"
 
 #include <algorithm>

@@ -1,3 +1,4 @@
+/// Turns errors of the library into exceptions of the package.
 #include "errors.hpp"
 
 #include <nanobind/nanobind.h>

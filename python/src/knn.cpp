@@ -1,3 +1,4 @@
+/// Binds exact nearest neighbours and recall.
 #include "keyseek/knn.hpp"
 
 #include <nanobind/stl/optional.h>

@@ -1,3 +1,4 @@
+/// Binds the measurement of indexes and decode steps.
 #include "keyseek/measure.hpp"
 
 #include <nanobind/stl/optional.h>

@@ -1,3 +1,4 @@
+/// Binds the names of the instruction sets.
 #include "keyseek/score.hpp"
 
 #include <nanobind/stl/string.h>

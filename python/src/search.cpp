@@ -1,3 +1,4 @@
+/// Binds search parameters, hits, statistics and scratch memory.
 #include "keyseek/search.hpp"
 
 #include <fmt/format.h>

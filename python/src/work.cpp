@@ -1,3 +1,4 @@
+/// Carries progress to Python and its exceptions and signals back while work runs.
 #include "work.hpp"
 
 #include <string_view>

@@ -1,3 +1,4 @@
+/// Attends to sets of tokens block by block and merges the parts.
 #include "keyseek/attention.hpp"
 
 #include <algorithm>

@@ -1,3 +1,4 @@
+/// Clusters keys by distance, those with more mass counting more.
 #include "attention/key_clusters.hpp"
 
 #include <algorithm>

@@ -1,3 +1,4 @@
+/// Attends to all keys with many queries at once and notes what a plan asks about.
 #include <algorithm>
 #include <cmath>
 

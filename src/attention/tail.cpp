@@ -1,3 +1,4 @@
+/// Attends to a trained tail, and sets its mass by what was retrieved.
 #include "keyseek/tail.hpp"
 
 #include <algorithm>

@@ -1,3 +1,4 @@
+/// Decodes captured heads with a cache and reports time, error and what was read.
 #include <algorithm>
 #include <chrono>
 #include <cmath>

@@ -1,3 +1,4 @@
+/// Measures distances between keys by their 8-bit codes, one key in the role of a query.
 #include "graph/key_distance.hpp"
 
 #include <algorithm>

@@ -1,4 +1,4 @@
-/// Blocked scans of all keys, in f32 or in 8 bits and then exactly.
+/// Scans all keys in blocks, either in f32 or in 8 bits with an exact rerank.
 #include "keyseek/knn.hpp"
 
 #include <algorithm>

@@ -1,3 +1,4 @@
+/// Clusters rows by direction, in a fixed number of rounds of spherical k-means.
 #include "router/clustering.hpp"
 
 #include <algorithm>

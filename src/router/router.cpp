@@ -1,3 +1,4 @@
+/// Builds a router of training queries, searches it, and keeps its lists small.
 #include "keyseek/router.hpp"
 
 #include <algorithm>

@@ -1,4 +1,4 @@
-// AVX2 + FMA + F16C.
+/// Compiles the kernels for AVX2 with FMA and F16C.
 #include <immintrin.h>
 
 #include <xsimd/xsimd.hpp>

@@ -1,4 +1,5 @@
-// AVX-512 F, BW, DQ, VL: no 8-bit dot product, so pairs are widened to 16 bits.
+/// Compiles the kernels for AVX-512 F, BW, DQ and VL, where bytes are widened to 16 bits in pairs,
+/// since there is no 8-bit dot product.
 #include <immintrin.h>
 
 #include <xsimd/xsimd.hpp>

@@ -1,4 +1,4 @@
-// AVX-512 with the 8-bit dot product (VNNI).
+/// Compiles the kernels for AVX-512 with the 8-bit dot product (VNNI).
 #include <immintrin.h>
 
 #include <xsimd/xsimd.hpp>

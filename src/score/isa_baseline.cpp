@@ -1,4 +1,4 @@
-// Whatever every CPU of this architecture runs.
+/// Compiles the kernels for whatever every CPU of this architecture runs.
 #include <xsimd/xsimd.hpp>
 
 #include "score/kernels.hpp"

@@ -1,4 +1,4 @@
-// AArch64: the portable sources, compiled with NEON and its half-precision conversions.
+/// Compiles the portable sources for AArch64 with NEON and its half-precision conversions.
 #if defined(__aarch64__)
 #include <arm_neon.h>
 

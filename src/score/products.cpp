@@ -1,3 +1,4 @@
+/// Multiplies matrices of vectors tile by tile, and transposes them.
 #include "score/products.hpp"
 
 #include <algorithm>

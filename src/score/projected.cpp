@@ -1,3 +1,4 @@
+/// Projects queries to few coordinates and encodes them there.
 #include "score/projected.hpp"
 
 #include "score/codes.hpp"

@@ -1,3 +1,4 @@
+/// Checks what the public functions of scoring are given and calls the kernels.
 #include "keyseek/score.hpp"
 
 #include "base/fail.hpp"

@@ -1,3 +1,4 @@
+/// Scores candidates exactly and puts the best of them in order.
 #include "select/rerank.hpp"
 
 #include <algorithm>

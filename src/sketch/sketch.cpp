@@ -1,3 +1,4 @@
+/// Builds sketches of keys, extends them, and puts queries in their coordinates.
 #include "keyseek/sketch.hpp"
 
 #include <cmath>

@@ -79,7 +79,7 @@ struct Coded {
   [[nodiscard]] CodeTile tile() const {
     return {queries.data(), query_scales.data(), corrections.data(), group, cols};
   }
-  /// By the definition: whole numbers, then two products of floats.
+  /// The score by its definition: a sum of whole numbers, then two products of floats.
   [[nodiscard]] float score(std::size_t i, std::size_t g) const {
     std::int32_t dot = 0;
     for (std::size_t j = 0; j < cols; ++j) {

@@ -30,7 +30,7 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
   set_source_files_properties(${score}_avx2.cpp PROPERTIES COMPILE_OPTIONS "${avx2}")
   set_source_files_properties(${score}_avx512.cpp PROPERTIES COMPILE_OPTIONS "${avx512}")
   set_source_files_properties(${score}_avx512_vnni.cpp
-                              PROPERTIES COMPILE_OPTIONS "${avx512};-mavx512vnni;-mavx512bf16")
+                              PROPERTIES COMPILE_OPTIONS "${avx512};-mavx512vnni")
 elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64|arm64)$")
   list(APPEND isa_units ${score}_neon.cpp)
 endif()

@@ -1,3 +1,4 @@
+/// Makes or reads the heads that the decode steps with a GPU are measured on.
 #include "heads.hpp"
 
 #include <algorithm>

@@ -45,7 +45,7 @@ class KeyStore {
   [[nodiscard]] static KeyStore encode(AnyMatrix keys, MatrixView<float> queries,
                                        CodeLayout layout = CodeLayout::rows,
                                        const Execution& run = {});
-  /// Likewise of a copy of `keys`.
+  /// Does the same with a copy of `keys`.
   [[nodiscard]] static KeyStore encode(AnyMatrixView keys, MatrixView<float> queries,
                                        CodeLayout layout = CodeLayout::rows,
                                        const Execution& run = {}) {

@@ -75,10 +75,10 @@ RopeParams rope_params(double theta, std::int64_t rotary_dim, const std::string&
           .rotary_first = count_of(rotary_first, "rotary_first")};
 }
 
-void bind_rope(nb::module_& m) {
+namespace {
+
+void bind_shift(nb::module_& m) {
   const RopeParams rope;
-  const TrainingSampleParams sample;
-  bind_training_queries(m);
   m.def(
       "rope_shift",
       [](const Array& queries, const Array& shifts, double theta, std::int64_t rotary_dim,
@@ -103,6 +103,11 @@ negative. rotary_dim: so many elements are rotated (0: all), those from rotary_f
 "half-split" (Llama, Gemma) or "interleaved" (GPT-J). frequencies: [rotary_dim / 2] float64, radians per
 position of each pair, for scaled embeddings; None: theta ** (-2j / rotary_dim).
 Returns a new array [m, d].)");
+}
+
+void bind_sample(nb::module_& m) {
+  const RopeParams rope;
+  const TrainingSampleParams sample;
   m.def(
       "sample_training_queries",
       [](const Array& queries, const Array& positions, std::int64_t group, std::int64_t now,
@@ -137,6 +142,14 @@ positions: [positions] int64, increasing. The newest `share` of them is taken an
 position drawn from [now, now + horizon), where decoding will ask; `tuning_runs` runs of
 `tuning_steps` positions are held out for tuning. shift=False leaves queries where they are.
 theta, rotary_dim, layout, frequencies, rotary_first: as in rope_shift. Deterministic in seed.)");
+}
+
+}  // namespace
+
+void bind_rope(nb::module_& m) {
+  bind_training_queries(m);
+  bind_shift(m);
+  bind_sample(m);
 }
 
 }  // namespace keyseek::python

@@ -1,4 +1,4 @@
-/// Chunks of work that workers take one after another, and what becomes of their errors.
+/// Hands chunks of work to workers, one after another, and rethrows the first of their errors.
 #include "base/parallel.hpp"
 
 #include <algorithm>

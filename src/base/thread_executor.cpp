@@ -1,4 +1,4 @@
-/// Threads of our own, started for each call.
+/// Starts threads of our own for each call and joins them before it returns.
 #include <thread>
 #include <vector>
 

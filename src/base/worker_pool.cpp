@@ -7,7 +7,7 @@
 
 namespace keyseek {
 
-/// One call.
+/// What one call asks for, and how far it has come.
 struct WorkerPool::Job {
   std::size_t count = 0;
   const std::function<void(std::size_t)>* task = nullptr;
@@ -53,7 +53,7 @@ void WorkerPool::post(Job& job, std::size_t helpers) {
   work_.notify_all();
 }
 
-/// Who has not begun need not.
+/// Threads that have not begun with the job do not begin any more.
 void WorkerPool::take_back(const Job& job) {
   jobs_.erase(std::remove(jobs_.begin(), jobs_.end(), &job), jobs_.end());
 }

@@ -1,3 +1,4 @@
+/// Prints reports to stdout and progress to stderr.
 #include "cli/console.hpp"
 
 #include <fmt/format.h>

@@ -1,3 +1,4 @@
+/// Builds a graph step by step, extends it, and keeps its links in arrays.
 #include "keyseek/graph.hpp"
 
 #include <algorithm>

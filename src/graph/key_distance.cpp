@@ -1,3 +1,4 @@
+/// Measures distances between keys by their 8-bit codes, one key in the role of a query.
 #include "graph/key_distance.hpp"
 
 #include <algorithm>
@@ -6,7 +7,7 @@
 
 #include "base/fail.hpp"
 #include "base/parallel.hpp"
-#include "score/kernels.hpp"
+#include "score/code_tile.hpp"
 
 namespace keyseek {
 namespace {
@@ -43,8 +44,7 @@ double unit_of(float largest) {
 
 void KeyDistance::inner_products(Id from, std::span<const Id> to, float* out) const {
   const KeyAsQuery query(store_, from, unit_);
-  kernels().score_codes(store_.codes(), store_.scales(), to.data(), to.size(), query.tile(), out,
-                        to.size());
+  kernels().score_codes(code_rows(store_, to), query.tile(), {out, to.size()});
 }
 
 KeyDistance::KeyDistance(const KeyStore& store, const Execution& run)

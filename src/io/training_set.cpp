@@ -1,4 +1,4 @@
-/// From the queries of a benchmark to what an index is built from.
+/// Takes what an index is built from out of the queries of a benchmark.
 #include <algorithm>
 #include <vector>
 

@@ -1,4 +1,4 @@
-/// Blocked scans of all keys, in f32 or in 8 bits and then exactly.
+/// Scans all keys in blocks, either in f32 or in 8 bits with an exact rerank.
 #include "keyseek/knn.hpp"
 
 #include <algorithm>
@@ -10,6 +10,7 @@
 #include "knn/knn_of_store.hpp"
 #include "score/code_tile.hpp"
 #include "score/range.hpp"
+#include "score/rows.hpp"
 #include "search/block_scan.hpp"
 #include "search/pools.hpp"
 #include "select/rerank.hpp"
@@ -28,31 +29,29 @@ void store_row(const std::vector<Ranked>& best, std::size_t row, KnnLists& lists
 void scan_f32(AnyMatrixView keys, MatrixView<float> queries, const KnnParams& params,
               const Execution& run, KnnLists& lists) {
   constexpr std::size_t kTile = 16, kPiece = 128;
-  parallel_for(queries.rows, kTile, run, "exact neighbours",
-               [&](std::size_t begin, std::size_t end, int) {
-                 const std::size_t group = end - begin;
-                 std::vector<Pool> pools(group);
-                 for (Pool& pool : pools) pool.reset(params.k);
-                 std::vector<float> scores(kPiece * group);
-                 for (std::size_t first = 0; first < keys.rows; first += kPiece) {
-                   const std::size_t count = std::min(kPiece, keys.rows - first);
-                   kernels().score_rows[static_cast<std::size_t>(keys.dtype)](
-                       keys.row(first), keys.stride, nullptr, count, queries.row(begin),
-                       queries.stride, group, keys.cols, scores.data());
-                   for (std::size_t i = 0; i < count; ++i) {
-                     for (std::size_t g = 0; g < group; ++g) {
-                       if (scores[i * group + g] > pools[g].threshold()) {
-                         pools[g].add(scores[i * group + g], static_cast<Id>(first + i));
-                       }
-                     }
-                   }
-                   for (Pool& pool : pools) pool.settle();
-                 }
-                 for (std::size_t g = 0; g < group; ++g) {
-                   keep_best(pools[g].items(), params.k);
-                   store_row(pools[g].items(), begin + g, lists);
-                 }
-               });
+  parallel_for(
+      queries.rows, kTile, run, "exact neighbours", [&](std::size_t begin, std::size_t end, int) {
+        const std::size_t group = end - begin;
+        std::vector<Pool> pools(group);
+        for (Pool& pool : pools) pool.reset(params.k);
+        std::vector<float> scores(kPiece * group);
+        for (std::size_t first = 0; first < keys.rows; first += kPiece) {
+          const std::size_t count = std::min(kPiece, keys.rows - first);
+          score_rows(rows_of(keys.slice(first, count)), queries.slice(begin, group), scores.data());
+          for (std::size_t i = 0; i < count; ++i) {
+            for (std::size_t g = 0; g < group; ++g) {
+              if (scores[i * group + g] > pools[g].threshold()) {
+                pools[g].add(scores[i * group + g], static_cast<Id>(first + i));
+              }
+            }
+          }
+          for (Pool& pool : pools) pool.settle();
+        }
+        for (std::size_t g = 0; g < group; ++g) {
+          keep_best(pools[g].items(), params.k);
+          store_row(pools[g].items(), begin + g, lists);
+        }
+      });
 }
 
 /// 8-bit scan of all keys, exact rerank of the best `pool`. The store is in blocks.

@@ -1,3 +1,4 @@
+/// Times the decode steps of a head's cache and compares them with full attention.
 #include <algorithm>
 #include <optional>
 #include <vector>

@@ -73,8 +73,11 @@ inline __m512i dot_rows(const std::uint8_t* const (&rows)[4 * P], const CodeTile
 }
 
 template <int G>
-void score_codes_group(const std::uint8_t* codes, const float* scales, const Id* ids, std::size_t n,
-                       const CodeTile& tile, float* out, std::size_t out_stride) {
+void score_codes_group(const CodeRows& keys, const CodeTile& tile, const CodeScores& out) {
+  const std::uint8_t* codes = keys.codes;
+  const float* scales = keys.scales;
+  const Id* ids = keys.ids;
+  const std::size_t n = keys.count;
   constexpr int P = G == 1 ? 4 : G == 2 ? 2 : 1;
   constexpr std::size_t kKeys = 4 * P;
   // Keys asked for ahead of use: far enough to cover a miss, few enough to stay in L1.
@@ -107,7 +110,7 @@ void score_codes_group(const std::uint8_t* codes, const float* scales, const Id*
     _mm512_store_ps(scored, result);
     const std::size_t left = n - j < kKeys ? n - j : kKeys;
     for (int g = 0; g < G; ++g) {
-      float* to = out + static_cast<std::size_t>(g) * out_stride + j;
+      float* to = out.data + static_cast<std::size_t>(g) * out.stride + j;
       const float* from = scored + static_cast<std::size_t>(g) * kKeys;
       const auto mask = static_cast<__mmask16>((1U << left) - 1);
       _mm512_mask_storeu_ps(to, mask, _mm512_maskz_loadu_ps(mask, from));
@@ -115,17 +118,16 @@ void score_codes_group(const std::uint8_t* codes, const float* scales, const Id*
   }
 }
 
-void score_codes(const std::uint8_t* codes, const float* scales, const Id* ids, std::size_t n,
-                 const CodeTile& tile, float* out, std::size_t out_stride) {
+void score_codes(const CodeRows& keys, const CodeTile& tile, const CodeScores& out) {
   switch (tile.group) {
     case 1:
-      return score_codes_group<1>(codes, scales, ids, n, tile, out, out_stride);
+      return score_codes_group<1>(keys, tile, out);
     case 2:
-      return score_codes_group<2>(codes, scales, ids, n, tile, out, out_stride);
+      return score_codes_group<2>(keys, tile, out);
     case 3:
-      return score_codes_group<3>(codes, scales, ids, n, tile, out, out_stride);
+      return score_codes_group<3>(keys, tile, out);
     default:
-      return score_codes_group<4>(codes, scales, ids, n, tile, out, out_stride);
+      return score_codes_group<4>(keys, tile, out);
   }
 }
 

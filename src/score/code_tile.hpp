@@ -1,8 +1,9 @@
-/// Rows of encoded queries as the kernels' tiles of at most four.
+/// What the kernels of codes take: rows of encoded queries as tiles of at most four, keys as rows.
 #pragma once
 
 #include <algorithm>
 #include <cstddef>
+#include <span>
 
 #include "keyseek/key_store.hpp"
 #include "score/kernels.hpp"
@@ -14,6 +15,11 @@ namespace keyseek {
                                       std::size_t count) noexcept {
   return {queries.codes.row(first), queries.scale.data() + first, queries.correction.data() + first,
           count, queries.codes.cols()};
+}
+
+/// The keys of `store`, in rows, that `ids` names.
+[[nodiscard]] inline CodeRows code_rows(const KeyStore& store, std::span<const Id> ids) noexcept {
+  return {store.codes(), store.scales(), ids.data(), ids.size()};
 }
 
 /// visit(first, count) for tile after tile of `group` queries.

@@ -1,3 +1,4 @@
+/// Encodes keys in 8 bits by mean, channels and scales, and queries to match them.
 #include "keyseek/key_store.hpp"
 
 #include <algorithm>

@@ -7,7 +7,7 @@
 #include <limits>
 
 #include "score/code_tile.hpp"
-#include "score/kernels.hpp"
+#include "score/rows.hpp"
 #include "search/block_scan.hpp"
 #include "search/pools.hpp"
 #include "search/scratch.hpp"
@@ -36,10 +36,7 @@ float warm_threshold(const KeyStore& store, float largest_scale, std::size_t g, 
   if (s.previous.size() < k) return kNothing;
   std::vector<float>& scores = s.rerank.scores;
   scores.resize(s.previous.size());
-  const AnyMatrixView keys = store.stored();
-  kernels().score_rows[static_cast<std::size_t>(keys.dtype)](
-      keys.data, keys.stride, s.previous.data(), s.previous.size(), s.asked.row(g), keys.cols, 1,
-      keys.cols, scores.data());
+  score_rows(rows_of(store.stored(), s.previous), {s.asked.row(g), 1, store.dim()}, scores.data());
   const auto kth = scores.begin() + static_cast<std::ptrdiff_t>(k - 1);
   std::nth_element(scores.begin(), kth, scores.end(), std::greater<>());
   constexpr float kDeviations = 4.0F;

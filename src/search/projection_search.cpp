@@ -131,8 +131,8 @@ class ProjectionSearch {
       std::iota(s_.list.begin(), s_.list.end(), static_cast<Id>(first));
       for (std::size_t g = 0; g < group_; ++g) {
         if (s_.novel[g] == 0) continue;
-        kernels().score_codes(space_.store.codes(), space_.store.scales(), s_.list.data(), count,
-                              tile_of(s_.encoded, g, 1), s_.scores.data(), kBatch);
+        kernels().score_codes(code_rows(space_.store, {s_.list.data(), count}),
+                              tile_of(s_.encoded, g, 1), {s_.scores.data(), kBatch});
         keep(g, s_.list.data(), s_.scores.data(), count);
       }
     }
@@ -155,8 +155,8 @@ class ProjectionSearch {
       const std::size_t count = std::min(kBatch, scanned_ - scored_);
       const Id* ids = s_.scanned.data() + scored_;
       each_tile(group_, [&](std::size_t first, std::size_t tile) {
-        kernels().score_codes(space_.store.codes(), space_.store.scales(), ids, count,
-                              tile_of(s_.encoded, first, tile), s_.scores.data(), kBatch);
+        kernels().score_codes(code_rows(space_.store, {ids, count}),
+                              tile_of(s_.encoded, first, tile), {s_.scores.data(), kBatch});
         for (std::size_t g = 0; g < tile; ++g) {
           if (s_.novel[first + g] == 0) keep(first + g, ids, s_.scores.data() + g * kBatch, count);
         }

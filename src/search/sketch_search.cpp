@@ -69,8 +69,8 @@ class SketchSearch {
       const Id* ids = s_.scanned.data() + scored_;
       const std::size_t batch = std::min(kBatch, scanned_ - scored_);
       each_tile(group_, [&](std::size_t first, std::size_t tile) {
-        kernels().score_codes(store_.codes(), store_.scales(), ids, batch,
-                              tile_of(s_.encoded, first, tile), s_.scores.data(), kBatch);
+        kernels().score_codes(code_rows(store_, {ids, batch}), tile_of(s_.encoded, first, tile),
+                              {s_.scores.data(), kBatch});
         for (std::size_t g = 0; g < tile; ++g)
           keep(s_.pools[first + g], ids, s_.scores.data() + g * kBatch, batch);
       });
@@ -127,8 +127,8 @@ class SketchSearch {
       kernels().scan_blocks({sketch_.codes(), sketch_.scales(), block, block + 1},
                             tile_of(s_.sketched, g, 1), {ids, rough, kBlock, &all, &count});
       count = std::min(count, sketch_.size() - block * kBlock);
-      kernels().score_codes(store_.codes(), store_.scales(), ids, count, tile_of(s_.encoded, g, 1),
-                            fine, kBlock);
+      kernels().score_codes(code_rows(store_, {ids, count}), tile_of(s_.encoded, g, 1),
+                            {fine, kBlock});
       for (std::size_t i = 0; i < count; ++i) {
         const double off = double{fine[i]} - double{rough[i]};
         power += off * off;

@@ -51,7 +51,7 @@ std::vector<Cell> thin(std::vector<Cell> cells, std::size_t count) {
   return kept;
 }
 
-/// By rising effort.
+/// The points of the cells, ordered by rising effort.
 std::vector<Point> points_of(std::vector<Cell> cells) {
   std::stable_sort(cells.begin(), cells.end(), [](const Cell& a, const Cell& b) {
     return a.lists + a.expand < b.lists + b.expand;

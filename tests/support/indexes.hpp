@@ -24,7 +24,7 @@ inline Index projection_index(AnyMatrixView keys, const TrainingQueries& trainin
   return Index::build(IndexKind::projection, keys, training, params, run);
 }
 
-/// Of an index that has it.
+/// The fact of this name, of an index that has it.
 inline std::size_t fact(const Index& index, std::string_view name) {
   for (const IndexFact& each : index.facts())
     if (each.name == name) return each.value;

@@ -1,4 +1,5 @@
-#include "emulation/fiber.hpp"
+/// Switches between fibers, each with a stack of its own.
+#include "cuda/emulation/fiber.hpp"
 
 #include <cstdint>
 #include <stdexcept>

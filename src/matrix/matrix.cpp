@@ -1,3 +1,4 @@
+/// Converts elements between their types, copies rows, and looks for what is not finite.
 #include "keyseek/matrix.hpp"
 
 #include <algorithm>

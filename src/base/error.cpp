@@ -1,3 +1,4 @@
+/// Gives the codes of errors their names.
 #include "keyseek/error.hpp"
 
 namespace keyseek {

@@ -83,9 +83,9 @@ TEST(Attention, EveryInstructionSetAgreesWithDoublePrecision) {
         for (const bool named : {false, true}) {
           const std::size_t count = named ? ids.size() : kRows;
           std::vector<float> sums(kGroup * d, 1.0F);
-          k.add_rows[static_cast<std::size_t>(dtype)](values.view().data, d,
-                                                      named ? ids.data() : nullptr, count,
-                                                      weights.data(), kGroup, d, sums.data());
+          k.add_rows[static_cast<std::size_t>(dtype)](
+              {values.view(), named ? ids.data() : nullptr, count}, {weights.data(), kGroup},
+              sums.data());
           for (std::size_t g = 0; g < kGroup; ++g) {
             for (std::size_t c = 0; c < d; ++c) {
               double truth = 1.0;

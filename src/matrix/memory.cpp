@@ -1,3 +1,4 @@
+/// Allocates memory at cache lines, and on huge pages where it is large.
 #include <cstddef>
 #include <new>
 

@@ -1,4 +1,5 @@
-#include "emulation/block.hpp"
+/// Runs the threads of a block as fibers, in an order of the caller's choice, until all have ended.
+#include "cuda/emulation/block.hpp"
 
 #include <algorithm>
 #include <array>
@@ -9,7 +10,7 @@
 #include <random>
 #include <stdexcept>
 
-#include "emulation/fiber.hpp"
+#include "cuda/emulation/fiber.hpp"
 
 namespace keyseek::cuda::emulation {
 namespace {

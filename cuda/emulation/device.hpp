@@ -7,7 +7,7 @@
 #include <cmath>
 #include <cstdint>
 
-#include "emulation/block.hpp"
+#include "cuda/emulation/block.hpp"
 
 #define __global__ inline
 #define __device__

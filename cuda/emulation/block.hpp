@@ -22,7 +22,7 @@ struct Index {
 struct Grid {
   unsigned x = 1, y = 1, z = 1;
 };
-/// Of the fiber that runs.
+/// Where the fiber that runs stands in block and grid.
 inline Index threadIdx, blockIdx;
 inline Grid gridDim;
 

@@ -6,10 +6,7 @@
 #include <limits>
 
 #include "file/temporary_directory.hpp"
-<<<<<<< HEAD:tests/sketch_test.cpp
 #include "score/code_tile.hpp"
-=======
->>>>>>> kernels:tests/sketch/sketch_test.cpp
 #include "search/block_scan.hpp"
 #include "support/ood_data.hpp"
 #include "support/reference.hpp"

@@ -113,7 +113,7 @@ build_clang() {
 # On the compile commands of the clang build.
 tidy_is_clean() {
   printf '%s\n' src/*.cpp src/*/*.cpp | grep -v isa_neon |
-    xargs -P "$JOBS" -n 4 "$VENV/bin/clang-tidy" -p build/clang --quiet
+    xargs -P "$JOBS" -n 4 clang-tidy-14 -p build/clang --quiet
 }
 
 python_is_clean() {
@@ -161,7 +161,7 @@ wheel_is_a_cmake_package() {
 }
 
 need_apt "${BUILD_PACKAGES[@]}" "${TEST_PACKAGES[@]}" ccache clang libclang-rt-dev llvm \
-  clang-format-14
+  clang-format-14 clang-tidy-14
 [[ $(uname -m) != x86_64 ]] || need_apt g++-aarch64-linux-gnu
 # To look at pages with; Ubuntu has it as a snap only, and does without that test.
 if grep -q '^ID=debian' /etc/os-release; then need_apt chromium; fi

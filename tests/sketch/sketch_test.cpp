@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "file/temporary_directory.hpp"
+#include "score/code_tile.hpp"
 #include "search/block_scan.hpp"
 #include "support/ood_data.hpp"
 #include "support/reference.hpp"

@@ -24,7 +24,7 @@ inline std::int32_t total(__m256i sums, std::int32_t correction) {
 }
 
 template <int G>
-void score_codes_group(const CodeRows& keys, const CodeTile& tile, const CodeScores& out) {
+void score_codes_group(const CodeRows keys, const CodeTile& tile, const CodeScores out) {
   const std::uint8_t* codes = keys.codes;
   const float* scales = keys.scales;
   const Id* ids = keys.ids;

@@ -17,7 +17,7 @@ end_part() {
   part_began=$SECONDS
 }
 
-# Whatever ends the script, it says where the time went.
+# Where the time went, whatever ends the script.
 print_parts() {
   parts+=("$SECONDS" 'in all')
   printf '\n%7s  part\n' seconds
@@ -96,10 +96,11 @@ build_release() {
 }
 
 # The wheel has the objects of the release build, from ccache: with -Werror as there, and with
-# paths below the root taken as relative, its commands are the same ones.
+# paths below the root taken as relative, its commands are the same ones. The sloppiness
+# is what ccache asks for where there are precompiled headers.
 share_objects() {
   export CMAKE_C_COMPILER_LAUNCHER=ccache CMAKE_CXX_COMPILER_LAUNCHER=ccache
-  export CCACHE_BASEDIR=$ROOT
+  export CCACHE_BASEDIR=$ROOT CCACHE_SLOPPINESS=pch_defines,time_macros
   export SKBUILD_CMAKE_DEFINE=KEYSEEK_WERROR=ON
 }
 
@@ -200,5 +201,7 @@ suite 'Tests beside kvpress' "$RESULTS/kvpress.xml" run_pytest build/kvpress \
   tests/python/test_kvpress.py --junit-xml="$RESULTS/kvpress.xml"
 check 'find_package(keyseek) from the wheel' wheel_is_a_cmake_package
 
+trap - EXIT
+print_parts
 printf '\n%d passed, %d failed\n' "$passed" "$failed"
 ((failed == 0))

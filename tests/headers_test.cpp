@@ -238,7 +238,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-const fs::path kThisFile = __FILE__;
+// Not __FILE__, which ccache may have made relative to the folder of the build.
+const fs::path kThisFile = fs::path(KEYSEEK_TEST_DATA).parent_path() / "headers_test.cpp";
 
 std::vector<std::string> lines_of(const fs::path& path) {
   std::ifstream file(path);

@@ -1,4 +1,4 @@
-# The target keyseek: everything in src/ but the command line tool; and its HDF5 helper.
+# The target keyseek: everything in src/ but the command line tool and its sweep; and its HDF5 helper.
 
 set(THREADS_PREFER_PTHREAD_FLAG ON)
 find_package(Threads REQUIRED)
@@ -9,7 +9,7 @@ find_package(Eigen3 3.4 REQUIRED NO_MODULE)
 find_package(xsimd REQUIRED)
 
 file(GLOB sources CONFIGURE_DEPENDS src/*.cpp src/*/*.cpp)
-list(FILTER sources EXCLUDE REGEX "/src/(cli|helper)/|/src/score/isa_")
+list(FILTER sources EXCLUDE REGEX "/src/(cli|helper|sweep)/|/src/score/isa_")
 if(KEYSEEK_CUDA)
   list(FILTER sources EXCLUDE REGEX "/src/cuda/without_cuda")
   list(APPEND sources cuda/device_runtime.cpp cuda/launch.cu)
@@ -30,7 +30,7 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
   set_source_files_properties(${score}_avx2.cpp PROPERTIES COMPILE_OPTIONS "${avx2}")
   set_source_files_properties(${score}_avx512.cpp PROPERTIES COMPILE_OPTIONS "${avx512}")
   set_source_files_properties(${score}_avx512_vnni.cpp
-                              PROPERTIES COMPILE_OPTIONS "${avx512};-mavx512vnni;-mavx512bf16")
+                              PROPERTIES COMPILE_OPTIONS "${avx512};-mavx512vnni")
 elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64|arm64)$")
   list(APPEND isa_units ${score}_neon.cpp)
 endif()
@@ -66,6 +66,17 @@ target_link_libraries(
   keyseek
   PUBLIC Threads::Threads
   PRIVATE fmt::fmt hdf5::hdf5 xxHash::xxhash $<BUILD_INTERFACE:Eigen3::Eigen>)
+# ThreadSanitizer does not see how OpenMP's runtime synchronises.
+if(KEYSEEK_OPENMP AND NOT KEYSEEK_SANITIZE MATCHES "thread")
+  find_package(OpenMP COMPONENTS CXX)
+endif()
+if(OpenMP_CXX_FOUND)
+  # One file is compiled with it: Eigen, elsewhere, would start threads of its own accord.
+  separate_arguments(openmp_flags UNIX_COMMAND "${OpenMP_CXX_FLAGS}")
+  set_source_files_properties(src/base/openmp_executor.cpp PROPERTIES COMPILE_OPTIONS
+                                                                      "${openmp_flags}")
+  target_link_libraries(keyseek PRIVATE $<LINK_ONLY:OpenMP::OpenMP_CXX>)
+endif()
 if(KEYSEEK_CUDA)
   find_package(CUDAToolkit REQUIRED)
   target_link_libraries(keyseek PRIVATE CUDA::cudart_static)

@@ -86,6 +86,28 @@ __device__ void write_part(const AttendArgs& a, const Tile& tile,
   }
 }
 
+/// Leaves one state of each warp in shared memory, that of all its teams.
+template <unsigned d, unsigned G>
+__device__ void share_states(State<kPacked> (&states)[G], unsigned part,
+                             AttendShared<d, G>& shared) {
+  const unsigned warp = threadIdx.x / kWarp;
+#pragma unroll
+  for (unsigned g = 0; g < G; ++g) {
+#pragma unroll
+    for (unsigned mask = kTeam<d>; mask < kWarp; mask *= 2) {
+      states[g].merge(states[g].of_lane_xor(mask));
+    }
+    if (threadIdx.x % kWarp < kTeam<d> && part < d) {
+#pragma unroll
+      for (unsigned i = 0; i < kPacked; ++i) shared.out[warp][g][part + i] = states[g].out[i];
+    }
+    if (threadIdx.x % kWarp == 0) {
+      shared.top[warp][g] = states[g].top;
+      shared.sum[warp][g] = states[g].sum;
+    }
+  }
+}
+
 template <class T, unsigned d, unsigned G>
 __global__ void __launch_bounds__(kAttendThreads) attend(AttendArgs a) {
   constexpr unsigned kTeams = kAttendThreads / kTeam<d>;
@@ -134,22 +156,7 @@ __global__ void __launch_bounds__(kAttendThreads) attend(AttendArgs a) {
     }
   }
 
-  const unsigned warp = threadIdx.x / kWarp;
-#pragma unroll
-  for (unsigned g = 0; g < G; ++g) {
-#pragma unroll
-    for (unsigned mask = kTeam<d>; mask < kWarp; mask *= 2) {
-      states[g].merge(states[g].of_lane_xor(mask));
-    }
-    if (threadIdx.x % kWarp < kTeam<d> && part < d) {
-#pragma unroll
-      for (unsigned i = 0; i < kPacked; ++i) shared.out[warp][g][part + i] = states[g].out[i];
-    }
-    if (threadIdx.x % kWarp == 0) {
-      shared.top[warp][g] = states[g].top;
-      shared.sum[warp][g] = states[g].sum;
-    }
-  }
+  share_states<d, G>(states, part, shared);
   __syncthreads();
   write_part<d, G>(a, tile, shared);
 }

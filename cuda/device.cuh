@@ -1,5 +1,5 @@
 /// What kernels use beyond arithmetic. Compiled by nvcc it is CUDA; tests compile the same kernels
-/// as host C++ and bring `emulation/device.hpp`, which has the same names.
+/// as host C++ and bring `cuda/emulation/device.hpp`, which has the same names.
 #pragma once
 
 #include <bit>
@@ -31,7 +31,7 @@ constexpr unsigned kPacked = 8;
 
 namespace keyseek::cuda {
 
-/// Of memory that no thread writes while the kernel runs.
+/// Loads from memory that no thread writes while the kernel runs.
 __device__ inline Pack load(const void* from) {
   const uint4 words = __ldg(static_cast<const uint4*>(from));
   return {{words.x, words.y, words.z, words.w}};
@@ -50,7 +50,7 @@ __device__ inline void narrow(float x, float& to) { to = x; }
 }  // namespace keyseek::cuda
 
 #else
-#include "emulation/device.hpp"
+#include "cuda/emulation/device.hpp"
 #endif
 
 namespace keyseek::cuda {

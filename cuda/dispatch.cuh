@@ -43,7 +43,7 @@ inline AttendKernel attend_kernel(Dtype dtype, unsigned dim, unsigned group) {
 /// Tiles that a group is cut into: gridDim.z of `attend`.
 inline unsigned attend_tiles(unsigned group) { return (group + kMostQueries - 1) / kMostQueries; }
 
-/// By the element type of the merged output.
+/// Picks the kernel by the element type of the merged output.
 inline MergeKernel merge_kernel(Dtype dtype) {
   if (dtype == Dtype::f16) return merge<Half>;
   if (dtype == Dtype::bf16) return merge<BFloat16>;

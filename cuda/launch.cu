@@ -1,3 +1,4 @@
+/// Starts the kernels on a device, each with the instance for its types and sizes.
 #include "cuda/launch.hpp"
 
 #include "cuda/dispatch.cuh"

@@ -52,8 +52,9 @@ for set in "${data[@]}"; do
 done
 
 step 'Results'
-"$VENV/bin/python" -m keyseek.report "$OUT/results.jsonl" -o "$OUT/report.html" --table
-printf '\nFigures: %s\n' "$ROOT/$OUT/report.html"
+"$VENV/bin/python" -m keyseek.report "$OUT/results.jsonl" -o "$OUT/report.html" --table \
+  --figures "$OUT/figures"
+printf '\nFigures: %s, and as SVG files in %s\n' "$ROOT/$OUT/report.html" "$ROOT/$OUT/figures"
 
 step 'SmolLM2 answers from a long document, with full attention and with retrieval'
 install_capture_tools

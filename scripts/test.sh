@@ -1,12 +1,29 @@
 #!/usr/bin/env bash
 # Builds keyseek and runs every check there is, installing what is missing (Debian 12 or
-# Ubuntu 24.04). Ends with a line `N passed, N failed`; up to 20 minutes on two cores.
+# Ubuntu 24.04). Ends with the time of each part and a line `N passed, N failed`; about 25 minutes
+# on two cores.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 RESULTS=$ROOT/build/test-results
 passed=0
 failed=0
+parts=() # seconds and name of each, one after the other
+part_began=0
+
+# end_part NAME: what went before belongs to that part of the table at the end.
+end_part() {
+  parts+=("$((SECONDS - part_began))" "$1")
+  part_began=$SECONDS
+}
+
+# Where the time went, whatever ends the script.
+print_parts() {
+  parts+=("$SECONDS" 'in all')
+  printf '\n%7s  part\n' seconds
+  printf '%7d  %s\n' "${parts[@]}"
+}
+trap print_parts EXIT
 
 # attempt COMMAND...: leaves its exit status in `status`. Never part of a condition, where bash
 # would ignore set -e in all that runs inside.
@@ -30,6 +47,7 @@ check() {
     failed=$((failed + 1))
     echo "FAILED: $1"
   fi
+  end_part "$1"
 }
 
 # suite NAME FILE COMMAND...: counts the tests in the JUnit file that the command writes.
@@ -47,6 +65,7 @@ suite() {
   passed=$((passed + good))
   failed=$((failed + bad))
   ((bad == 0)) || echo "FAILED: $1"
+  end_part "$1"
 }
 
 # Prints how many tests of a JUnit file passed and failed; skipped ones are neither.
@@ -74,6 +93,15 @@ build_release() {
   cmake --preset release -DKEYSEEK_CUDA="$CUDA"
   cmake --build --preset release -j "$JOBS"
   cmake --build --preset release -j "$JOBS" --target all_verify_interface_header_sets
+}
+
+# The wheel has the objects of the release build, from ccache: with -Werror as there, and with
+# paths below the root taken as relative, its commands are the same ones. The sloppiness
+# is what ccache asks for where there are precompiled headers.
+share_objects() {
+  export CMAKE_C_COMPILER_LAUNCHER=ccache CMAKE_CXX_COMPILER_LAUNCHER=ccache
+  export CCACHE_BASEDIR=$ROOT CCACHE_SLOPPINESS=pch_defines,time_macros
+  export SKBUILD_CMAKE_DEFINE=KEYSEEK_WERROR=ON
 }
 
 # clang, so that both compilers see all code; address and undefined behaviour in one run.
@@ -117,6 +145,13 @@ install_kvpress() {
   PYTHONPATH=build/kvpress "$VENV/bin/python" -c 'import kvpress'
 }
 
+# run_pytest FOLDER ARGUMENT...: before other packages, those of FOLDER. A process for each
+# core, and torch's threads would only be in each other's way.
+run_pytest() {
+  PYTHONPATH=${1:+$ROOT/$1} OMP_NUM_THREADS=1 \
+    "$VENV/bin/python" -m pytest -q -n "$JOBS" --dist worksteal "${@:2}"
+}
+
 # The wheel carries library and headers: its cmake.prefix entry point leads to them.
 wheel_is_a_cmake_package() {
   local prefix
@@ -126,7 +161,7 @@ wheel_is_a_cmake_package() {
   build/wheel-consumer/consumer
 }
 
-need_apt "${BUILD_PACKAGES[@]}" "${TEST_PACKAGES[@]}" clang libclang-rt-dev llvm \
+need_apt "${BUILD_PACKAGES[@]}" "${TEST_PACKAGES[@]}" ccache clang libclang-rt-dev llvm \
   clang-format-14 clang-tidy-14
 [[ $(uname -m) != x86_64 ]] || need_apt g++-aarch64-linux-gnu
 # To look at pages with; Ubuntu has it as a snap only, and does without that test.
@@ -139,6 +174,8 @@ if ! ensure_nvcc; then
   step 'No nvcc: the CUDA kernels are only tested in the emulation'
 fi
 mkdir -p "$RESULTS"
+share_objects
+end_part 'Installing what is missing'
 
 check 'Format' format_is_clean
 check 'Build (g++, release)' build_release
@@ -148,23 +185,23 @@ suite 'Tests' "$RESULTS/release.xml" \
   "$VENV/bin/python" cuda/kernel_report.py
 [[ $(uname -m) != x86_64 ]] || check 'The NEON unit compiles' neon_compiles
 check 'Build (clang, address and undefined behaviour sanitizers)' build_clang
-check 'Static analysis (clang-tidy)' tidy_is_clean
 suite 'Tests under the sanitizers' "$RESULTS/sanitized.xml" \
   ctest --test-dir build/clang --output-on-failure -j "$JOBS" --output-junit "$RESULTS/sanitized.xml"
 check 'Build (wheel)' install_package test,lint,report,peers
+check 'Static analysis (clang-tidy)' tidy_is_clean
 check 'Capture tools' install_capture_tools
 check 'Format and rules of Python (ruff)' python_is_clean
 check 'Types of Python (mypy)' "$VENV/bin/mypy"
-suite 'Python tests' "$RESULTS/python.xml" \
-  "$VENV/bin/python" -m pytest -q --junit-xml="$RESULTS/python.xml"
+suite 'Python tests' "$RESULTS/python.xml" run_pytest '' --junit-xml="$RESULTS/python.xml"
 check 'transformers 5' install_transformers5
-suite 'Tests with transformers 5' "$RESULTS/transformers5.xml" \
-  env PYTHONPATH="$ROOT/build/transformers5" "$VENV/bin/python" -m pytest -q \
+suite 'Tests with transformers 5' "$RESULTS/transformers5.xml" run_pytest build/transformers5 \
   tests/python/test_hf*.py tests/python/test_eval*.py --junit-xml="$RESULTS/transformers5.xml"
 check 'kvpress' install_kvpress
-suite 'Tests beside kvpress' "$RESULTS/kvpress.xml" env PYTHONPATH="$ROOT/build/kvpress" \
-  "$VENV/bin/python" -m pytest -q tests/python/test_kvpress.py --junit-xml="$RESULTS/kvpress.xml"
+suite 'Tests beside kvpress' "$RESULTS/kvpress.xml" run_pytest build/kvpress \
+  tests/python/test_kvpress.py --junit-xml="$RESULTS/kvpress.xml"
 check 'find_package(keyseek) from the wheel' wheel_is_a_cmake_package
 
+trap - EXIT
+print_parts
 printf '\n%d passed, %d failed\n' "$passed" "$failed"
 ((failed == 0))

@@ -1,3 +1,4 @@
+/// Turns queries to other positions of a rotary embedding, and draws training queries.
 #include "keyseek/rope.hpp"
 
 #include <algorithm>

@@ -48,6 +48,27 @@ std::vector<float> decode(AnyMatrixView keys, AnyMatrixView values, MatrixView<f
   return {out.data(), out.data() + 4 * cache.value_dim()};
 }
 
+void decode_params() {
+  keyseek::DecodeParams promised{.max_error = 0.02, .scale = 0.125F};
+  keyseek::DecodeParams given{.scale = 0.125F};
+  given.given = keyseek::GivenPlan{.retriever = keyseek::Retriever::flat, .k = 50};
+  given.validate();
+}
+
+void decode_options() {
+  keyseek::DecodeParams params{.scale = 0.125F};
+  keyseek::decode_option("sink").set_text(params, "64");
+  for (const keyseek::DecodeOption& option : keyseek::decode_options())
+    std::cout << option.name << ' ' << option.text(params) << ": " << option.allowed() << '\n';
+}
+
+void decode_heads(const std::vector<HeadCache*>& heads, MatrixView<float> queries,
+                  MatrixView<float> keys, MatrixView<float> values) {
+  keyseek::DecodePool pool(2);
+  keyseek::Matrix<float> out(heads.size() * heads[0]->group(), heads[0]->value_dim());
+  keyseek::step_heads(heads, queries, keys, values, pool, out.data());
+}
+
 Partial tail(MatrixView<float> train, std::size_t group, const Partial& fixed, AnyMatrixView keys,
              ValuesView values, float scale, MatrixView<float> queries, const Hits& hits) {
   AttendScratch scratch;
@@ -59,9 +80,9 @@ Partial tail(MatrixView<float> train, std::size_t group, const Partial& fixed, A
   return part;
 }
 
-void error(ProjectionIndex& index, const std::function<void(std::string_view)>& rebuild) {
+void error(Index& index, const std::function<void(std::string_view)>& rebuild) {
   try {
-    index = keyseek::ProjectionIndex::load("head.ks");
+    index = keyseek::Index::open("head.ks");
   } catch (const keyseek::Error& e) {
     if (e.code() != keyseek::ErrorCode::corrupt) throw;
     rebuild(e.what());
@@ -71,6 +92,7 @@ void error(ProjectionIndex& index, const std::function<void(std::string_view)>& 
 Execution execution(const bool& interrupted) {
   keyseek::Execution run;
   run.threads = 2;
+  run.executor = keyseek::thread_executor();  // or an engine's own pool
   run.progress = [&](std::string_view stage, std::size_t done, std::size_t total) {
     std::fprintf(stderr, "\r%.*s %zu/%zu", int(stage.size()), stage.data(), done, total);
     return !interrupted;
@@ -83,19 +105,18 @@ Graph graph(MatrixView<Id> lists, const KeyStore& store, const GraphParams& para
   auto links = keyseek::project_cooccurrence(lists, store.size(), params);
   keyseek::prune(links, store, params.degree);
   keyseek::add_reverse(links, params.max_degree);
-  keyseek::repair(links, lists, 50, params.max_degree + params.repair_room);
   keyseek::attach(links, entry_points, store);
   auto graph = keyseek::Graph::freeze(links, entry_points);
   return graph;
 }
 
 Hits index(AnyMatrixView keys, const TrainingQueries& training, MatrixView<float> queries) {
-  auto index = keyseek::ProjectionIndex::build(keys, training);
+  auto index = keyseek::Index::build(keyseek::IndexKind::projection, keys, training);
   index.save("head.ks");
-  auto mapped = keyseek::ProjectionIndex::map("head.ks");
+  auto mapped = keyseek::Index::open("head.ks", keyseek::FileMemory::mapped);
   keyseek::SearchScratch scratch;
   keyseek::Hits hits;
-  mapped.search(queries, {.k = 100, .target_recall = 0.99}, scratch, hits);
+  mapped.search(queries, {.k = 100, .projection = {{.target_recall = 0.99}}}, scratch, hits);
   return hits;
 }
 
@@ -115,7 +136,8 @@ std::size_t key_store(AnyMatrixView keys, MatrixView<float> training_queries,
 }
 
 Hits everything(const Matrix<float>& keys, MatrixView<float> queries) {
-  auto index = keyseek::FlatIndex::build(keyseek::AnyMatrixView::of(keys.view()));
+  auto index =
+      keyseek::Index::build(keyseek::IndexKind::flat, keyseek::AnyMatrixView::of(keys.view()));
   keyseek::SearchScratch scratch;
   keyseek::Hits hits;
   index.search(queries, {.k = 10}, scratch, hits);
@@ -138,19 +160,19 @@ AnyMatrix matrix() {
   return stored;
 }
 
-double measure(const ProjectionIndex& index, MatrixView<float> queries, const KnnLists& truth) {
+double measure(const Index& index, MatrixView<float> queries, const KnnLists& truth) {
   auto m = keyseek::measure_steps(index, queries, {.group = 4, .search = {.k = 100}});
   double found = keyseek::recall(truth.ids, m.ids);
   double microseconds = m.us_p50;
   return found / microseconds;
 }
 
-ProjectionIndex rope(AnyMatrixView keys, MatrixView<float> queries,
-                     const std::vector<std::size_t>& positions) {
+Index rope(AnyMatrixView keys, MatrixView<float> queries,
+           const std::vector<std::size_t>& positions) {
   keyseek::RopeParams rope{.theta = 1e6};
   keyseek::TrainingSampleParams sample{.now = 32768, .horizon = 1024};
   auto training = keyseek::sample_training_queries(queries, positions, 4, rope, sample);
-  auto index = keyseek::ProjectionIndex::build(keys, training);
+  auto index = keyseek::Index::build(keyseek::IndexKind::projection, keys, training);
   return index;
 }
 
@@ -172,7 +194,7 @@ float score(AnyMatrixView keys, MatrixView<float> queries) {
   return out[7 * queries.rows] - one;
 }
 
-void search(const ProjectionIndex& index, MatrixView<float> queries, MatrixView<float> next_queries,
+void search(const Index& index, MatrixView<float> queries, MatrixView<float> next_queries,
             const std::function<void(Id)>& attend_to) {
   keyseek::SearchScratch scratch;
   keyseek::Hits hits;
@@ -198,9 +220,9 @@ std::string snapshot() {
 }
 
 template <class Build>
-void system_error(FlatIndex& index, Build build) {
+void system_error(Index& index, Build build) {
   try {
-    index = keyseek::FlatIndex::load("head.ks");
+    index = keyseek::Index::open("head.ks");
   } catch (const keyseek::SystemError& e) {
     if (e.number() != ENOENT) throw;
     build();  // there is none yet
@@ -216,7 +238,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-const fs::path kThisFile = __FILE__;
+// Not __FILE__, which ccache may have made relative to the folder of the build.
+const fs::path kThisFile = fs::path(KEYSEEK_TEST_DATA).parent_path() / "headers_test.cpp";
 
 std::vector<std::string> lines_of(const fs::path& path) {
   std::ifstream file(path);
@@ -284,7 +307,7 @@ TEST(Headers, ExamplesDoWhatTheySay) {
   EXPECT_EQ(examples::attention(queries, view, {view}, hits, {view}, 1.0F).out.rows(), 4U);
   EXPECT_EQ(examples::snapshot(), "old new");
 
-  FlatIndex index;
+  Index index;
   bool built = false;
   examples::system_error(index, [&] { built = true; });
   EXPECT_TRUE(built);

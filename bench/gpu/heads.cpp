@@ -1,3 +1,4 @@
+/// Makes or reads the heads that the decode steps with a GPU are measured on.
 #include "heads.hpp"
 
 #include <algorithm>
@@ -58,7 +59,7 @@ std::vector<DecodedHead> made_heads(std::size_t tokens) {
     head.group = kGroup;
     head.params.scale = 1.0F / std::sqrt(static_cast<float>(kDim));
     head.params.shift = false;
-    head.params.given = GivenPlan{.retriever = Retriever::flat, .stop = {.k = 100}};
+    head.params.given = GivenPlan{.retriever = Retriever::flat, .k = 100};
   }
   return heads;
 }

@@ -5,7 +5,7 @@
 #include <filesystem>
 #include <vector>
 
-#include "keyseek/decode.hpp"
+#include "keyseek/decode_pool.hpp"
 
 namespace keyseek::bench {
 

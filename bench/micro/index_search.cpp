@@ -17,18 +17,18 @@ const MadeProblem& problem() {
   return made;
 }
 
-const FlatIndex& flat_index() {
-  static const FlatIndex index = FlatIndex::build(AnyMatrixView::of(problem().keys.view()));
+const Index& flat_index() {
+  static const Index index =
+      Index::build(IndexKind::flat, AnyMatrixView::of(problem().keys.view()));
   return index;
 }
 
-const ProjectionIndex& projection_index() {
-  static const ProjectionIndex index =
-      ProjectionIndex::build(AnyMatrixView::of(problem().keys.view()), problem().training);
+const Index& projection_index() {
+  static const Index index = Index::build(
+      IndexKind::projection, AnyMatrixView::of(problem().keys.view()), problem().training);
   return index;
 }
 
-template <class Index>
 void search_steps(benchmark::State& state, const Index& index, SearchParams params, bool warm) {
   const Matrix<float>& queries = problem().steps;
   const std::size_t steps = queries.rows() / kGroup;
@@ -49,7 +49,8 @@ void flat_search(benchmark::State& state, bool warm) {
   search_steps(state, flat_index(), {.k = 100}, warm);
 }
 void projection_search(benchmark::State& state, double target_recall, bool warm) {
-  search_steps(state, projection_index(), {.k = 100, .target_recall = target_recall}, warm);
+  search_steps(state, projection_index(),
+               {.k = 100, .projection = {{.target_recall = target_recall}}}, warm);
 }
 
 BENCHMARK_CAPTURE(flat_search, warm_start, true);

@@ -1,3 +1,4 @@
+/// Makes vectors of random numbers for the micro benchmarks.
 #include "made_data.hpp"
 
 #include <algorithm>

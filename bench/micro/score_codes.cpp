@@ -9,9 +9,8 @@
 
 #include "base/random.hpp"
 #include "keyseek/key_store.hpp"
-#include "knn/block_scan.hpp"
 #include "made_data.hpp"
-#include "score/kernels.hpp"
+#include "score/code_tile.hpp"
 
 namespace keyseek::bench {
 namespace {
@@ -39,8 +38,7 @@ void score_codes(benchmark::State& state, Isa isa, std::size_t group, std::size_
   std::vector<float> out(group * kBatch);
   const Kernels& kernels = kernels_for(isa);
   for (auto _ : state) {
-    kernels.score_codes(store.codes(), store.scales(), ids.data(), kBatch,
-                        tile_of(queries, 0, group), out.data(), kBatch);
+    kernels.score_codes(code_rows(store, ids), tile_of(queries, 0, group), {out.data(), kBatch});
     benchmark::DoNotOptimize(out.data());
     benchmark::ClobberMemory();
   }

@@ -18,9 +18,8 @@ void score_rows(benchmark::State& state, Isa isa, Dtype dtype, std::size_t group
   const Matrix<float> queries = made_rows(group, d, 2);
   std::vector<float> out(kKeys * group);
   const ScoreRows score = kernels_for(isa).score_rows[static_cast<std::size_t>(dtype)];
-  const AnyMatrixView view = keys.view();
   for (auto _ : state) {
-    score(view.data, view.stride, nullptr, kKeys, queries.data(), d, group, d, out.data());
+    score({keys.view(), nullptr, kKeys}, queries, out.data());
     benchmark::DoNotOptimize(out.data());
     benchmark::ClobberMemory();
   }

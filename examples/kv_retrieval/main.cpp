@@ -33,8 +33,8 @@ int main(int argc, char** argv) {
   try {
     // After prefill: the keys to index, and training queries moved to where decoding will be.
     const auto head = keyseek::io::read_data(argv[1], {});
-    const auto training = keyseek::io::training_set(head).queries;
-    const auto index = keyseek::ProjectionIndex::build(head.keys.view(), training);
+    const auto training = keyseek::io::training_set(head);
+    const auto index = keyseek::Index::build(keyseek::IndexKind::projection, head.keys, training);
 
     // Every decode step: the group's queries in, token ids and their exact logits out.
     keyseek::SearchScratch scratch;

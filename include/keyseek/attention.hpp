@@ -67,7 +67,7 @@ struct ValuesView {
   AnyMatrixView rows;             ///< [n, dv]
   const float* scales = nullptr;  ///< [n], or null: all are 1
 
-  /// Of one value, its scale included.
+  /// Bytes of one value, its scale included.
   [[nodiscard]] std::size_t row_bytes() const noexcept {
     return rows.row_bytes() + (scales == nullptr ? 0 : sizeof(float));
   }

@@ -26,7 +26,7 @@
 #include <string>
 
 #include "keyseek/attention.hpp"
-#include "keyseek/decode.hpp"
+#include "keyseek/decode_pool.hpp"
 #include "keyseek/error.hpp"
 #include "keyseek/matrix.hpp"
 

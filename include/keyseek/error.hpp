@@ -7,7 +7,7 @@
 /// A value that owns its sentence; reading one is thread-safe.
 ///
 ///     try {
-///       index = keyseek::ProjectionIndex::load("head.ks");
+///       index = keyseek::Index::open("head.ks");
 ///     } catch (const keyseek::Error& e) {
 ///       if (e.code() != keyseek::ErrorCode::corrupt) throw;
 ///       rebuild(e.what());  // "head.ks: checksum of section 'codes' does not match"

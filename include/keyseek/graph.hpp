@@ -6,7 +6,6 @@
 ///     auto links = keyseek::project_cooccurrence(lists, store.size(), params);
 ///     keyseek::prune(links, store, params.degree);
 ///     keyseek::add_reverse(links, params.max_degree);
-///     keyseek::repair(links, lists, 50, params.max_degree + params.repair_room);
 ///     keyseek::attach(links, entry_points, store);
 ///     auto graph = keyseek::Graph::freeze(links, entry_points);
 ///
@@ -38,10 +37,7 @@ struct GraphParams {
   std::size_t max_degree = 48;      ///< links per key after reverse links
   double damping = 0.35;            ///< exponent of the popularity a weight is divided by
   std::size_t sampled_lists = 400;  ///< lists counted per key at most
-  std::size_t repair_rank =
-      0;  ///< so many of each list's best are to be reached from its first; 0: no repair
-  std::size_t repair_room = 16;   ///< links per key that `repair` may add beyond max_degree
-  std::size_t entry_points = 64;  ///< keys the reachability is counted from
+  std::size_t entry_points = 64;    ///< keys the reachability is counted from
 
   void validate() const;  ///< throws Error(invalid_argument)
 };
@@ -51,7 +47,6 @@ struct GraphReport {
   std::size_t unwanted = 0;            ///< keys in no training list
   std::size_t unreachable_before = 0;  ///< keys not reachable before `attach`
   std::size_t unreachable = 0;         ///< after it: 0
-  std::size_t repair_links = 0;        ///< links added by `repair`
   std::size_t links = 0;
 };
 
@@ -114,10 +109,6 @@ void add_reverse(Links& links, std::size_t max_degree);
 /// Gives the keys from `first` on the links of `fresh`, and b -> a back for each such a -> b; a
 /// key with `max_degree` links makes room by dropping its last one to a key below `first`.
 void link_new(Links& links, const Links& fresh, std::size_t first, std::size_t max_degree);
-/// Adds links until, of each list, the best key leads to the best `rank` keys without leaving
-/// them (NGFix, SIGMOD'26, asks for more: every key to every other). A key with `max_degree`
-/// links gets no more. Returns the number added.
-std::size_t repair(Links& links, MatrixView<Id> lists, std::size_t rank, std::size_t max_degree);
 /// Links every key that cannot be reached from `entry_points` from a reached one near it.
 /// Returns the number of keys that were unreachable.
 std::size_t attach(Links& links, std::span<const Id> entry_points, const KeyStore& store,

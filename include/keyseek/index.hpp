@@ -1,35 +1,42 @@
-/// Indexes: keys that can be searched, saved and mapped.
+/// An index: keys that can be searched, saved and mapped.
 ///
-/// `FlatIndex` scans every key (8-bit, the group's queries batched, threshold seeded by
-/// the previous step, exact rerank). `SketchIndex` scans a sketch of every key, a fraction of its
-/// codes, and scores the best of each query again. `ProjectionIndex` looks at a few per cent of
-/// them: key store + graph + router + dials as one value. All have the same `search`.
+/// Which kind? With queries of those to come at hand and more than a few thousand keys:
+/// `projection`. To miss no key of weight even for a query unlike all that came before: `sketch`.
+/// With few keys, or no queries to learn from: `flat`.
+///
+/// `flat` scans every key (8-bit, the group's queries batched, threshold seeded by the previous
+/// step, exact rerank). `sketch` scans a sketch of every key, a fraction of its codes, and scores
+/// the best of each query again: at 5 % left out by the sketch, recall is .99 and more, and what it
+/// misses are keys like others that it found. `projection` looks at a few per cent of the keys,
+/// where training queries and the graph that was projected from them lead.
 ///
 /// Searching is const, thread-safe and takes no lock that another search or an append
 /// holds for long: it works on a snapshot. `append` is for one writer at a time, beside
 /// any number of searches; a search sees all of an append or nothing of it.
 ///
-/// An index owns its keys and everything else; copies share the bytes until one appends.
+/// An index owns its keys and everything else, or shares what the caller shares; copies share the
+/// bytes until one appends.
 ///
-///     auto index = keyseek::ProjectionIndex::build(keys, training);
+///     auto index = keyseek::Index::build(keyseek::IndexKind::projection, keys, training);
 ///     index.save("head.ks");
-///     auto mapped = keyseek::ProjectionIndex::map("head.ks");
+///     auto mapped = keyseek::Index::open("head.ks", keyseek::FileMemory::mapped);
 ///     keyseek::SearchScratch scratch;
 ///     keyseek::Hits hits;
-///     mapped.search(queries, {.k = 100, .target_recall = 0.99}, scratch, hits);
+///     mapped.search(queries, {.k = 100, .projection = {{.target_recall = 0.99}}}, scratch, hits);
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <span>
-#include <string>
+#include <string_view>
+#include <variant>
 #include <vector>
 
 #include "keyseek/execution.hpp"
 #include "keyseek/graph.hpp"
-#include "keyseek/key_store.hpp"
 #include "keyseek/knn.hpp"
 #include "keyseek/matrix.hpp"
 #include "keyseek/rope.hpp"
@@ -40,86 +47,15 @@
 
 namespace keyseek {
 
-class ContainerReader;
-class IndexFileWriter;
-
-class FlatIndex {
- public:
-  FlatIndex() = default;  ///< empty; using it is an Error
-  /// Copies and encodes `keys` [n, d].
-  [[nodiscard]] static FlatIndex build(AnyMatrixView keys, const Execution& run = {});
-
-  [[nodiscard]] std::size_t size() const;
-  [[nodiscard]] std::size_t dim() const;
-  [[nodiscard]] AnyMatrix keys() const;     ///< as stored; shares the index's memory
-  [[nodiscard]] std::size_t bytes() const;  ///< all of it, stored keys included
-
-  /// `queries` [G, d], 1 <= G <= 64; fills `hits`.
-  void search(MatrixView<float> queries, const SearchParams& params, SearchScratch& scratch,
-              Hits& hits) const;
-  void append(AnyMatrixView keys);
-
-  void save(const std::filesystem::path& path) const;
-  /// Reads and checks everything.
-  [[nodiscard]] static FlatIndex load(const std::filesystem::path& path);
-  /// Maps the file; checks everything as `load` does, then pages are shared and evictable.
-  [[nodiscard]] static FlatIndex map(const std::filesystem::path& path);
-  /// What `save` would write, to be sent or kept elsewhere, and its way back.
-  [[nodiscard]] std::vector<std::byte> to_bytes() const;
-  [[nodiscard]] static FlatIndex from_bytes(std::span<const std::byte> bytes);
-  /// Its sections, in a file that holds more than an index (HeadCache's).
-  void write(IndexFileWriter& file) const;
-  [[nodiscard]] static FlatIndex read(const ContainerReader& file);
-
- private:
-  struct State;
-  explicit FlatIndex(std::shared_ptr<const State> state);
-  [[nodiscard]] std::shared_ptr<const State> state() const;  ///< throws when empty
-  Snapshot<State> state_;
-};
-
-/// Every key is looked at, but not as closely: at 5 % left out by the sketch, recall is .99 and
-/// more, and what it misses are keys like others that it found. So it misses no key of weight, also
-/// for a query unlike all that came before, where a ProjectionIndex may.
-class SketchIndex {
- public:
-  SketchIndex() = default;  ///< empty; using it is an Error
-  /// Copies and encodes `keys` [n, d], for queries like `queries` [m, d]. Throws Error on empty or
-  /// mismatching input.
-  [[nodiscard]] static SketchIndex build(AnyMatrixView keys, MatrixView<float> queries,
-                                         const SketchParams& params = {},
-                                         const Execution& run = {});
-
-  [[nodiscard]] std::size_t size() const;
-  [[nodiscard]] std::size_t dim() const;
-  [[nodiscard]] std::size_t sketch_dim() const;  ///< coordinates of a key in the sketch
-  [[nodiscard]] AnyMatrix keys() const;          ///< as stored; shares the index's memory
-  [[nodiscard]] std::size_t bytes() const;       ///< all of it, stored keys included
-
-  /// `queries` [G, d], 1 <= G <= 64; fills `hits`. Of each query the best 400 + 4 k by the sketch
-  /// are scored in 8 bits for all of the group.
-  void search(MatrixView<float> queries, const SearchParams& params, SearchScratch& scratch,
-              Hits& hits) const;
-  void append(AnyMatrixView keys);
-
-  void save(const std::filesystem::path& path) const;
-  /// Reads and checks everything.
-  [[nodiscard]] static SketchIndex load(const std::filesystem::path& path);
-  /// Maps the file; checks everything as `load` does, then pages are shared and evictable.
-  [[nodiscard]] static SketchIndex map(const std::filesystem::path& path);
-  /// What `save` would write, to be sent or kept elsewhere, and its way back.
-  [[nodiscard]] std::vector<std::byte> to_bytes() const;
-  [[nodiscard]] static SketchIndex from_bytes(std::span<const std::byte> bytes);
-  /// Its sections, in a file that holds more than an index (HeadCache's).
-  void write(IndexFileWriter& file) const;
-  [[nodiscard]] static SketchIndex read(const ContainerReader& file);
-
- private:
-  struct State;
-  explicit SketchIndex(std::shared_ptr<const State> state);
-  [[nodiscard]] std::shared_ptr<const State> state() const;  ///< throws when empty
-  Snapshot<State> state_;
-};
+enum class IndexKind : std::uint8_t { flat, sketch, projection };
+/// All of them.
+[[nodiscard]] std::span<const IndexKind> index_kinds() noexcept;
+/// "flat", "sketch" or "projection".
+[[nodiscard]] std::string_view to_string(IndexKind kind) noexcept;
+/// Throws Error(invalid_argument) that names `argument` when `name` is no kind's.
+[[nodiscard]] IndexKind index_kind_of(std::string_view name, std::string_view argument);
+/// Kind of an index file. Throws Error when it holds none.
+[[nodiscard]] IndexKind index_kind(const std::filesystem::path& path);
 
 struct ProjectionParams {
   std::size_t list_length = 100;  ///< k of the training queries' exact lists
@@ -133,77 +69,106 @@ struct ProjectionParams {
   void validate() const;  ///< throws Error(invalid_argument)
 };
 
+/// Of the kind that is built; nothing: its defaults.
+using IndexParams = std::variant<std::monostate, SketchParams, ProjectionParams>;
+
 /// Dials that reached a recall on the held-out queries, and at what cost.
 struct OperatingPoint {
   double target_recall = 0;
   double recall = 0;            ///< measured on the held-out queries
   double scanned_fraction = 0;  ///< keys scanned per step / n, likewise
   Dials dials;
-  /// By the cost model a FlatIndex is the better choice, or no dials reached the target.
+  /// By the cost model a flat index is the better choice, or no dials reached the target.
   bool flat_is_better = false;
 };
 
+/// What building a projection index found out.
 struct BuildReport {
   GraphReport graph;
   std::size_t training_queries = 0;
   std::size_t tuning_queries = 0;
-  /// Seconds, of this build only (not stored with the index).
-  double lists_s = 0, graph_s = 0, router_s = 0, tune_s = 0, total_s = 0;
+  double lists_s = 0, graph_s = 0, router_s = 0, tune_s = 0, total_s = 0;  ///< seconds
 };
 
-class ProjectionIndex {
+/// A number that an index of some kind has beside those that all have.
+struct IndexFact {
+  std::string_view name;
+  std::size_t value = 0;
+};
+
+/// Results of many queries: rows are padded with kNoId and -infinity.
+struct BatchHits {
+  Matrix<Id> ids;        ///< [m, k] best first, equal scores by smaller id
+  Matrix<float> scores;  ///< [m, k] exact inner products
+  SearchStats stats;     ///< over all steps
+};
+
+/// Where the bytes of an opened file are: in memory of their own, or in pages of the file that
+/// others share and the system may evict. A mapped file may be replaced by a save, and must not be
+/// truncated.
+enum class FileMemory : std::uint8_t { own, mapped };
+
+class IndexState;
+
+class Index {
  public:
-  ProjectionIndex() = default;  ///< empty; using it is an Error
+  Index() = default;  ///< empty; using it is an Error
 
-  /// Builds on `keys` [n, d] from `training`. Throws Error on empty or mismatching input.
-  [[nodiscard]] static ProjectionIndex build(AnyMatrixView keys, const TrainingQueries& training,
-                                             const ProjectionParams& params = {},
-                                             const Execution& run = {},
-                                             BuildReport* report = nullptr);
-  /// The same from exact lists that the caller already has: `lists` [training.train.rows(), k].
-  [[nodiscard]] static ProjectionIndex build_from_lists(AnyMatrixView keys,
-                                                        const TrainingQueries& training,
-                                                        MatrixView<Id> lists,
-                                                        const ProjectionParams& params = {},
-                                                        const Execution& run = {},
-                                                        BuildReport* report = nullptr);
+  /// Builds on `keys` [n, d], whose bytes are shared, from queries like those to come. A flat index
+  /// needs none (`training` may be empty) and ignores them, a sketch index needs training.train, a
+  /// projection index is tuned on training.tuning as well. Throws Error on empty or mismatching
+  /// input and on params of another kind.
+  [[nodiscard]] static Index build(IndexKind kind, AnyMatrix keys,
+                                   const TrainingQueries& training = {},
+                                   const IndexParams& params = {}, const Execution& run = {});
+  /// Likewise on a copy of `keys`.
+  [[nodiscard]] static Index build(IndexKind kind, AnyMatrixView keys,
+                                   const TrainingQueries& training = {},
+                                   const IndexParams& params = {}, const Execution& run = {});
 
+  [[nodiscard]] bool empty() const { return state_.get() == nullptr; }
+  [[nodiscard]] IndexKind kind() const;
   [[nodiscard]] std::size_t size() const;
   [[nodiscard]] std::size_t dim() const;
   [[nodiscard]] AnyMatrix keys() const;           ///< as stored; shares the index's memory
   [[nodiscard]] std::size_t bytes() const;        ///< all of it, stored keys included
-  [[nodiscard]] std::size_t extra_bytes() const;  ///< beyond the keys as given
-  [[nodiscard]] std::size_t unreachable() const;  ///< keys no entry point leads to, counted now
-  /// Tuned dials, by rising target recall; empty when built without held-out queries.
-  [[nodiscard]] std::vector<OperatingPoint> dials() const;
+  [[nodiscard]] std::size_t extra_bytes() const;  ///< beyond the stored keys
+  /// sketch: "sketch_dim", coordinates of a key in the sketch. projection: "unreachable", keys that
+  /// no entry point leads to, counted now.
+  [[nodiscard]] std::vector<IndexFact> facts() const;
+  /// Tuned dials, by rising target recall; empty when there are none to tune, or when the index was
+  /// built without held-out queries.
+  [[nodiscard]] std::vector<OperatingPoint> operating_points() const;
+  /// Of an index that was built here, if its kind makes one; a file holds none.
+  [[nodiscard]] std::optional<BuildReport> build_report() const;
 
-  /// `queries` [G, d], 1 <= G <= 64; fills `hits`.
+  /// `queries` [G, d], 1 <= G <= 64, are searched together; fills `hits`. Throws Error on an option
+  /// that this kind of index cannot honour.
   void search(MatrixView<float> queries, const SearchParams& params, SearchScratch& scratch,
               Hits& hits) const;
+  /// `queries` [m, d]: `group` consecutive ones are a step, as above; no step starts from another's
+  /// hits (params.previous must be null), and the threads of `run` share the steps.
+  [[nodiscard]] BatchHits search_batch(MatrixView<float> queries, std::size_t group,
+                                       const SearchParams& params, const Execution& run = {}) const;
 
   /// Adds `keys` [m, d]; their ids follow the present ones. `training` (may be empty, [r, d])
-  /// are queries that want the new keys, from which they get their links; without any they
-  /// are linked to keys near them.
-  void append(AnyMatrixView keys, MatrixView<float> training, const Execution& run = {});
+  /// are queries that want the new keys, from which a projection index links them; without any it
+  /// links them to keys near them. Other kinds need none.
+  void append(AnyMatrixView keys, MatrixView<float> training = {}, const Execution& run = {});
 
   void save(const std::filesystem::path& path) const;
-  [[nodiscard]] static ProjectionIndex load(const std::filesystem::path& path);
-  [[nodiscard]] static ProjectionIndex map(const std::filesystem::path& path);
+  /// Reads an index of any kind and checks everything.
+  [[nodiscard]] static Index open(const std::filesystem::path& path,
+                                  FileMemory memory = FileMemory::own);
   /// What `save` would write, to be sent or kept elsewhere, and its way back.
   [[nodiscard]] std::vector<std::byte> to_bytes() const;
-  [[nodiscard]] static ProjectionIndex from_bytes(std::span<const std::byte> bytes);
-  /// Its sections, in a file that holds more than an index (HeadCache's).
-  void write(IndexFileWriter& file) const;
-  [[nodiscard]] static ProjectionIndex read(const ContainerReader& file);
+  [[nodiscard]] static Index from_bytes(std::span<const std::byte> bytes);
 
  private:
-  struct State;
-  explicit ProjectionIndex(std::shared_ptr<const State> state);
-  [[nodiscard]] std::shared_ptr<const State> state() const;  ///< throws when empty
-  Snapshot<State> state_;
+  friend struct IndexAccess;
+  explicit Index(std::shared_ptr<const IndexState> state);
+  [[nodiscard]] std::shared_ptr<const IndexState> state() const;  ///< throws when empty
+  Snapshot<IndexState> state_;
 };
-
-/// Kind of an index file: "flat", "sketch" or "projection". Throws Error when it is none of them.
-[[nodiscard]] std::string index_kind(const std::filesystem::path& path);
 
 }  // namespace keyseek

@@ -75,15 +75,10 @@ struct Benchmark {
 /// Writes VIBE's layout (distance "ip", distances = -inner product). Temporary file, then renamed.
 void write_benchmark(const std::filesystem::path& path, const Benchmark& benchmark);
 
-/// What a projection index is built from.
-struct TrainingSet {
-  TrainingQueries queries;
-  Matrix<Id> lists;  ///< [queries.train.rows(), k] exact lists; empty: not in the data
-};
-/// The training and tuning queries of a benchmark. Where it has no tuning queries, every fifth
-/// step of "learn" (400 steps at most) is held out for tuning, each a sequence of its own.
-/// Throws Error(invalid_argument) without "learn".
-[[nodiscard]] TrainingSet training_set(const Benchmark& benchmark);
+/// The training and tuning queries of a benchmark, with the lists that it has when they are asked
+/// for. Where it has no tuning queries, every fifth step of "learn" (400 steps at most) is held out
+/// for tuning, each a sequence of its own. Throws Error(invalid_argument) without "learn".
+[[nodiscard]] TrainingQueries training_set(const Benchmark& benchmark, bool with_lists = false);
 
 /// One KV head of a capture: everything f32 or as stored.
 struct CapturedHead {

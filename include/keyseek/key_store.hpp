@@ -39,12 +39,20 @@ class KeyStore {
 
   KeyStore() = default;
 
-  /// Encodes `keys` [n, d]. `queries` [m, d] (may be empty) say how much each channel
-  /// matters. Copies the keys. Throws Error on n = 0, d = 0 or above 133,000, NaN or infinity,
-  /// numbers whose inner products may not fit f32, or shapes that do not match.
-  [[nodiscard]] static KeyStore encode(AnyMatrixView keys, MatrixView<float> queries,
+  /// Encodes `keys` [n, d], whose bytes it shares. `queries` [m, d] (may be empty) say how much
+  /// each channel matters. Throws Error on n = 0, d = 0 or above 133,000, NaN or infinity, numbers
+  /// whose inner products may not fit f32, or shapes that do not match.
+  [[nodiscard]] static KeyStore encode(AnyMatrix keys, MatrixView<float> queries,
                                        CodeLayout layout = CodeLayout::rows,
                                        const Execution& run = {});
+  /// Does the same with a copy of `keys`.
+  [[nodiscard]] static KeyStore encode(AnyMatrixView keys, MatrixView<float> queries,
+                                       CodeLayout layout = CodeLayout::rows,
+                                       const Execution& run = {}) {
+    return encode(AnyMatrix::copy_of(keys), queries, layout, run);
+  }
+  /// The same keys and codes, which are in rows, in blocks.
+  [[nodiscard]] KeyStore in_blocks() const;
 
   /// The store with `keys` behind its own, encoded with the same mean and channels.
   [[nodiscard]] KeyStore appended(AnyMatrixView keys) const;

@@ -4,15 +4,17 @@
 /// how they hang together.
 ///
 ///     #include <keyseek/keyseek.hpp>
-///     auto index = keyseek::FlatIndex::build(keyseek::AnyMatrixView::of(keys.view()));
-///     keyseek::SearchScratch scratch;
-///     keyseek::Hits hits;
-///     index.search(queries, {.k = 10}, scratch, hits);
+///     auto index = keyseek::Index::build(keyseek::IndexKind::flat,
+///     keyseek::AnyMatrixView::of(keys.view())); keyseek::SearchScratch scratch; keyseek::Hits
+///     hits; index.search(queries, {.k = 10}, scratch, hits);
 #pragma once
 
 #include "keyseek/attention.hpp"
 #include "keyseek/cuda.hpp"
 #include "keyseek/decode.hpp"
+#include "keyseek/decode_options.hpp"
+#include "keyseek/decode_params.hpp"
+#include "keyseek/decode_pool.hpp"
 #include "keyseek/error.hpp"
 #include "keyseek/execution.hpp"
 #include "keyseek/graph.hpp"

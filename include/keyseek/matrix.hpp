@@ -141,7 +141,7 @@ struct AnyMatrixView {
   }
   /// Row i as f32 into `out[cols]`.
   void copy_row(std::size_t i, float* out) const noexcept;
-  /// Of its elements; rows may lie further apart.
+  /// Bytes of a row's elements; rows may lie further apart.
   [[nodiscard]] std::size_t row_bytes() const noexcept { return cols * size_of(dtype); }
   [[nodiscard]] AnyMatrixView slice(std::size_t first, std::size_t count) const noexcept {
     return {row(first), dtype, count, cols, stride};
@@ -187,6 +187,8 @@ class AnyMatrix {
       : bytes_(std::move(bytes)), dtype_(dtype), rows_(rows), cols_(cols) {}
   /// Copies the vectors (without gaps between rows).
   [[nodiscard]] static AnyMatrix copy_of(AnyMatrixView m);
+  /// Looks at the vectors, which the caller keeps; copies them where rows have gaps.
+  [[nodiscard]] static AnyMatrix look_at(AnyMatrixView m);
 
   [[nodiscard]] std::size_t rows() const noexcept { return rows_; }
   [[nodiscard]] std::size_t cols() const noexcept { return cols_; }

@@ -41,11 +41,7 @@ struct Measurement {
 };
 
 /// `queries` is [steps * group, d]; the index is only read.
-[[nodiscard]] Measurement measure_steps(const FlatIndex& index, MatrixView<float> queries,
-                                        const MeasureParams& params);
-[[nodiscard]] Measurement measure_steps(const SketchIndex& index, MatrixView<float> queries,
-                                        const MeasureParams& params);
-[[nodiscard]] Measurement measure_steps(const ProjectionIndex& index, MatrixView<float> queries,
+[[nodiscard]] Measurement measure_steps(const Index& index, MatrixView<float> queries,
                                         const MeasureParams& params);
 
 struct DecodeMeasureParams {

@@ -11,7 +11,7 @@
 ///     keyseek::RopeParams rope{.theta = 1e6};
 ///     keyseek::TrainingSampleParams sample{.now = 32768, .horizon = 1024};
 ///     auto training = keyseek::sample_training_queries(queries, positions, 4, rope, sample);
-///     auto index = keyseek::ProjectionIndex::build(keys, training);
+///     auto index = keyseek::Index::build(keyseek::IndexKind::projection, keys, training);
 #pragma once
 
 #include <cstddef>
@@ -72,12 +72,15 @@ struct TrainingSampleParams {
 /// What an index is trained and tuned on.
 struct TrainingQueries {
   /// [m * group, d]: the queries of one position are consecutive rows.
-  Matrix<float> train;
+  Matrix<float> train = {};
   /// [runs * steps * group, d]: held out; within a run consecutive steps are
   /// consecutive positions, as decoding will see them.
-  Matrix<float> tuning;
+  Matrix<float> tuning = {};
   std::size_t group = 1;         ///< G: query heads that share the keys
   std::size_t tuning_steps = 0;  ///< steps of one tuning run
+  /// [rows of train, k] exact top keys of each, best first, padded with kNoId, where they are
+  /// known; empty: an index that wants them finds them.
+  Matrix<Id> lists = {};
 };
 
 /// Turns prefill queries into training queries: takes the newest ceil(share * positions)

@@ -58,7 +58,7 @@ struct Hits {
   }
 };
 
-/// How hard a projection index looks. Chosen by tuning; see ProjectionIndex::dials.
+/// How hard a projection index looks. Chosen by tuning; see Index::operating_points.
 struct Dials {
   std::uint32_t probes = 8;   ///< router clusters looked into, per query
   std::uint32_t lists = 8;    ///< nearest training queries whose keys are scanned; 0: none
@@ -71,23 +71,29 @@ struct Dials {
   friend bool operator==(const Dials&, const Dials&) = default;
 };
 
+/// What only a search of a projection index can be told: the others look at every key.
+struct ProjectionSearchParams {
+  /// Recall wanted, in (0, 1]: chooses among the dials that tuning stored.
+  double target_recall = 0.95;
+  std::optional<Dials> dials = {};  ///< to use instead of the tuned ones
+  /// Scan all keys for a query that is novel, by the dials: an index that learned where queries
+  /// look knows nothing about one unlike them, as when a question is asked about a detail that
+  /// the text never returned to. Tuning calls a hundredth of its held-out queries novel. Needs
+  /// max_scanned to allow it.
+  bool scan_novel = false;
+  /// Upper bound on keys scanned in a step; the best found by then are returned.
+  std::size_t max_scanned = SIZE_MAX;
+
+  void validate() const;  ///< throws Error(invalid_argument)
+};
+
 /// What to return. With none of the optional rules: the k best keys that were found.
 struct SearchParams {
   std::size_t k = 100;
-  /// Recall wanted: chooses among the dials that tuning stored. For ProjectionIndex.
-  double target_recall = 0.95;
-  /// Dials to use instead of the tuned ones. For ProjectionIndex.
-  std::optional<Dials> dials = {};
   /// DIPR (AlayaDB): of the k best, only keys with q.k >= max - beta.
   std::optional<float> beta = {};
-  /// Scan all keys for a query that is novel, by the dials: an index that learned where queries
-  /// look knows nothing about one unlike them, as when a question is asked about a detail that
-  /// the text never returned to. Tuning calls a hundredth of its held-out queries novel. For
-  /// ProjectionIndex, where max_scanned allows it.
-  bool scan_novel = false;
-  /// Upper bound on keys scanned in a step; the best found by then are returned. For
-  /// ProjectionIndex: the others look at all.
-  std::size_t max_scanned = SIZE_MAX;
+  /// For a projection index; an index of another kind refuses it.
+  std::optional<ProjectionSearchParams> projection = {};
   /// Hits of the previous step of the same sequence, a warm start; may be `hits` itself.
   const Hits* previous = nullptr;
 

@@ -13,7 +13,7 @@
 ///     auto sketch = keyseek::Sketch::build(keys, training_queries);
 ///     keyseek::EncodedQueries encoded;
 ///     std::vector<float> scratch;
-///     sketch.encode_queries(queries, encoded, scratch);  // SketchIndex scans with these
+///     sketch.encode_queries(queries, encoded, scratch);  // a sketch index scans with these
 #pragma once
 
 #include <cstddef>

@@ -3,7 +3,7 @@
 /// An Error(io) with the system's error number and the file. A value; reading one is thread-safe.
 ///
 ///     try {
-///       index = keyseek::FlatIndex::load("head.ks");
+///       index = keyseek::Index::open("head.ks");
 ///     } catch (const keyseek::SystemError& e) {
 ///       if (e.number() != ENOENT) throw;
 ///       build();  // there is none yet

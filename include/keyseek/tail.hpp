@@ -68,7 +68,7 @@ struct TailParams {
   void validate() const;  ///< throws Error(invalid_argument)
 };
 
-/// Of each key, the cluster that it is in.
+/// Says for each key which cluster it is in.
 using KeyClusters = std::vector<std::uint32_t>;
 
 class Tail {

@@ -1,6 +1,6 @@
 """Attention-aware vector search: the few keys an attention query wants.
 
-    index = keyseek.ProjectionIndex.build(keys, training)     # keys [n, d], training queries
+    index = keyseek.Index.build("projection", keys, training)  # keys [n, d], training queries
     hits = index.search(queries, k=100, target_recall=0.95)   # the G queries of one step
     hits.ids, hits.scores                                     # [G, 100]
 
@@ -10,27 +10,29 @@ a docstring says that it is copied.
 """
 
 from ._core import (
+    BatchHits,
     Benchmark,
     BuildReport,
     CapturedHead,
     CaptureEntry,
     CaptureInfo,
     DecodeMeasurement,
+    DecodeParams,
     DecodePool,
     DecodeSession,
     Dials,
-    FlatIndex,
     GraphParams,
     GraphReport,
     HeadCache,
     HeadPlan,
     Hits,
+    Index,
     Measurement,
     OperatingPoint,
-    ProjectionIndex,
+    ProjectionParams,
     RouterParams,
     SearchStats,
-    SketchIndex,
+    SketchParams,
     StepStats,
     TrainingQueries,
     active_isa,
@@ -54,30 +56,32 @@ from ._core import version as __version__
 from .errors import Error, InvalidArgument, IoError
 
 __all__ = [
+    "BatchHits",
     "Benchmark",
     "BuildReport",
     "CaptureEntry",
     "CaptureInfo",
     "CapturedHead",
     "DecodeMeasurement",
+    "DecodeParams",
     "DecodePool",
     "DecodeSession",
     "Dials",
     "Error",
-    "FlatIndex",
     "GraphParams",
     "GraphReport",
     "HeadCache",
     "HeadPlan",
     "Hits",
+    "Index",
     "InvalidArgument",
     "IoError",
     "Measurement",
     "OperatingPoint",
-    "ProjectionIndex",
+    "ProjectionParams",
     "RouterParams",
     "SearchStats",
-    "SketchIndex",
+    "SketchParams",
     "StepStats",
     "TrainingQueries",
     "__version__",

@@ -13,6 +13,7 @@ _WORDS = {
     "int": "a whole number",
     "float": "a number",
     "str": "text",
+    "numpy.typing.NDArray": "an array",
 }
 # Name, type, whether it may be left out, and whether it is given by name alone.
 _Parameter = tuple[str, str, bool, bool]
@@ -102,7 +103,9 @@ def _shown(value: Any) -> str:
 def _said(annotation: str) -> str:
     optional = annotation.endswith(" | None")
     plain = annotation.removesuffix(" | None").replace("keyseek._core.", "")
-    return _WORDS.get(plain, plain) + (" or None" if optional else "")
+    options = [plain] if plain in _WORDS else plain.split(" | ")
+    words = [_WORDS.get(option, option) for option in options] + ["None"] * optional
+    return " or ".join(words)
 
 
 def _fits(value: Any, annotation: str) -> bool:
@@ -114,6 +117,10 @@ def _fits(value: Any, annotation: str) -> bool:
         return isinstance(value, str)
     if "os.PathLike" in annotation:
         return isinstance(value, (str, os.PathLike))
+    if " | " in annotation and "[" not in annotation:
+        return any(_fits(value, option) for option in annotation.split(" | "))
+    if annotation == "numpy.typing.NDArray":
+        return value is not None
     if annotation == "int":
         return _is_int(value)
     if annotation == "float":
@@ -124,7 +131,7 @@ def _fits(value: Any, annotation: str) -> bool:
         return sized and all(_fits(item, items[1]) for item in value)
     if annotation.startswith(("collections.abc.Callable", "Callable", "typing.Callable")):
         return callable(value)
-    if annotation.startswith("keyseek._core.") and "|" not in annotation:
+    if annotation.startswith("keyseek._core."):
         return type(value).__name__ == annotation.rpartition(".")[2]
     return True
 

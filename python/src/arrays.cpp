@@ -1,3 +1,4 @@
+/// Arrays of NumPy, PyTorch and others as views of the library, and the way back.
 #include "arrays.hpp"
 
 #include <algorithm>

@@ -15,18 +15,17 @@ namespace nb = nanobind;
 
 namespace keyseek::python {
 
-/// A ProjectionIndex that remembers how it was built.
-struct ReportedIndex {
-  ProjectionIndex index;
-  std::optional<BuildReport> report;
+/// Options of a projection index's search, where Python passes them.
+struct ProjectionOptions {
+  std::optional<double> target_recall;
+  std::optional<Dials> dials;
+  std::optional<std::int64_t> max_scanned;
+  std::optional<bool> scan_novel;
 };
 
-/// SearchParams from what Python passes; k, max_scanned and the like are checked for sign.
-[[nodiscard]] SearchParams search_params(std::int64_t k, double target_recall,
-                                         const std::optional<Dials>& dials,
-                                         std::optional<float> beta,
-                                         std::optional<std::int64_t> max_scanned, bool scan_novel,
-                                         const Hits* previous);
+/// SearchParams from what Python passes; k and max_scanned are checked for sign.
+[[nodiscard]] SearchParams search_params(std::int64_t k, std::optional<float> beta,
+                                         const ProjectionOptions& projection);
 
 /// Checked options of a rotary embedding.
 [[nodiscard]] RopeParams rope_params(double theta, std::int64_t rotary_dim,
@@ -39,11 +38,11 @@ void bind_knn(nb::module_& m);
 void bind_rope(nb::module_& m);
 void bind_search(nb::module_& m);
 void bind_params(nb::module_& m);
-void bind_flat_index(nb::module_& m);
-void bind_sketch_index(nb::module_& m);
-void bind_projection_index(nb::module_& m);
+void bind_index(nb::module_& m);
 void bind_measure(nb::module_& m);
 void bind_io(nb::module_& m);
+void bind_sweep(nb::module_& m);
+void bind_decode_params(nb::module_& m);
 void bind_decode(nb::module_& m);
 void bind_decode_heads(nb::module_& m);
 void bind_cuda(nb::module_& m);

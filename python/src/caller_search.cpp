@@ -1,3 +1,4 @@
+/// A search written in Python that takes the place of an index in a HeadCache.
 #include "caller_search.hpp"
 
 #include <algorithm>

@@ -3,7 +3,7 @@
 
 #include <nanobind/nanobind.h>
 
-#include "keyseek/decode.hpp"
+#include "keyseek/decode_params.hpp"
 
 namespace nb = nanobind;
 

@@ -1,3 +1,4 @@
+/// A device's part of decode steps: sink and window of a layer's heads.
 #include "keyseek/cuda.hpp"
 
 #include <nanobind/stl/string.h>
@@ -57,11 +58,43 @@ Dtype dtype_named(const std::string& name) {
   refuse("dtype is '{}', must be f16 or bf16", name);
 }
 
+void bind_arrays(nb::class_<NumberedSession>& type) {
+  type.def_prop_ro(
+          "queries",
+          [](nb::handle self) {
+            const DecodeSession& session = nb::cast<const NumberedSession&>(self).session;
+            return array_on_device(self, session.inputs().queries, session.shape().queries());
+          },
+          "[heads * group, d]")
+      .def_prop_ro(
+          "key",
+          [](nb::handle self) {
+            const DecodeSession& session = nb::cast<const NumberedSession&>(self).session;
+            return array_on_device(self, session.inputs().key, session.shape().heads);
+          },
+          "[heads, d]")
+      .def_prop_ro(
+          "value",
+          [](nb::handle self) {
+            const DecodeSession& session = nb::cast<const NumberedSession&>(self).session;
+            return array_on_device(self, session.inputs().value, session.shape().heads);
+          },
+          "[heads, d]")
+      .def_prop_ro(
+          "output",
+          [](nb::handle self) {
+            const DecodeSession& session = nb::cast<const NumberedSession&>(self).session;
+            return array_on_device(self, session.output(), session.shape().queries());
+          },
+          "[heads * group, d]");
+}
+
 }  // namespace
 
 void bind_cuda(nb::module_& m) {
-  nb::class_<NumberedSession>(m, "DecodeSession", kSessionDoc)
-      .def(
+  nb::class_<NumberedSession> type(m, "DecodeSession", kSessionDoc);
+  bind_arrays(type);
+  type.def(
           "__init__",
           [](NumberedSession* self, const std::vector<HeadCache*>& heads, std::int64_t device,
              std::uintptr_t stream) {
@@ -94,35 +127,7 @@ void bind_cuda(nb::module_& m) {
           nb::arg("heads"), nb::arg("pool"), nb::call_guard<GilReleased>(),
           "Appends the token in `key` and `value`, and leaves in `output` the attention of "
           "`queries`\n"
-          "over all tokens, once the stream comes there. Returns when the CPU has done its part.")
-      .def_prop_ro(
-          "queries",
-          [](nb::handle self) {
-            const DecodeSession& session = nb::cast<const NumberedSession&>(self).session;
-            return array_on_device(self, session.inputs().queries, session.shape().queries());
-          },
-          "[heads * group, d]")
-      .def_prop_ro(
-          "key",
-          [](nb::handle self) {
-            const DecodeSession& session = nb::cast<const NumberedSession&>(self).session;
-            return array_on_device(self, session.inputs().key, session.shape().heads);
-          },
-          "[heads, d]")
-      .def_prop_ro(
-          "value",
-          [](nb::handle self) {
-            const DecodeSession& session = nb::cast<const NumberedSession&>(self).session;
-            return array_on_device(self, session.inputs().value, session.shape().heads);
-          },
-          "[heads, d]")
-      .def_prop_ro(
-          "output",
-          [](nb::handle self) {
-            const DecodeSession& session = nb::cast<const NumberedSession&>(self).session;
-            return array_on_device(self, session.output(), session.shape().queries());
-          },
-          "[heads * group, d]");
+          "over all tokens, once the stream comes there. Returns when the CPU has done its part.");
 }
 
 }  // namespace keyseek::python

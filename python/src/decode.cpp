@@ -13,10 +13,9 @@
 
 #include "arrays.hpp"
 #include "bindings.hpp"
-#include "caller_search.hpp"
+#include "decode_params.hpp"
 #include "errors.hpp"
 #include "gil.hpp"
-#include "names.hpp"
 #include "pickle.hpp"
 #include "work.hpp"
 
@@ -27,27 +26,8 @@ constexpr const char* kPrefillDoc =
     R"(A head's cache from the keys [n, d] and values [n, dv] of a prompt, which are copied.
 
 float32, float16 or bfloat16. queries: [p * group, d] float32, the queries of the prompt's newest
-p positions, the group's heads of one position in consecutive rows. max_error: wanted mean of
-|out - full| / |full|. scale: of the softmax. softcap: c of logits c * tanh(scale * <q, k> / c), 0:
-they are not capped. null_logits: [group] float32, for each query head a logit that takes part in
-the softmax and has no value (s_aux of gpt-oss). theta, rotary_dim, layout, frequencies,
-rotary_first: of the rotary embedding, as in rope_shift; shift=False: there is none. sink, window: tokens attended exactly.
-horizon: tokens decoded until what was decoded enters the index. least_indexed: with fewer tokens
-than this to index, all are attended. pinned: so many tokens of the prompt, those its last queries
-attend to most, are attended exactly as well. int8_values: values of indexed tokens are kept in
-8 bits. share: of the prompt's positions whose queries train the index. observed, held_out:
-positions that train the tail, and that the plan is tried on. tail_vectors: of the tail, 0: none.
-least_k, max_k: keys retrieved per query. max_memory: in units of keys and values as stored, what a
-projection index is cut to. rule: which of the keys found are attended, "top-k",
-"dipr" (logits above the largest - limit) or "mass" (a share `limit` of the mass seen).
-
-The plan keeps max_error. With retriever ("everything", "none", "flat", "sketch", "projection",
-"complete": sketch where it reads markedly less, else flat, or "custom") it is given instead: k keys
-per query, searched with target_recall ("projection"), and `limit` of the rule.
-
-index: a search of your own, in the plan or as retriever="custom". Called as index(keys [n, d] float32)
-when keys are indexed; returns a function (queries [G, d] float32, k) -> (ids [G, k], scores [G, k]) with
-inner products, best first, padded with -1.)";
+p positions, the group's heads of one position in consecutive rows. params: a DecodeParams; options
+that are given by name, as there, come before it. A scale is needed. threads, progress: of planning.)";
 
 constexpr const char* kAppendDoc = R"(Takes a token; refreshes first when a horizon is full.
 
@@ -68,60 +48,26 @@ constexpr const char* kStaticPartDoc =
 float32 copies: what to attend to beside step_heads_beside_static.)";
 
 HeadCache prefill(const Array& keys, const Array& values, const Array& queries, std::int64_t group,
-                  double max_error, double scale, double softcap,
-                  const std::optional<Array>& null_logits, double theta, std::int64_t rotary_dim,
-                  const std::string& layout, const std::optional<Array>& frequencies,
-                  std::int64_t rotary_first, bool shift, std::int64_t sink, std::int64_t window,
-                  std::int64_t horizon, std::int64_t least_indexed, std::int64_t pinned,
-                  bool int8_values, bool scan_novel, double share, std::int64_t observed,
-                  std::int64_t held_out, std::int64_t tail_vectors, std::int64_t least_k,
-                  std::int64_t max_k, double max_memory, const std::string& rule,
-                  const std::optional<std::string>& retriever, std::int64_t k, double target_recall,
-                  std::optional<double> limit, const std::optional<nb::callable>& index,
-                  std::int64_t seed, int threads, const ProgressCallback& progress) {
+                  const Options* params, int threads, const ProgressCallback& progress,
+                  const nb::kwargs& given) {
   const auto key_rows = borrow_vectors(keys, "keys");
   const auto value_rows = borrow_vectors(values, "values");
   const auto query_rows = borrow_floats(queries, "queries");
-  DecodeParams params;
-  params.max_error = max_error;
-  params.scale = static_cast<float>(scale);
-  params.softcap = static_cast<float>(softcap);
-  if (null_logits) params.null_logits = copy_floats(*null_logits, "null_logits");
-  params.rope = rope_params(theta, rotary_dim, layout, frequencies, rotary_first);
-  params.shift = shift;
-  params.sink = count_of(sink, "sink");
-  params.window = count_of(window, "window");
-  params.horizon = count_of(horizon, "horizon");
-  params.least_indexed = count_of(least_indexed, "least_indexed");
-  params.pinned = count_of(pinned, "pinned");
-  params.int8_values = int8_values;
-  params.scan_novel = scan_novel;
-  params.share = share;
-  params.observed = count_of(observed, "observed");
-  params.held_out = count_of(held_out, "held_out");
-  params.tail_vectors = count_of(tail_vectors, "tail_vectors");
-  params.least_k = count_of(least_k, "least_k");
-  params.max_k = count_of(max_k, "max_k");
-  params.max_memory = max_memory;
-  params.rule = rule_of(rule, "rule");
-  params.seed = count_of(seed, "seed");
-  if (index) params.index = index_keys_of(*index);
-  if (limit && !retriever)
-    refuse("limit is {}, but a plan finds its own: give a retriever", *limit);
-  if (retriever) {
-    params.given = GivenPlan{
-        .retriever = retriever_of(*retriever, "retriever"),
-        .stop = {.rule = params.rule, .k = count_of(k, "k"), .limit = limit.value_or(0.0)},
-        .target_recall = target_recall};
-    if (params.rule != Rule::top_k) {
-      if (!limit) refuse("rule is '{}' with a given retriever: it needs a limit", rule);
-      params.given->stop.least = std::min(params.least_k, params.given->stop.k);
-    }
-  }
+  Options options = params == nullptr ? Options() : *params;
+  options.take(given);
   const std::size_t heads = count_of(group, "group");
   return run_long(threads, progress, [&](const Execution& run) {
-    return HeadCache::prefill(key_rows.view, value_rows.view, query_rows.view, heads, params, run);
+    return HeadCache::prefill(key_rows.view, value_rows.view, query_rows.view, heads,
+                              options.params, run);
   });
+}
+
+std::string prefill_signature() {
+  return "def prefill(keys: numpy.typing.NDArray, values: numpy.typing.NDArray, "
+         "queries: numpy.typing.NDArray, group: int = 1, *, params: DecodeParams | None = None, "
+         "threads: int = 0, progress: collections.abc.Callable[[str, int, int], object] | None = "
+         "None, " +
+         option_signature() + ") -> HeadCache";
 }
 
 DecodeScratch& scratch_of_thread() {
@@ -244,8 +190,6 @@ indexed tokens.)");
 }  // namespace
 
 void bind_decode(nb::module_& m) {
-  const DecodeParams defaults;
-  const RopeParams rope;
   bind_plan(m);
   nb::class_<HeadCache> type(m, "HeadCache",
                              R"(Keys, values, index and plan of one KV head while decoding.
@@ -253,26 +197,10 @@ void bind_decode(nb::module_& m) {
 For one thread at a time, a second one is refused; different heads are independent. Made by
 `prefill`.)");
   pickle_as_file(type);
-  type.def_static(
-          "prefill", &prefill, nb::arg("keys"), nb::arg("values"), nb::arg("queries"),
-          nb::arg("group") = 1, nb::kw_only(), nb::arg("max_error") = defaults.max_error,
-          nb::arg("scale"), nb::arg("softcap") = defaults.softcap,
-          nb::arg("null_logits") = nb::none(), nb::arg("theta") = rope.theta,
-          nb::arg("rotary_dim") = rope.rotary_dim, nb::arg("layout") = "half-split",
-          nb::arg("frequencies") = nb::none(), nb::arg("rotary_first") = rope.rotary_first,
-          nb::arg("shift") = defaults.shift, nb::arg("sink") = defaults.sink,
-          nb::arg("window") = defaults.window, nb::arg("horizon") = defaults.horizon,
-          nb::arg("least_indexed") = defaults.least_indexed, nb::arg("pinned") = defaults.pinned,
-          nb::arg("int8_values") = defaults.int8_values,
-          nb::arg("scan_novel") = defaults.scan_novel, nb::arg("share") = defaults.share,
-          nb::arg("observed") = defaults.observed, nb::arg("held_out") = defaults.held_out,
-          nb::arg("tail_vectors") = defaults.tail_vectors, nb::arg("least_k") = defaults.least_k,
-          nb::arg("max_k") = defaults.max_k, nb::arg("max_memory") = defaults.max_memory,
-          nb::arg("rule") = "top-k", nb::arg("retriever") = nb::none(),
-          nb::arg("k") = GivenPlan{}.stop.k, nb::arg("target_recall") = GivenPlan{}.target_recall,
-          nb::arg("limit") = nb::none(), nb::arg("index") = nb::none(),
-          nb::arg("seed") = defaults.seed, nb::arg("threads") = 0, nb::arg("progress") = nb::none(),
-          kPrefillDoc)
+  type.def_static("prefill", &prefill, nb::arg("keys"), nb::arg("values"), nb::arg("queries"),
+                  nb::arg("group") = 1, nb::kw_only(), nb::arg("params") = nb::none(),
+                  nb::arg("threads") = 0, nb::arg("progress") = nb::none(), nb::arg("options"),
+                  nb::sig(prefill_signature().c_str()), kPrefillDoc)
       .def("append", &append, nb::arg("key"), nb::arg("value"), kAppendDoc)
       .def("attend", &attend_over_all, nb::arg("queries"), kAttendDoc)
       .def("step", &step, nb::arg("queries"), nb::arg("key"), nb::arg("value"), kStepDoc)

@@ -10,7 +10,7 @@
 #include "bindings.hpp"
 #include "errors.hpp"
 #include "gil.hpp"
-#include "keyseek/decode.hpp"
+#include "keyseek/decode_pool.hpp"
 #include "work.hpp"
 
 namespace keyseek::python {

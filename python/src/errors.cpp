@@ -1,3 +1,4 @@
+/// Errors of the library as exceptions of the package.
 #include "errors.hpp"
 
 #include <nanobind/nanobind.h>

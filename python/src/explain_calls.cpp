@@ -1,6 +1,6 @@
-// Calls that fit no signature. nanobind has no hook for them, so the functions that it calls its
-// functions by (PEP 590) are put behind ours, which look at what failed. What succeeds costs one
-// comparison more.
+/// Calls that fit no signature are explained. nanobind has no hook for them, so the functions that
+/// it calls its functions by (PEP 590) are put behind ours, which look at what failed. What
+/// succeeds costs one comparison more.
 #include <array>
 #include <cstddef>
 #include <exception>

@@ -1,3 +1,4 @@
+/// Search problems and captures, read from files.
 #include "keyseek/io.hpp"
 
 #include <dlfcn.h>
@@ -71,8 +72,7 @@ Arrays are read-only and look at the problem's own memory; ids are new arrays on
           nb::rv_policy::automatic,
           "[m, k] int64 lists of the training queries; no rows when there are none.")
       .def_prop_ro(
-          "training", [](const Benchmark& b) { return io::training_set(b).queries; },
-          nb::rv_policy::move,
+          "training", [](const Benchmark& b) { return io::training_set(b); }, nb::rv_policy::move,
           "TrainingQueries, a copy: learn and tuning. Where there is no tuning, every fifth\n"
           "step of learn is held out, 400 of them at most.")
       .def_ro("group", &Benchmark::group, "Consecutive queries that form a step.")
@@ -127,7 +127,7 @@ trusted: HDF5 is taken apart by a process of its own, with limits of time and me
 files crash or hang libhdf5; True: by this one.)");
 }
 
-void bind_capture(nb::module_& m) {
+void bind_capture_info(nb::module_& m) {
   nb::class_<io::CaptureEntry>(m, "CaptureEntry", "One KV head of a capture.")
       .def_ro("layer", &io::CaptureEntry::layer)
       .def_ro("kv_head", &io::CaptureEntry::kv_head)
@@ -144,6 +144,9 @@ void bind_capture(nb::module_& m) {
       .def_ro("capture", &io::CaptureInfo::capture, "How it was made.")
       .def_ro("prefill", &io::CaptureInfo::prefill, "Tokens before decoding starts.")
       .def_ro("heads", &io::CaptureInfo::heads);
+}
+
+void bind_captured_head(nb::module_& m) {
   nb::class_<io::CapturedHead>(m, "CapturedHead", "Keys, values and queries of one KV head.")
       .def_prop_ro(
           "keys",
@@ -179,6 +182,11 @@ void bind_capture(nb::module_& m) {
           nb::arg("first"), nb::arg("last"),
           "Of positions [first, last): [(last - first) * group, d] float32, the heads of a\n"
           "position in consecutive rows.");
+}
+
+void bind_capture(nb::module_& m) {
+  bind_capture_info(m);
+  bind_captured_head(m);
   m.def(
       "read_capture",
       [](const std::filesystem::path& path, std::int64_t layer, std::int64_t kv_head,

@@ -1,3 +1,4 @@
+/// Exact lists, and the recall of lists against them.
 #include "keyseek/knn.hpp"
 
 #include <nanobind/stl/optional.h>

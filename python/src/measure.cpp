@@ -1,9 +1,7 @@
+/// The times of an index, or of a head's cache, over a sequence of steps.
 #include "keyseek/measure.hpp"
 
 #include <nanobind/stl/optional.h>
-#include <nanobind/stl/variant.h>
-
-#include <variant>
 
 #include "arrays.hpp"
 #include "bindings.hpp"
@@ -14,14 +12,8 @@
 namespace keyseek::python {
 namespace {
 
-const FlatIndex& searched(const FlatIndex* index) { return *index; }
-const SketchIndex& searched(const SketchIndex* index) { return *index; }
-const ProjectionIndex& searched(const ReportedIndex* index) { return index->index; }
-
-using AnyIndex = std::variant<const FlatIndex*, const SketchIndex*, const ReportedIndex*>;
-
-Measurement measure(const AnyIndex& index, const Array& queries, std::int64_t group, std::int64_t k,
-                    double target_recall, const std::optional<Dials>& dials,
+Measurement measure(const Index& index, const Array& queries, std::int64_t group, std::int64_t k,
+                    std::optional<double> target_recall, const std::optional<Dials>& dials,
                     std::optional<float> beta, std::optional<std::int64_t> max_scanned,
                     bool warm_start, bool cold_cache, std::int64_t repeats,
                     std::int64_t timed_steps) {
@@ -34,16 +26,14 @@ Measurement measure(const AnyIndex& index, const Array& queries, std::int64_t gr
       .cold_cache = cold_cache,
       .repeats = count_of(repeats, "repeats"),
       .timed_steps = count_of(timed_steps, "timed_steps"),
-      .search = search_params(k, target_recall, dials, beta, max_scanned, false, nullptr),
+      .search = search_params(k, beta, {target_recall, dials, max_scanned, {}}),
       .progress = [&](std::string_view stage, std::size_t done, std::size_t total) {
         watch.look_for_signals();
         return watch.report(stage, done, total);
       }};
   const GilReleased released;
   try {
-    return std::visit(
-        [&](const auto* given) { return measure_steps(searched(given), rows.view, params); },
-        index);
+    return measure_steps(index, rows.view, params);
   } catch (const Error&) {
     watch.rethrow();  // Ctrl-C
     throw;
@@ -112,11 +102,10 @@ void bind_measure(nb::module_& m) {
       .def_ro("us_p95", &Measurement::us_p95)
       .def_ro("us_mean", &Measurement::us_mean);
   m.def("measure_steps", &measure, nb::arg("index"), nb::arg("queries"), nb::kw_only(),
-        nb::arg("group") = 1, nb::arg("k") = 100,
-        nb::arg("target_recall") = SearchParams{}.target_recall, nb::arg("dials") = nb::none(),
-        nb::arg("beta") = nb::none(), nb::arg("max_scanned") = nb::none(),
-        nb::arg("warm_start") = true, nb::arg("cold_cache") = false, nb::arg("repeats") = 1,
-        nb::arg("timed_steps") = 0,
+        nb::arg("group") = 1, nb::arg("k") = 100, nb::arg("target_recall") = nb::none(),
+        nb::arg("dials") = nb::none(), nb::arg("beta") = nb::none(),
+        nb::arg("max_scanned") = nb::none(), nb::arg("warm_start") = true,
+        nb::arg("cold_cache") = false, nb::arg("repeats") = 1, nb::arg("timed_steps") = 0,
         R"(Searches step after step on the calling thread, and takes the time of each.
 
 queries: [steps * group, d] float32. warm_start: each step gets the hits of the one before.

@@ -17,11 +17,11 @@ NB_MODULE(_core, m) {
   bind_rope(m);
   bind_search(m);
   bind_params(m);
-  bind_flat_index(m);
-  bind_sketch_index(m);
-  bind_projection_index(m);
+  bind_index(m);
   bind_measure(m);
   bind_io(m);
+  bind_sweep(m);
+  bind_decode_params(m);
   bind_decode(m);
   bind_decode_heads(m);
   bind_cuda(m);

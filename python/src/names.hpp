@@ -5,7 +5,6 @@
 #include <string_view>
 
 #include "errors.hpp"
-#include "keyseek/decode.hpp"
 #include "keyseek/graph.hpp"
 #include "keyseek/knn.hpp"
 #include "keyseek/rope.hpp"
@@ -46,23 +45,6 @@ inline constexpr Named<Projection> kProjections[] = {{"cooccurrence", Projection
   static constexpr Named<RopeLayout> kLayouts[] = {{"half-split", RopeLayout::half_split},
                                                    {"interleaved", RopeLayout::interleaved}};
   return value_of(kLayouts, name, argument);
-}
-
-[[nodiscard]] inline Retriever retriever_of(const std::string& name, const char* argument) {
-  static constexpr Named<Retriever> kRetrievers[] = {{"everything", Retriever::everything},
-                                                     {"none", Retriever::none},
-                                                     {"flat", Retriever::flat},
-                                                     {"sketch", Retriever::sketch},
-                                                     {"projection", Retriever::projection},
-                                                     {"complete", Retriever::complete},
-                                                     {"custom", Retriever::custom}};
-  return value_of(kRetrievers, name, argument);
-}
-
-[[nodiscard]] inline Rule rule_of(const std::string& name, const char* argument) {
-  static constexpr Named<Rule> kRules[] = {
-      {"top-k", Rule::top_k}, {"dipr", Rule::dipr}, {"mass", Rule::mass}};
-  return value_of(kRules, name, argument);
 }
 
 }  // namespace keyseek::python

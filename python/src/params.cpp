@@ -2,11 +2,14 @@
 #include <fmt/format.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
 
 #include <string>
+#include <vector>
 
 #include "bindings.hpp"
 #include "errors.hpp"
+#include "keyseek/index.hpp"
 #include "names.hpp"
 #include "pickle.hpp"
 
@@ -20,6 +23,8 @@ std::string name_of(Projection projection) {
   return "";
 }
 
+std::string name_of(KnnMethod method) { return method == KnnMethod::f32 ? "f32" : "int8"; }
+
 void bind_graph_params(nb::module_& m) {
   const GraphParams defaults;
   nb::class_<GraphParams> type(m, "GraphParams", R"(How a graph is projected from training queries.
@@ -27,26 +32,22 @@ void bind_graph_params(nb::module_& m) {
 projection: "cooccurrence" (this library's own) or "pivot" (RoarGraph, arXiv 2408.08933).
 candidates: heaviest links that pruning chooses from. degree: links kept per key before reverse
 links, max_degree after them. damping: exponent of the popularity a weight is divided by.
-sampled_lists: lists counted per key at most. repair_rank: so many of each list's best are to be
-reached from its first. repair_room: links per key that repair may add beyond max_degree.
+sampled_lists: lists counted per key at most.
 entry_points: keys the reachability is counted from.)");
   pickle_members(type, &GraphParams::projection, &GraphParams::candidates, &GraphParams::degree,
                  &GraphParams::max_degree, &GraphParams::damping, &GraphParams::sampled_lists,
-                 &GraphParams::repair_rank, &GraphParams::repair_room, &GraphParams::entry_points);
+                 &GraphParams::entry_points);
   type.def(
           "__init__",
           [](GraphParams* self, const std::string& projection, std::int64_t candidates,
              std::int64_t degree, std::int64_t max_degree, double damping,
-             std::int64_t sampled_lists, std::int64_t repair_rank, std::int64_t repair_room,
-             std::int64_t entry_points) {
+             std::int64_t sampled_lists, std::int64_t entry_points) {
             new (self) GraphParams{.projection = projection_of(projection, "projection"),
                                    .candidates = count_of(candidates, "candidates"),
                                    .degree = count_of(degree, "degree"),
                                    .max_degree = count_of(max_degree, "max_degree"),
                                    .damping = damping,
                                    .sampled_lists = count_of(sampled_lists, "sampled_lists"),
-                                   .repair_rank = count_of(repair_rank, "repair_rank"),
-                                   .repair_room = count_of(repair_room, "repair_room"),
                                    .entry_points = count_of(entry_points, "entry_points")};
             self->validate();
           },
@@ -54,8 +55,6 @@ entry_points: keys the reachability is counted from.)");
           nb::arg("candidates") = defaults.candidates, nb::arg("degree") = defaults.degree,
           nb::arg("max_degree") = defaults.max_degree, nb::arg("damping") = defaults.damping,
           nb::arg("sampled_lists") = defaults.sampled_lists,
-          nb::arg("repair_rank") = defaults.repair_rank,
-          nb::arg("repair_room") = defaults.repair_room,
           nb::arg("entry_points") = defaults.entry_points)
       .def_prop_ro("projection", [](const GraphParams& p) { return name_of(p.projection); })
       .def_ro("candidates", &GraphParams::candidates)
@@ -63,8 +62,6 @@ entry_points: keys the reachability is counted from.)");
       .def_ro("max_degree", &GraphParams::max_degree)
       .def_ro("damping", &GraphParams::damping)
       .def_ro("sampled_lists", &GraphParams::sampled_lists)
-      .def_ro("repair_rank", &GraphParams::repair_rank)
-      .def_ro("repair_room", &GraphParams::repair_room)
       .def_ro("entry_points", &GraphParams::entry_points);
 }
 
@@ -97,6 +94,61 @@ more an even sample is kept, which bounds the memory. seed: of k-means.)");
       .def_ro("seed", &RouterParams::seed);
 }
 
+void bind_sketch_params(nb::module_& m) {
+  const SketchParams defaults;
+  nb::class_<SketchParams> type(m, "SketchParams", R"(How a sketch index is built.
+
+dim: coordinates of a key in the sketch (0: as many as leave out at most `residual` of what queries
+see). ridge: weight of directions that no query looked along.)");
+  pickle_members(type, &SketchParams::dim, &SketchParams::residual, &SketchParams::ridge);
+  type.def(
+          "__init__",
+          [](SketchParams* self, std::int64_t dim, double residual, double ridge) {
+            new (self)
+                SketchParams{.dim = count_of(dim, "dim"), .residual = residual, .ridge = ridge};
+            self->validate();
+          },
+          nb::kw_only(), nb::arg("dim") = defaults.dim, nb::arg("residual") = defaults.residual,
+          nb::arg("ridge") = defaults.ridge)
+      .def_ro("dim", &SketchParams::dim)
+      .def_ro("residual", &SketchParams::residual)
+      .def_ro("ridge", &SketchParams::ridge);
+}
+
+void bind_projection_params(nb::module_& m) {
+  const ProjectionParams defaults;
+  nb::class_<ProjectionParams> type(m, "ProjectionParams", R"(How a projection index is built.
+
+list_length: k of the training queries' exact lists, found by list_method ("int8" or "f32").
+graph, router: GraphParams, RouterParams. target_recalls, tuning_k: what the dials are tuned for.)");
+  pickle_members(type, &ProjectionParams::list_length, &ProjectionParams::list_method,
+                 &ProjectionParams::graph, &ProjectionParams::router,
+                 &ProjectionParams::target_recalls, &ProjectionParams::tuning_k);
+  type.def(
+          "__init__",
+          [](ProjectionParams* self, std::int64_t list_length, const std::string& list_method,
+             const std::optional<GraphParams>& graph, const std::optional<RouterParams>& router,
+             std::vector<double> target_recalls, std::int64_t tuning_k) {
+            new (self) ProjectionParams{.list_length = count_of(list_length, "list_length"),
+                                        .list_method = knn_method_of(list_method, "list_method"),
+                                        .graph = graph.value_or(GraphParams{}),
+                                        .router = router.value_or(RouterParams{}),
+                                        .target_recalls = std::move(target_recalls),
+                                        .tuning_k = count_of(tuning_k, "tuning_k")};
+            self->validate();
+          },
+          nb::kw_only(), nb::arg("list_length") = defaults.list_length,
+          nb::arg("list_method") = "int8", nb::arg("graph") = nb::none(),
+          nb::arg("router") = nb::none(), nb::arg("target_recalls") = defaults.target_recalls,
+          nb::arg("tuning_k") = defaults.tuning_k)
+      .def_ro("list_length", &ProjectionParams::list_length)
+      .def_prop_ro("list_method", [](const ProjectionParams& p) { return name_of(p.list_method); })
+      .def_ro("graph", &ProjectionParams::graph)
+      .def_ro("router", &ProjectionParams::router)
+      .def_ro("target_recalls", &ProjectionParams::target_recalls)
+      .def_ro("tuning_k", &ProjectionParams::tuning_k);
+}
+
 void bind_reports(nb::module_& m) {
   nb::class_<OperatingPoint> point(
       m, "OperatingPoint",
@@ -109,7 +161,7 @@ void bind_reports(nb::module_& m) {
       .def_ro("scanned_fraction", &OperatingPoint::scanned_fraction, "Keys scanned per step / n.")
       .def_ro("dials", &OperatingPoint::dials)
       .def_ro("flat_is_better", &OperatingPoint::flat_is_better,
-              "By the cost model a FlatIndex is the better choice.")
+              "By the cost model a flat index is the better choice.")
       .def("__repr__", [](const OperatingPoint& p) {
         return fmt::format(
             "OperatingPoint(target_recall={}, recall={:.4f}, scanned_fraction={:.4f}, "
@@ -118,11 +170,10 @@ void bind_reports(nb::module_& m) {
       });
   nb::class_<GraphReport> graph(m, "GraphReport", "What building the graph found out.");
   pickle_members(graph, &GraphReport::unwanted, &GraphReport::unreachable_before,
-                 &GraphReport::unreachable, &GraphReport::repair_links, &GraphReport::links);
+                 &GraphReport::unreachable, &GraphReport::links);
   graph.def_ro("unwanted", &GraphReport::unwanted, "Keys in no training list.")
       .def_ro("unreachable_before", &GraphReport::unreachable_before)
       .def_ro("unreachable", &GraphReport::unreachable, "After attaching: 0.")
-      .def_ro("repair_links", &GraphReport::repair_links)
       .def_ro("links", &GraphReport::links);
   nb::class_<BuildReport> build(m, "BuildReport",
                                 "What one build found out, and its times in seconds.");
@@ -144,6 +195,8 @@ void bind_reports(nb::module_& m) {
 void bind_params(nb::module_& m) {
   bind_graph_params(m);
   bind_router_params(m);
+  bind_sketch_params(m);
+  bind_projection_params(m);
   bind_reports(m);
 }
 

@@ -1,3 +1,4 @@
+/// Training queries, and how they are moved to where decoding will ask.
 #include "keyseek/rope.hpp"
 
 #include <string>
@@ -13,12 +14,14 @@ namespace keyseek::python {
 namespace {
 
 TrainingQueries make_training(const Array& train, const std::optional<Array>& tuning,
-                              std::int64_t group, std::int64_t tuning_steps) {
+                              std::int64_t group, std::int64_t tuning_steps,
+                              const std::optional<Array>& lists) {
   TrainingQueries out;
   out.train = copy_matrix(borrow_floats(train, "train").view);
   if (tuning) out.tuning = copy_matrix(borrow_floats(*tuning, "tuning").view);
   out.group = count_of(group, "group");
   out.tuning_steps = count_of(tuning_steps, "tuning_steps");
+  if (lists) out.lists = copy_ids(*lists, "lists");
   return out;
 }
 
@@ -29,15 +32,20 @@ void bind_training_queries(nb::module_& m) {
 train [m * group, d] float32: the queries of one position are consecutive rows.
 tuning [runs * tuning_steps * group, d]: held out for tuning; within a run consecutive steps are
 consecutive positions. Without it an index is not tuned. group: query heads that share the keys.
+lists [rows of train, k]: exact top keys of each, best first, padded with -1, where they are known.
 Made by `sample_training_queries`, or from arrays, which are copied.)")
       .def(
           "__init__",
           [](TrainingQueries* self, const Array& train, const std::optional<Array>& tuning,
-             std::int64_t group, std::int64_t tuning_steps) {
-            new (self) TrainingQueries(make_training(train, tuning, group, tuning_steps));
+             std::int64_t group, std::int64_t tuning_steps, const std::optional<Array>& lists) {
+            new (self) TrainingQueries(make_training(train, tuning, group, tuning_steps, lists));
           },
           nb::arg("train"), nb::arg("tuning") = nb::none(), nb::kw_only(), nb::arg("group") = 1,
-          nb::arg("tuning_steps") = 0)
+          nb::arg("tuning_steps") = 0, nb::arg("lists") = nb::none())
+      .def_prop_ro(
+          "lists", [](const TrainingQueries& self) { return numpy_ids(self.lists); },
+          nb::rv_policy::automatic,
+          "[rows of train, k] int64; no rows when there are none. A new array on each access.")
       .def_prop_ro("train",
                    [](nb::handle_t<TrainingQueries> self) {
                      return numpy_view(nb::cast<const TrainingQueries&>(self).train.view(), self);
@@ -67,10 +75,10 @@ RopeParams rope_params(double theta, std::int64_t rotary_dim, const std::string&
           .rotary_first = count_of(rotary_first, "rotary_first")};
 }
 
-void bind_rope(nb::module_& m) {
+namespace {
+
+void bind_shift(nb::module_& m) {
   const RopeParams rope;
-  const TrainingSampleParams sample;
-  bind_training_queries(m);
   m.def(
       "rope_shift",
       [](const Array& queries, const Array& shifts, double theta, std::int64_t rotary_dim,
@@ -95,6 +103,11 @@ negative. rotary_dim: so many elements are rotated (0: all), those from rotary_f
 "half-split" (Llama, Gemma) or "interleaved" (GPT-J). frequencies: [rotary_dim / 2] float64, radians per
 position of each pair, for scaled embeddings; None: theta ** (-2j / rotary_dim).
 Returns a new array [m, d].)");
+}
+
+void bind_sample(nb::module_& m) {
+  const RopeParams rope;
+  const TrainingSampleParams sample;
   m.def(
       "sample_training_queries",
       [](const Array& queries, const Array& positions, std::int64_t group, std::int64_t now,
@@ -129,6 +142,14 @@ positions: [positions] int64, increasing. The newest `share` of them is taken an
 position drawn from [now, now + horizon), where decoding will ask; `tuning_runs` runs of
 `tuning_steps` positions are held out for tuning. shift=False leaves queries where they are.
 theta, rotary_dim, layout, frequencies, rotary_first: as in rope_shift. Deterministic in seed.)");
+}
+
+}  // namespace
+
+void bind_rope(nb::module_& m) {
+  bind_training_queries(m);
+  bind_shift(m);
+  bind_sample(m);
 }
 
 }  // namespace keyseek::python

@@ -1,3 +1,4 @@
+/// The instruction sets that this processor has and uses.
 #include "keyseek/score.hpp"
 
 #include <nanobind/stl/string.h>

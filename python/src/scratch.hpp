@@ -3,7 +3,6 @@
 
 #include <nanobind/nanobind.h>
 
-#include "gil.hpp"
 #include "keyseek/search.hpp"
 
 namespace nb = nanobind;
@@ -13,16 +12,6 @@ namespace keyseek::python {
 [[nodiscard]] inline SearchScratch& thread_scratch() {
   thread_local SearchScratch scratch;
   return scratch;
-}
-
-/// Searches one step with the GIL released; the caller has borrowed `queries`.
-template <class Index>
-[[nodiscard]] Hits search_step(const Index& index, MatrixView<float> queries,
-                               const SearchParams& params) {
-  Hits hits;
-  const GilReleased released;
-  index.search(queries, params, thread_scratch(), hits);
-  return hits;
 }
 
 }  // namespace keyseek::python

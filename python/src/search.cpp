@@ -1,3 +1,4 @@
+/// Hits, dials and what a search looked at; the options of a search.
 #include "keyseek/search.hpp"
 
 #include <fmt/format.h>
@@ -87,7 +88,7 @@ Pass it as `previous` to the next step's search.)");
 }
 
 void bind_dials(nb::module_& m) {
-  nb::class_<Dials> type(m, "Dials", R"(How hard a ProjectionIndex looks; tuning chooses them.
+  nb::class_<Dials> type(m, "Dials", R"(How hard a projection index looks; tuning chooses them.
 
 probes: router clusters looked into, per query. lists: nearest training queries whose keys are
 scanned (0: none). expand: ranks of each query's pool whose links are followed (0: none).
@@ -117,16 +118,17 @@ training query is less similar is novel, see scan_novel of search (-1: none is).
 
 }  // namespace
 
-SearchParams search_params(std::int64_t k, double target_recall, const std::optional<Dials>& dials,
-                           std::optional<float> beta, std::optional<std::int64_t> max_scanned,
-                           bool scan_novel, const Hits* previous) {
-  SearchParams params{.k = count_of(k, "k"),
-                      .target_recall = target_recall,
-                      .dials = dials,
-                      .beta = beta,
-                      .scan_novel = scan_novel,
-                      .previous = previous};
-  if (max_scanned) params.max_scanned = count_of(*max_scanned, "max_scanned");
+SearchParams search_params(std::int64_t k, std::optional<float> beta,
+                           const ProjectionOptions& projection) {
+  SearchParams params{.k = count_of(k, "k"), .beta = beta};
+  const auto& [target_recall, dials, max_scanned, scan_novel] = projection;
+  if (!target_recall && !dials && !max_scanned && !scan_novel) return params;
+  ProjectionSearchParams options;
+  options.target_recall = target_recall.value_or(options.target_recall);
+  options.dials = dials;
+  if (max_scanned) options.max_scanned = count_of(*max_scanned, "max_scanned");
+  options.scan_novel = scan_novel.value_or(options.scan_novel);
+  params.projection = options;
   return params;
 }
 

@@ -1,3 +1,4 @@
+/// How long work looks for signals and reports its progress.
 #include "work.hpp"
 
 #include <string_view>

@@ -1,3 +1,4 @@
+/// Attends to sets of tokens block by block and merges the parts.
 #include "keyseek/attention.hpp"
 
 #include <algorithm>
@@ -6,7 +7,7 @@
 
 #include "attention/capped.hpp"
 #include "base/fail.hpp"
-#include "score/kernels.hpp"
+#include "score/rows.hpp"
 
 namespace keyseek {
 namespace {
@@ -15,8 +16,9 @@ constexpr float kNothing = -std::numeric_limits<float>::infinity();
 // Tokens at a time: their weights stay in the first-level cache, and sums in f32 stay exact.
 constexpr std::size_t kBlock = 512;
 
-const void* row_at(AnyMatrixView m, const Id* ids, std::size_t first) {
-  return ids == nullptr ? m.row(first) : m.data;
+/// The `count` rows that `ids` names, or where it is null those from `first` on.
+RowsView block_of(AnyMatrixView m, const Id* ids, std::size_t first, std::size_t count) {
+  return ids == nullptr ? rows_of(m.slice(first, count)) : rows_of(m, {ids, count});
 }
 
 /// Adds tokens to attention that is not normalised yet: out[g] is the sum of weights times
@@ -55,8 +57,7 @@ class Accumulator {
         for (std::size_t g = 0; g < group_; ++g) logits[j * group_ + g] *= factor;
       }
     }
-    kernels().add_rows[static_cast<std::size_t>(values.rows.dtype)](
-        row_at(values.rows, ids, first), values.rows.stride, ids, count, logits, group_, dv_, out_);
+    add_rows(block_of(values.rows, ids, first, count), {logits, group_}, out_);
   }
 
   void finish() {
@@ -113,9 +114,7 @@ void attend_rows(MatrixView<float> queries, AnyMatrixView keys, ValuesView value
   for (std::size_t first = 0; first < count; first += kBlock) {
     const std::size_t block = std::min(kBlock, count - first);
     const Id* block_ids = ids != nullptr ? ids + first : nullptr;
-    kernels().score_rows[static_cast<std::size_t>(keys.dtype)](
-        row_at(keys, ids, first), keys.stride, block_ids, block, queries.data, queries.stride,
-        queries.rows, queries.cols, scratch.weights.data());
+    score_rows(block_of(keys, block_ids, first, block), queries, scratch.weights.data());
     sums.add(scratch.weights.data(), block, values, block_ids, first);
   }
   sums.finish();

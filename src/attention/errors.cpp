@@ -1,3 +1,4 @@
+/// Computes what queries lose when only their best keys, and perhaps a tail, are attended.
 #include <algorithm>
 
 #include "attention/observed.hpp"

@@ -1,9 +1,10 @@
+/// Clusters keys by distance, those with more mass counting more.
 #include "attention/key_clusters.hpp"
 
 #include <algorithm>
 
 #include "base/random.hpp"
-#include "score/kernels.hpp"
+#include "score/rows.hpp"
 
 namespace keyseek {
 namespace {
@@ -24,8 +25,7 @@ std::vector<std::uint32_t> assign(AnyMatrixView keys, const Matrix<float>& centr
   std::vector<float> scores(kChunk * count);
   for (std::size_t first = 0; first < keys.rows; first += kChunk) {
     const std::size_t rows = std::min(kChunk, keys.rows - first);
-    kernels().score_rows[static_cast<std::size_t>(keys.dtype)](
-        keys.row(first), keys.stride, nullptr, rows, centroids.data(), d, count, d, scores.data());
+    score_rows(rows_of(keys.slice(first, rows)), centroids, scores.data());
     for (std::size_t i = 0; i < rows; ++i) {
       const float* row = scores.data() + i * count;
       std::uint32_t best = 0;

@@ -1,3 +1,4 @@
+/// Attends to all keys with many queries at once and notes what a plan asks about.
 #include <algorithm>
 #include <cmath>
 
@@ -5,7 +6,7 @@
 #include "base/fail.hpp"
 #include "keyseek/knn.hpp"
 #include "keyseek/tail.hpp"
-#include "score/kernels.hpp"
+#include "score/rows.hpp"
 
 namespace keyseek {
 namespace {
@@ -22,9 +23,7 @@ class Observer {
   void add(std::size_t first, std::size_t count) {
     const MatrixView<float> queries = seen_.queries.view().slice(first, count);
     float best[kTile], sum[kTile];
-    kernels().score_rows[static_cast<std::size_t>(keys_.dtype)](
-        keys_.data, keys_.stride, nullptr, keys_.rows, queries.data, queries.stride, count,
-        queries.cols, weights_.data());
+    score_rows(rows_of(keys_), queries, weights_.data());
     const float scale = capped(seen_.logits, weights_.data(), keys_.rows * count);
     kernels().softmax_rows(weights_.data(), keys_.rows, count, scale, best, sum);
     float share[kTile];
@@ -55,9 +54,7 @@ class Observer {
     }
     const std::size_t dv = values_.rows.cols;
     float* out = seen_.rest.out.row(first);
-    kernels().add_rows[static_cast<std::size_t>(values_.rows.dtype)](
-        values_.rows.data, values_.rows.stride, nullptr, keys_.rows, weights_.data(), count, dv,
-        out);
+    add_rows(rows_of(values_.rows), {weights_.data(), count}, out);
     for (std::size_t q = 0; q < count; ++q)
       for (std::size_t c = 0; c < dv; ++c) out[q * dv + c] /= sum[q];
   }

@@ -1,3 +1,4 @@
+/// Attends to a trained tail, and sets its mass by what was retrieved.
 #include "keyseek/tail.hpp"
 
 #include <algorithm>
@@ -6,7 +7,7 @@
 #include "attention/capped.hpp"
 #include "attention/tail_mass.hpp"
 #include "base/fail.hpp"
-#include "score/kernels.hpp"
+#include "score/rows.hpp"
 
 namespace keyseek {
 namespace {
@@ -64,10 +65,7 @@ void attend_tail(MatrixView<float> queries, const Hits& hits, const Partial& ret
   scratch.sum.resize(group);
   float* logits = scratch.weights.data();
   float* of_head = logits + count * group;
-  const AnyMatrixView keys = p.keys.view();
-  kernels().score_rows[static_cast<std::size_t>(keys.dtype)](keys.data, keys.stride, nullptr, count,
-                                                             queries.data, queries.stride, group,
-                                                             queries.cols, logits);
+  score_rows(rows_of(p.keys.view()), queries, logits);
   const float* bias = p.bias.data();
   const float scale = capped(p.logits, logits, count * group);
   for (std::size_t i = 0; i < count * group; ++i) logits[i] = logits[i] * scale + bias[i];
@@ -80,9 +78,7 @@ void attend_tail(MatrixView<float> queries, const Hits& hits, const Partial& ret
     out.lse[g] = static_cast<float>(mass);
     out.best[g] = static_cast<float>(double{scratch.best[g]} + mass - own);
     for (std::size_t c = 0; c < count; ++c) of_head[c] = logits[c * group + g] / scratch.sum[g];
-    const AnyMatrixView values = p.values.view().slice(g * count, count);
-    kernels().add_rows[static_cast<std::size_t>(values.dtype)](
-        values.data, values.stride, nullptr, count, of_head, 1, dv, out.out.row(g));
+    add_rows(rows_of(p.values.view().slice(g * count, count)), {of_head, 1}, out.out.row(g));
   }
 }
 

@@ -1,3 +1,4 @@
+/// The fit of a tail, step by step: clusters of keys, then their biases, values and mass.
 #include <Eigen/Dense>
 #include <algorithm>
 #include <cmath>
@@ -5,6 +6,7 @@
 #include <numeric>
 
 #include "attention/key_clusters.hpp"
+#include "attention/leftover.hpp"
 #include "attention/observed.hpp"
 #include "attention/tail_mass.hpp"
 #include "base/fail.hpp"
@@ -15,16 +17,11 @@ namespace {
 
 using Dense = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 
-// Shares of mass below this are nothing: their logarithm is noise.
-constexpr double kLeastShare = 1e-9;
-// What sums in f32 may leave of a share that is taken away: smaller remainders are none.
-constexpr double kNoise = 1e-5;
-
 // A limit of the logarithm of a mass that is none: far above any, but not infinite.
 constexpr float kUnlimited = 1e30F;
 Eigen::Index index(std::size_t i) { return static_cast<Eigen::Index>(i); }
 
-/// In f16; in f32 where that would lose them.
+/// The numbers in f16, or in f32 where f16 would lose them.
 AnyMatrix in_16_bits(const Dense& m) {
   constexpr double kLargest = 65504, kLeast = 0x1p-14;  // the least normal number
   const auto rows = static_cast<std::size_t>(m.rows()), cols = static_cast<std::size_t>(m.cols());
@@ -39,58 +36,6 @@ AnyMatrix in_16_bits(const Dense& m) {
   std::transform(m.data(), m.data() + m.size(), out.data(),
                  [](double x) { return to_half(static_cast<float>(x)); });
   return AnyMatrix::copy_of(AnyMatrixView::of(out.view()));
-}
-
-/// What is left of a query's attention when its k best keys are taken away.
-struct Leftover {
-  double share = 0;         ///< of the mass over all tokens
-  double lse = 0;           ///< of its logits
-  double retrieved = 0;     ///< log-sum-exp of the k best
-  std::vector<double> out;  ///< [dv] mean of its values
-};
-
-Leftover leftover(const Observations& seen, ValuesView values, std::size_t k, std::size_t q) {
-  const double rest = seen.rest.lse[q], fixed = seen.fixed.lse[q];
-  const std::size_t dv = values.rows.cols;
-  Leftover left;
-  left.out.assign(seen.rest.out.row(q), seen.rest.out.row(q) + dv);
-  std::vector<float> value(dv);
-  double taken = 0;  // share of the indexed keys' mass
-  for (std::size_t r = 0; r < k; ++r) {
-    const Id id = seen.top_ids.row(q)[r];
-    const double weight = std::exp(seen.logits.of(seen.top_scores.row(q)[r]) - rest);
-    taken += weight;
-    values.rows.copy_row(id, value.data());
-    const double factor = values.scales != nullptr ? double{values.scales[id]} : 1.0;
-    for (std::size_t c = 0; c < dv; ++c) left.out[c] -= weight * factor * double{value[c]};
-  }
-  const double remaining = 1.0 - taken >= kNoise ? 1.0 - taken : 0.0;
-  left.share = remaining / (1.0 + std::exp(fixed - rest));
-  left.lse = rest + std::log(std::max(remaining, kLeastShare));
-  // Of logits so large that f32 does not tell their sum from the best one, that one.
-  if (k > 0)
-    left.retrieved = taken > 0 ? rest + std::log(taken) : seen.logits.of(seen.top_scores.row(q)[0]);
-  for (double& x : left.out) x = remaining > 0 ? x / remaining : 0.0;
-  return left;
-}
-
-/// Mass [n, G] of the keys without each query's kept best.
-Matrix<float> mass_without(const Observations& seen, std::span<const std::size_t> kept) {
-  Matrix<float> mass = seen.mass;
-  for (std::size_t q = 0; q < seen.queries.rows(); ++q) {
-    const double rest = seen.rest.lse[q], fixed = seen.fixed.lse[q];
-    const double total = rest + std::log1p(std::exp(fixed - rest));
-    for (std::size_t r = 0; r < kept[q]; ++r) {
-      const double logit = seen.logits.of(seen.top_scores.row(q)[r]);
-      float& of_key = mass.row(seen.top_ids.row(q)[r])[q % seen.group];
-      of_key -= static_cast<float>(std::exp(logit - total));
-    }
-  }
-  for (std::size_t i = 0; i < mass.rows() * mass.cols(); ++i) {
-    float& left = mass.data()[i];
-    if (left < static_cast<float>(kNoise) * seen.mass.data()[i]) left = 0.0F;
-  }
-  return mass;
 }
 
 /// [n] the root of the mass of all heads: what a key weighs in the clustering.

@@ -1,3 +1,4 @@
+/// Finds leading eigenvectors by a full decomposition or by subspace iteration.
 #include "base/leading.hpp"
 
 #include <Eigen/Dense>

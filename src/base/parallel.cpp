@@ -1,3 +1,4 @@
+/// Hands chunks of work to workers, one after another, and rethrows the first of their errors.
 #include "base/parallel.hpp"
 
 #include <algorithm>
@@ -5,7 +6,6 @@
 #include <exception>
 #include <mutex>
 #include <thread>
-#include <vector>
 
 #if defined(__linux__)
 #include <sched.h>
@@ -96,17 +96,12 @@ void parallel_for(std::size_t count, std::size_t grain, const Execution& run,
   grain = std::clamp<std::size_t>(grain, 1, count);
   Job job(count, grain, run, stage, body);
   const std::size_t chunks = (count + grain - 1) / grain;
-  const auto helpers = static_cast<int>(
-      std::min<std::size_t>(static_cast<std::size_t>(run.thread_count()), chunks) - 1);
-  {
-    std::vector<std::jthread> threads;
-    threads.reserve(static_cast<std::size_t>(helpers));
-    try {
-      for (int t = 1; t <= helpers; ++t) threads.emplace_back([&job, t] { job.work(t); });
-    } catch (const std::exception&) {
-      // A system that is short of threads or memory has the same work done by fewer.
-    }
-    job.work(0);
+  const auto workers = std::min(static_cast<std::size_t>(run.thread_count()), chunks);
+  const auto work = [&job](std::size_t worker) { job.work(static_cast<int>(worker)); };
+  if (workers == 1) {
+    work(0);
+  } else {
+    (run.executor ? run.executor : default_executor())->run(workers, work);
   }
   job.rethrow();
 }

@@ -1,9 +1,7 @@
 /// The one way keyseek uses several threads.
 ///
-/// Plain threads, started for the call and joined before it returns: nothing is left
-/// running that would not survive a fork, and no second OpenMP runtime stands beside
-/// torch's. Work is cut into chunks of fixed size, so results never depend on the
-/// number of threads as long as chunks write to places of their own.
+/// Work is cut into chunks of fixed size, so results never depend on the number of threads as long
+/// as chunks write to places of their own. Whose threads these are, run.executor says.
 #pragma once
 
 #include <cstddef>

@@ -22,10 +22,10 @@ class Random {
     return z ^ (z >> 31U);
   }
 
-  /// In [0, 1), a multiple of 2^-53.
+  /// Draws from [0, 1), in multiples of 2^-53.
   [[nodiscard]] double uniform() noexcept { return static_cast<double>(next() >> 11U) * 0x1p-53; }
 
-  /// In [0, n), without bias; n > 0.
+  /// Draws from [0, n) without bias; n must be above 0.
   [[nodiscard]] std::uint64_t below(std::uint64_t n) noexcept {
     const std::uint64_t surplus = (0 - n) % n;  // 2^64 mod n: that many draws are one too many
     std::uint64_t x = next();

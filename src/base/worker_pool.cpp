@@ -1,3 +1,4 @@
+/// Callers post their work; threads that wait join the oldest that wants more of them.
 #include "base/worker_pool.hpp"
 
 #include <algorithm>
@@ -6,26 +7,18 @@
 
 namespace keyseek {
 
-/// One call.
+/// What one call asks for, and how far it has come.
 struct WorkerPool::Job {
   std::size_t count = 0;
-  const std::function<void(std::size_t, int)>* body = nullptr;
+  const std::function<void(std::size_t)>* task = nullptr;
   std::atomic<std::size_t> next{0};
-  std::mutex mutex;  ///< of the error
-  std::exception_ptr error;
   // Guarded by the pool:
   std::size_t wanted = 0;   ///< threads that may still join
   std::size_t working = 0;  ///< threads that did
   std::condition_variable done;
 
-  void work(int worker) noexcept {
-    try {
-      for (std::size_t i = next.fetch_add(1); i < count; i = next.fetch_add(1)) (*body)(i, worker);
-    } catch (...) {
-      const std::lock_guard lock(mutex);
-      if (!error) error = std::current_exception();
-      next.store(count);
-    }
+  void work() {
+    for (std::size_t i = next.fetch_add(1); i < count; i = next.fetch_add(1)) (*task)(i);
   }
 };
 
@@ -44,8 +37,7 @@ void WorkerPool::start_threads() {
   const auto wanted = static_cast<std::size_t>(threads_ - 1);
   started_.reserve(wanted);
   try {
-    while (started_.size() < wanted)
-      started_.emplace_back(&WorkerPool::help, this, static_cast<int>(started_.size()) + 1);
+    while (started_.size() < wanted) started_.emplace_back(&WorkerPool::help, this);
   } catch (const std::exception&) {
     // A system that is short of threads or memory has the same work done by fewer.
   }
@@ -61,7 +53,7 @@ void WorkerPool::post(Job& job, std::size_t helpers) {
   work_.notify_all();
 }
 
-/// Who has not begun need not.
+/// Threads that have not begun with the job do not begin any more.
 void WorkerPool::take_back(const Job& job) {
   jobs_.erase(std::remove(jobs_.begin(), jobs_.end(), &job), jobs_.end());
 }
@@ -72,7 +64,7 @@ void WorkerPool::withdraw(Job& job) {
   job.done.wait(lock, [&] { return job.working == 0; });
 }
 
-void WorkerPool::help(int worker) {
+void WorkerPool::help() {
   std::unique_lock lock(mutex_);
   while (true) {
     work_.wait(lock, [&] { return closing_ || !jobs_.empty(); });
@@ -81,7 +73,7 @@ void WorkerPool::help(int worker) {
     ++job.working;
     if (--job.wanted == 0) take_back(job);
     lock.unlock();
-    job.work(worker);
+    job.work();
     lock.lock();
     take_back(job);  // all of it is taken
     // With the lock held: the caller ends the job as soon as it may look at it.
@@ -89,15 +81,14 @@ void WorkerPool::help(int worker) {
   }
 }
 
-void WorkerPool::run(std::size_t count, const std::function<void(std::size_t, int)>& body) {
+void WorkerPool::run(std::size_t count, const std::function<void(std::size_t)>& task) {
   Job job;
   job.count = count;
-  job.body = &body;
+  job.task = &task;
   const std::size_t helpers = std::min(static_cast<std::size_t>(threads_), count) - (count > 0);
   if (helpers > 0) post(job, helpers);
-  job.work(0);
+  job.work();
   if (helpers > 0) withdraw(job);
-  if (job.error) std::rethrow_exception(job.error);
 }
 
 }  // namespace keyseek

@@ -5,28 +5,26 @@
 #include <cstddef>
 #include <functional>
 #include <mutex>
+#include <string_view>
 #include <thread>
 #include <vector>
 
+#include "keyseek/execution.hpp"
+
 namespace keyseek {
 
-/// Where parallel_for starts threads for each call, which is nothing beside a build, these are for
-/// calls of microseconds. Started at first use. Serves any number of callers at once: each works
+/// Threads that are started for each call are nothing beside a build; these are for calls of
+/// microseconds. Started at first use. Serves any number of callers at once: each works
 /// on its own call and waits for nobody else's, and the threads join the oldest call that wants
-/// more of them. So a body may call `run` again.
-class WorkerPool {
+/// more of them. So a task may call `run` again.
+class WorkerPool final : public Executor {
  public:
   /// The caller's thread is one of them, so threads - 1 are started; at least 1.
   explicit WorkerPool(int threads);
-  ~WorkerPool();
-  WorkerPool(const WorkerPool&) = delete;
-  WorkerPool& operator=(const WorkerPool&) = delete;
+  ~WorkerPool() override;
 
-  [[nodiscard]] int threads() const noexcept { return threads_; }
-  /// body(i, worker) for all i < count, in any order. `worker` is 0 in the caller's thread, and in
-  /// each of the pool's its own number below threads(). The first exception stops the rest and is
-  /// rethrown.
-  void run(std::size_t count, const std::function<void(std::size_t, int)>& body);
+  void run(std::size_t count, const std::function<void(std::size_t)>& task) override;
+  [[nodiscard]] std::string_view name() const noexcept override { return "pool"; }
 
  private:
   struct Job;
@@ -34,7 +32,7 @@ class WorkerPool {
   void post(Job& job, std::size_t helpers);
   void withdraw(Job& job);
   void take_back(const Job& job);
-  void help(int worker);
+  void help();
 
   int threads_;
   std::mutex mutex_;  ///< of all below, and of the jobs' counts

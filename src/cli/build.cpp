@@ -1,10 +1,10 @@
+/// keyseek build: an index from vectors or a benchmark.
 #include <memory>
 #include <string>
-#include <variant>
 
 #include "base/fail.hpp"
-#include "cli/any_index.hpp"
 #include "cli/command.hpp"
+#include "cli/describe_index.hpp"
 #include "cli/options.hpp"
 #include "cli/problem.hpp"
 
@@ -15,7 +15,8 @@ struct Options {
   ConsoleOptions console;
   DataOptions data;
   std::string keys, train, out;
-  std::string_view kind = kProjection;
+  IndexKind kind = IndexKind::projection;
+  std::vector<CLI::Option*> projection_options;
   bool use_lists = false;
   std::size_t group = 1;
   ProjectionParams params;
@@ -23,6 +24,7 @@ struct Options {
 };
 
 void check(const Options& options) {
+  require_projection(options.projection_options, options.kind, "--index");
   require(options.data.data.empty() != options.keys.empty(),
           "give either --data or --keys, {} are given",
           options.keys.empty() ? "none of them" : "both");
@@ -57,7 +59,6 @@ Json to_json(const BuildReport& report) {
           {"unreachable_before", report.graph.unreachable_before},
           {"unreachable", report.graph.unreachable},
           {"links", report.graph.links},
-          {"repair_links", report.graph.repair_links},
           {"lists_s", report.lists_s},
           {"graph_s", report.graph_s},
           {"router_s", report.router_s},
@@ -65,32 +66,23 @@ Json to_json(const BuildReport& report) {
           {"total_s", report.total_s}};
 }
 
-void save(const AnyIndex& index, const std::string& path) {
-  std::visit([&](const auto& i) { i.save(path); }, index);
+Index build_index(const Options& options, const io::Benchmark& data, const Execution& run) {
+  if (options.kind == IndexKind::flat) return Index::build(options.kind, data.keys, {}, {}, run);
+  const std::string name = options.keys.empty() ? options.data.data : options.keys;
+  const TrainingQueries training = training_of(data, options.use_lists, name);
+  IndexParams params;
+  if (options.kind == IndexKind::projection) params = options.params;
+  return Index::build(options.kind, data.keys, training, params, run);
 }
 
 void run_build(const Options& options) {
   check(options);
   const Execution run = execution(options.console, options.threads);
-  io::Benchmark data = read_input(options, run);
-  Json report;
-  AnyIndex index;
-  if (options.kind == kFlat) {
-    index = FlatIndex::build(data.keys.view(), run);
-  } else {
-    const std::string name = options.keys.empty() ? options.data.data : options.keys;
-    const io::TrainingSet training = training_of(data, options.use_lists, name);
-    if (options.kind == kSketch) {
-      index = SketchIndex::build(data.keys.view(), training.queries.train, {}, run);
-    } else {
-      BuildReport built;
-      index = build_projection(data.keys.view(), training, options.params, run, &built);
-      report = to_json(built);
-    }
-  }
-  save(index, options.out);
+  const io::Benchmark data = read_input(options, run);
+  const Index index = build_index(options, data, run);
+  index.save(options.out);
   Json described = describe(index);
-  if (!report.is_null()) described["build"] = report;
+  if (const auto built = index.build_report()) described["build"] = to_json(*built);
   described["out"] = options.out;
   print_report(described, options.console);
 }
@@ -105,12 +97,10 @@ Command add_build(CLI::App& tool) {
   app->add_option("--train", options->train, "Training queries: vectors")->type_name("FILE");
   add_count(*app, "--group", options->group, "Queries of a step in --train, with --keys");
   app->add_option("--out", options->out, "The index to write")->required()->type_name("FILE");
-  add_choice<std::string_view>(*app, "--index", options->kind,
-                               {{"projection", kProjection}, {"sketch", kSketch}, {"flat", kFlat}},
-                               "Kind of index");
+  add_index_kind(*app, "--index", options->kind);
   app->add_flag("--use-lists", options->use_lists,
                 "Take exact lists from the data (learn_neighbors)");
-  add_options(*app, options->params);
+  options->projection_options = add_options(*app, options->params);
   add_threads(*app, options->threads);
   add_options(*app, options->console);
   app->footer(

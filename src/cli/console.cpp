@@ -1,3 +1,4 @@
+/// Prints reports to stdout and progress to stderr.
 #include "cli/console.hpp"
 
 #include <fmt/format.h>
@@ -121,10 +122,6 @@ Execution execution(const ConsoleOptions& console, int threads) {
     return !interrupted();
   };
   return run;
-}
-
-std::string dump(const Json& value, int indent) {
-  return value.dump(indent, ' ', false, Json::error_handler_t::replace);
 }
 
 std::string to_text(const Json& report) {

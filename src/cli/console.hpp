@@ -8,16 +8,16 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
 
 #include "keyseek/execution.hpp"
+#include "sweep/json.hpp"
 
 namespace keyseek::cli {
 
-/// Keeps fields in the order they were written in.
-using Json = nlohmann::ordered_json;
+using sweep::dump;
+using sweep::Json;
 
 struct ConsoleOptions {
   bool json = false;
@@ -34,8 +34,6 @@ void add_options(CLI::App& app, ConsoleOptions& console);
 /// Whether it arrives, the end of the tool asks (check_output in main.cpp).
 void write_to(std::FILE* stream, std::string_view text) noexcept;
 
-/// As JSON, on one line or indented; bytes that are no UTF-8 (of a file's name) are replaced.
-[[nodiscard]] std::string dump(const Json& value, int indent = -1);
 /// As text for people: scalars one per line, arrays of objects as tables.
 [[nodiscard]] std::string to_text(const Json& report);
 /// To stdout, as text or with --json as one JSON object; nothing with --quiet.

@@ -1,3 +1,4 @@
+/// Converts vectors and problems from one file format to another.
 #include <algorithm>
 #include <memory>
 #include <string>

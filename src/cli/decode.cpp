@@ -1,20 +1,26 @@
+// The command `decode`: heads of a capture, planned on their prompt and decoded after it.
 #include <algorithm>
+#include <array>
+#include <cctype>
 #include <chrono>
 #include <cmath>
+#include <map>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/fail.hpp"
 #include "cli/command.hpp"
 #include "cli/options.hpp"
+#include "keyseek/decode_options.hpp"
 #include "keyseek/measure.hpp"
 
 namespace keyseek::cli {
 namespace {
 
-// Newest share of the prompt whose queries are given to the plan.
-constexpr double kPromptShare = 0.3;
+// What the capture says, and what is asked as a list.
+constexpr std::array<std::string_view, 3> kNotAsked = {"logits", "rotary embedding", "max_error"};
 
 struct Options {
   ConsoleOptions console;
@@ -23,10 +29,10 @@ struct Options {
   std::vector<double> max_errors = {0.1, 0.05, 0.02};
   std::size_t steps = 512;
   int threads = 1;
-  bool planned = true;
   bool cold = false;
   bool trusted = false;
-  GivenPlan given;
+  /// Options of DecodeParams that were given, in the order of the table.
+  std::map<const DecodeOption*, std::string> given;
   DecodeParams params;
 };
 
@@ -37,7 +43,7 @@ Json decode(const io::CapturedHead& head, const DecodeParams& params, const Opti
             const Execution& run) {
   const std::size_t prefill = head.prefill, group = head.queries.size();
   const std::size_t last = std::min(head.keys.rows(), prefill + options.steps);
-  const auto newest = static_cast<std::size_t>(kPromptShare * static_cast<double>(prefill));
+  const std::size_t newest = std::min(prefill, params.plan_positions(prefill));
   const auto begin = std::chrono::steady_clock::now();
   HeadCache cache =
       HeadCache::prefill(head.keys.view().slice(0, prefill), head.values.view().slice(0, prefill),
@@ -108,12 +114,8 @@ struct Tally {
 std::vector<Tally> tallies(const Options& options) {
   Tally tally;
   tally.params = options.params;
-  if (!options.planned) {
-    tally.params.given = options.given;
-    tally.params.given->stop.rule = options.params.rule;
-    tally.params.given->stop.least = std::min(options.params.least_k, options.given.stop.k);
-    return {tally};
-  }
+  for (const auto& [option, text] : options.given) option->set_text(tally.params, text);
+  if (tally.params.given) return {tally};
   std::vector<Tally> all;
   for (const double max_error : options.max_errors) {
     tally.params.max_error = max_error;
@@ -143,7 +145,7 @@ void run_decode(const Options& options) {
       tally.params.scale = static_cast<float>(captured.scale);
       tally.params.rope = captured.rope;
       Json row = {{"layer", entry.layer}, {"kv_head", entry.kv_head}};
-      if (options.planned) row["max_error"] = tally.params.max_error;
+      if (!tally.params.given) row["max_error"] = tally.params.max_error;
       row.update(decode(captured, tally.params, options, run));
       tally.add(row);
       heads.push_back(std::move(row));
@@ -157,26 +159,61 @@ void run_decode(const Options& options) {
   print_report(report, options.console);
 }
 
-void add_given_plan(CLI::App& app, Options& options) {
-  const std::vector<std::pair<std::string, Retriever>> names = {
-      {"everything", Retriever::everything},
-      {"none", Retriever::none},
-      {"flat", Retriever::flat},
-      {"sketch", Retriever::sketch},
-      {"projection", Retriever::projection},
-      {"complete", Retriever::complete}};
-  CLI::Option* retriever =
-      add_choice(app, "--retriever", options.given.retriever, names, "Given, instead of planned");
-  retriever->default_str("planned");
-  const auto only_given = [&](CLI::Option* option) { option->needs(retriever); };
-  only_given(add_count(app, "--k", options.given.stop.k, "Keys per query of a given retriever"));
-  only_given(app.add_option("--limit", options.given.stop.limit,
-                            "Of a given retriever's rule: logits (dipr), share (mass)")
-                 ->type_name("X"));
-  only_given(app.add_option("--recall", options.given.target_recall,
-                            "Of a given projection index's search")
-                 ->type_name("R")
-                 ->capture_default_str());
+/// "--tail-vectors"; of a flag that is set, "--no-scan-novel".
+std::string option_name(const DecodeOption& option, bool set) {
+  std::string name = fmt::format("--{}{}", set ? "no-" : "", option.name);
+  std::replace(name.begin(), name.end(), '_', '-');
+  return name;
+}
+
+std::string placeholder(const DecodeOption& option) {
+  if (option.kind == OptionKind::count) return "N";
+  if (option.words.empty()) return "X";
+  std::string all;
+  for (const std::string_view word : option.words)
+    if (word != to_string(Retriever::custom)) all += (all.empty() ? "" : "|") + std::string(word);
+  return all;
+}
+
+std::string description(const DecodeOption& option, bool set) {
+  std::string text = (set ? "Do not " : "") + std::string(option.meaning);
+  text[0] = static_cast<char>(std::toupper(static_cast<unsigned char>(text[0])));
+  const bool ranged = std::isfinite(option.range.most) || option.range.least > 0;
+  return ranged ? text + ", " + option.allowed() : text;
+}
+
+/// An option of the command line for every option of DecodeParams that is asked.
+void add_decode_options(CLI::App& app, Options& options) {
+  DecodeParams presets;
+  presets.given.emplace();
+  CLI::Option* retriever = nullptr;
+  for (const DecodeOption& option : decode_options()) {
+    const auto is_it = [&](std::string_view name) {
+      return name == option.group || name == option.name;
+    };
+    if (std::any_of(kNotAsked.begin(), kNotAsked.end(), is_it)) continue;
+    const std::string preset = option.text(presets);
+    const auto take = [&options, &option](const std::string& text) {
+      options.given[&option] = text;
+    };
+    CLI::Option* added = nullptr;
+    if (option.kind == OptionKind::flag) {
+      const bool set = preset == "true";
+      added = app.add_flag_callback(
+          option_name(option, set), [take, set] { take(set ? "false" : "true"); },
+          description(option, set));
+    } else {
+      added = app.add_option_function<std::string>(option_name(option, false), take,
+                                                   description(option, false));
+      added->type_name(placeholder(option))->default_str(preset == "-" ? "" : preset);
+    }
+    added->group("Of the " + std::string(option.group));
+    if (!option.of_given_plan()) continue;
+    if (option.name == "retriever")
+      retriever = added->default_str("planned");
+    else
+      added->needs(retriever);
+  }
 }
 
 }  // namespace
@@ -197,23 +234,7 @@ Command add_decode(CLI::App& tool) {
       ->type_name("E,..")
       ->capture_default_str();
   add_count(*app, "--steps", options->steps, "Tokens to decode, at most");
-  add_count(*app, "--sink", options->params.sink, "First tokens, attended exactly");
-  add_count(*app, "--window", options->params.window, "Newest tokens, attended exactly");
-  add_count(*app, "--horizon", options->params.horizon, "Tokens decoded between refreshes");
-  add_count(*app, "--tail-vectors", options->params.tail_vectors, "Vectors of the tail; 0: none");
-  add_count(*app, "--least-k", options->params.least_k, "Keys retrieved per query, at least");
-  add_count(*app, "--max-k", options->params.max_k, "Keys retrieved per query, at most");
-  app->add_option("--max-memory", options->params.max_memory,
-                  "Most memory, in units of keys and values")
-      ->type_name("X")
-      ->capture_default_str();
-  add_choice<Rule>(*app, "--rule", options->params.rule,
-                   {{"top-k", Rule::top_k}, {"dipr", Rule::dipr}, {"mass", Rule::mass}},
-                   "Which of the keys found are attended");
-  add_count(*app, "--pinned", options->params.pinned,
-            "Tokens that the prompt's end attends to most, attended exactly");
-  app->add_flag("--int8-values", options->params.int8_values, "Keep indexed values in 8 bits");
-  add_given_plan(*app, *options);
+  add_decode_options(*app, *options);
   app->add_flag("--cold", options->cold, "Empty the caches between steps, as other layers do");
   add_threads(*app, options->threads);
   add_options(*app, options->console);
@@ -222,10 +243,7 @@ Command add_decode(CLI::App& tool) {
       "|out - full| / |full|; kb_per_step is what was read of the indexed tokens, full_kb what\n"
       "full attention reads of them.\n"
       "Example:\n  keyseek decode --data gemma.attn.h5 --layers 11 --max-error 0.05");
-  return {app, [options, app] {
-            options->planned = app->count("--retriever") == 0;
-            run_decode(*options);
-          }};
+  return {app, [options] { run_decode(*options); }};
 }
 
 }  // namespace keyseek::cli

@@ -1,3 +1,4 @@
+/// Tells by the ending of a file's name what it is expected to hold.
 #include "cli/file_kind.hpp"
 
 #include <algorithm>

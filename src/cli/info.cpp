@@ -1,10 +1,11 @@
+/// keyseek info: what a file holds, and what this CPU runs.
 #include <filesystem>
 #include <memory>
 #include <string>
 
 #include "base/fail.hpp"
-#include "cli/any_index.hpp"
 #include "cli/command.hpp"
+#include "cli/describe_index.hpp"
 #include "cli/file_kind.hpp"
 #include "cli/options.hpp"
 #include "keyseek/score.hpp"
@@ -71,7 +72,7 @@ Json describe_capture(const io::CaptureInfo& info) {
 
 Json describe_index(const std::string& path) {
   Json report = {{"kind", "index"}};
-  report.update(describe(open_index(path, true)));
+  report.update(describe(Index::open(path, FileMemory::mapped)));
   return report;
 }
 
@@ -104,7 +105,10 @@ Json describe_file(const std::string& path, const io::Hdf5Access& access) {
 Json describe_isas() {
   Json available = Json::array();
   for (const Isa isa : available_isas()) available.push_back(to_string(isa));
-  return {{"version", kVersion}, {"isa", to_string(active_isa())}, {"available", available}};
+  return {{"version", kVersion},
+          {"isa", to_string(active_isa())},
+          {"available", available},
+          {"threads_of", default_executor()->name()}};
 }
 
 void run_info(const Options& options) {

@@ -1,3 +1,4 @@
+/// Notes the first Ctrl-C for work to see; the second one ends the process.
 #include "cli/interrupt.hpp"
 
 #include <csignal>

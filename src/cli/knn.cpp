@@ -1,3 +1,4 @@
+/// Computes exact nearest keys and writes them to a file.
 #include <memory>
 #include <string>
 

@@ -1,3 +1,4 @@
+/// Options that several commands have, and the checks that come with them.
 #include "cli/options.hpp"
 
 #include <unistd.h>
@@ -39,8 +40,31 @@ CLI::Validator whole_number() {
       "");
 }
 
-void add_threads(CLI::App& app, int& value) {
-  add_count(app, "--threads", value, "Threads to work with; 0: as many as there are");
+CLI::Option* add_threads(CLI::App& app, int& value) {
+  return add_count(app, "--threads", value, "Threads to work with; 0: as many as there are");
+}
+
+CLI::Option* add_index_kind(CLI::App& app, const std::string& name, IndexKind& kind) {
+  std::vector<std::pair<std::string, IndexKind>> names;
+  for (const IndexKind known : index_kinds()) names.emplace_back(to_string(known), known);
+  return add_choice(app, name, kind, names, "Kind of index");
+}
+
+void require_projection(const std::vector<CLI::Option*>& options, IndexKind kind,
+                        const std::string& where) {
+  for (const CLI::Option* option : options) {
+    require(option->count() == 0 || kind == IndexKind::projection,
+            "{} is of a projection index, but {} is of kind {}", option->get_name(), where,
+            to_string(kind));
+  }
+}
+
+CLI::Option* add_target_recall(CLI::App& app, double& target_recall) {
+  return app
+      .add_option("--target-recall", target_recall,
+                  "Recall to choose the tuned dials of a projection index by")
+      ->type_name("R")
+      ->capture_default_str();
 }
 
 CLI::Option* add_method(CLI::App& app, const std::string& name, KnnMethod& method) {
@@ -98,29 +122,27 @@ std::string DataOptions::short_name() const {
 
 // --- parameters ------------------------------------------------------------------------
 
-void add_options(CLI::App& app, ProjectionParams& params) {
+std::vector<CLI::Option*> add_options(CLI::App& app, ProjectionParams& params) {
+  std::vector<CLI::Option*> added;
+  const auto add = [&](CLI::Option* option) {
+    added.push_back(option->group("Of the projection index"));
+  };
   const auto count = [&](const char* name, auto& value, const char* description) {
-    add_count(app, name, value, description)->group("Of the projection index");
+    add(add_count(app, name, value, description));
   };
   const auto real = [&](const char* name, double& value, const char* description) {
-    app.add_option(name, value, description)
-        ->type_name("R")
-        ->capture_default_str()
-        ->group("Of the projection index");
+    add(app.add_option(name, value, description)->type_name("R")->capture_default_str());
   };
   GraphParams& graph = params.graph;
   RouterParams& router = params.router;
-  add_choice(app, "--projection", graph.projection, kProjections, "How lists become links")
-      ->group("Of the projection index");
+  add(add_choice(app, "--projection", graph.projection, kProjections, "How lists become links"));
   count("--list-length", params.list_length, "Keys in the exact list of a training query");
-  add_method(app, "--list-method", params.list_method)->group("Of the projection index");
+  add(add_method(app, "--list-method", params.list_method));
   count("--candidates", graph.candidates, "Links of a key that pruning chooses from");
   count("--degree", graph.degree, "Links of a key before reverse links");
   count("--max-degree", graph.max_degree, "Links of a key after reverse links");
   real("--damping", graph.damping, "Exponent of the popularity a weight is divided by");
   count("--sampled-lists", graph.sampled_lists, "Lists counted per key at most");
-  count("--repair-rank", graph.repair_rank, "Best keys of a list that reach each other");
-  count("--repair-room", graph.repair_room, "Links of a key that repair may add");
   count("--entry-points", graph.entry_points, "Keys that reachability is counted from");
   count("--router-dim", router.dim, "Dimension of the projected training queries");
   count("--clusters", router.clusters, "Clusters of training queries at most");
@@ -128,10 +150,10 @@ void add_options(CLI::App& app, ProjectionParams& params) {
   real("--queries-per-key", router.queries_per_key, "Training queries kept, per key, at most");
   count("--router-seed", router.seed, "Of k-means");
   count("--tune-k", params.tuning_k, "Keys wanted of a held-out query when tuning");
-  app.add_option("--tune-recalls", params.target_recalls, "Recalls to tune for, separated by ,")
-      ->delimiter(',')
-      ->type_name("R,R,..")
-      ->group("Of the projection index");
+  add(app.add_option("--tune-recalls", params.target_recalls, "Recalls to tune for, separated by ,")
+          ->delimiter(',')
+          ->type_name("R,R,.."));
+  return added;
 }
 
 Json to_json(const ProjectionParams& params) {
@@ -145,8 +167,6 @@ Json to_json(const ProjectionParams& params) {
           {"max_degree", graph.max_degree},
           {"damping", graph.damping},
           {"sampled_lists", graph.sampled_lists},
-          {"repair_rank", graph.repair_rank},
-          {"repair_room", graph.repair_room},
           {"entry_points", graph.entry_points},
           {"router_dim", router.dim},
           {"clusters", router.clusters},
@@ -155,14 +175,6 @@ Json to_json(const ProjectionParams& params) {
           {"router_seed", router.seed},
           {"tune_k", params.tuning_k},
           {"tune_recalls", params.target_recalls}};
-}
-
-Json to_json(const Dials& dials) {
-  return {{"probes", dials.probes},
-          {"lists", dials.lists},
-          {"expand", dials.expand},
-          {"pool", dials.pool},
-          {"novel", dials.novel}};
 }
 
 io::Hdf5Access hdf5_access(bool trusted) { return {.helper = trusted ? "" : "/proc/self/exe"}; }

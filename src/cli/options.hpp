@@ -49,7 +49,7 @@ CLI::Option* add_choice(CLI::App& app, const std::string& name, Value& value,
 }
 
 /// "--threads"; 0 is all there are.
-void add_threads(CLI::App& app, int& value);
+CLI::Option* add_threads(CLI::App& app, int& value);
 
 /// A "--data" name and, for captures, how it becomes a search problem.
 class DataOptions {
@@ -76,11 +76,18 @@ class DataOptions {
 /// "--list-method" and the like.
 CLI::Option* add_method(CLI::App& app, const std::string& name, KnnMethod& method);
 
-void add_options(CLI::App& app, ProjectionParams& params);
+/// The options that were added.
+std::vector<CLI::Option*> add_options(CLI::App& app, ProjectionParams& params);
+/// A kind of index by its name.
+CLI::Option* add_index_kind(CLI::App& app, const std::string& name, IndexKind& kind);
+/// Throws Error that names the first of `options`, which are of a projection index, that is given
+/// although `where`, an option or a file, is of another kind.
+void require_projection(const std::vector<CLI::Option*>& options, IndexKind kind,
+                        const std::string& where);
+/// "--target-recall", of a projection index.
+CLI::Option* add_target_recall(CLI::App& app, double& target_recall);
 /// Every parameter by the name of its option.
 [[nodiscard]] Json to_json(const ProjectionParams& params);
-
-[[nodiscard]] Json to_json(const Dials& dials);
 
 /// "--trusted-hdf5", and what it means: HDF5 files are taken apart by another process of this tool,
 /// or by this one.

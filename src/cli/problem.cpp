@@ -1,3 +1,4 @@
+/// What an index is built from and judged by, as files give it.
 #include "cli/problem.hpp"
 
 #include <algorithm>
@@ -5,16 +6,15 @@
 #include "base/fail.hpp"
 
 namespace keyseek::cli {
-io::TrainingSet training_of(const io::Benchmark& data, bool use_lists, const std::string& name) {
+
+TrainingQueries training_of(const io::Benchmark& data, bool use_lists, const std::string& name) {
   require(!data.learn.empty(),
           "{} has no training queries (\"learn\"), which a projection index needs: give some with "
           "--train",
           name);
   require(!use_lists || !data.learn_ids.empty(),
           "{} has no lists (\"learn_neighbors\") for --use-lists", name);
-  io::TrainingSet training = io::training_set(data);
-  if (!use_lists) training.lists = {};
-  return training;
+  return io::training_set(data, use_lists);
 }
 
 Matrix<Id> first_columns(const Matrix<Id>& ids, std::size_t k, const std::string& name) {
@@ -38,16 +38,6 @@ void replace_training(io::Benchmark& data, const std::string& path) {
   data.learn_ids = {};
   data.tuning = {};
   data.tuning_steps = 0;
-}
-
-ProjectionIndex build_projection(AnyMatrixView keys, const io::TrainingSet& training,
-                                 const ProjectionParams& params, const Execution& run,
-                                 BuildReport* report) {
-  if (training.lists.empty()) {
-    return ProjectionIndex::build(keys, training.queries, params, run, report);
-  }
-  return ProjectionIndex::build_from_lists(keys, training.queries, training.lists, params, run,
-                                           report);
 }
 
 }  // namespace keyseek::cli

@@ -11,7 +11,7 @@ namespace keyseek::cli {
 
 /// The data's training set, with its lists only when they are asked for. Throws Error without
 /// training queries, or without lists that are asked for, naming `name`.
-[[nodiscard]] io::TrainingSet training_of(const io::Benchmark& data, bool use_lists,
+[[nodiscard]] TrainingQueries training_of(const io::Benchmark& data, bool use_lists,
                                           const std::string& name);
 
 /// The k best keys of every test query: from the data where it has them, else computed.
@@ -25,10 +25,5 @@ namespace keyseek::cli {
 
 /// Puts the vectors of a file in the place of the training queries (and of what belongs to them).
 void replace_training(io::Benchmark& data, const std::string& path);
-
-/// Builds from the given lists, or finds them first.
-[[nodiscard]] ProjectionIndex build_projection(AnyMatrixView keys, const io::TrainingSet& training,
-                                               const ProjectionParams& params, const Execution& run,
-                                               BuildReport* report);
 
 }  // namespace keyseek::cli

@@ -1,13 +1,16 @@
+/// keyseek search: the queries of a file against an index.
 #include <algorithm>
+#include <chrono>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
 
 #include "base/fail.hpp"
-#include "cli/any_index.hpp"
 #include "cli/command.hpp"
 #include "cli/options.hpp"
 #include "cli/problem.hpp"
+#include "keyseek/measure.hpp"
 #include "keyseek/score.hpp"
 
 namespace keyseek::cli {
@@ -20,8 +23,10 @@ struct Options {
   bool map = false, no_warm = false;
   MeasureParams measure;
   std::size_t group = 0;
+  int threads = 1;
   Dials dials;
-  std::vector<CLI::Option*> given_dials;
+  ProjectionSearchParams projection;
+  std::vector<CLI::Option*> dial_options, projection_options;
   std::optional<float> beta;
 };
 
@@ -44,8 +49,8 @@ void check(const Options& options) {
                                    {"--truth", options.truth}});
 }
 
-Questions read_questions(const Options& options, const AnyIndex& index, const Execution& run) {
-  const std::size_t k = options.measure.search.k, keys = size_of(index);
+Questions read_questions(const Options& options, const Index& index, const Execution& run) {
+  const std::size_t k = options.measure.search.k, keys = index.size();
   Questions questions;
   if (options.queries.empty()) {
     io::Benchmark data = options.data.read(k, run);
@@ -68,40 +73,84 @@ Questions read_questions(const Options& options, const AnyIndex& index, const Ex
   return questions;
 }
 
-MeasureParams measure_params(const Options& options, std::size_t group, const Execution& run) {
+bool any_given(const std::vector<CLI::Option*>& options) {
+  return std::any_of(options.begin(), options.end(),
+                     [](const CLI::Option* option) { return option->count() > 0; });
+}
+
+/// Options of a projection index only where they are given: other kinds refuse them.
+SearchParams search_params(const Options& options) {
+  SearchParams params = options.measure.search;
+  params.beta = options.beta;
+  const bool dials = any_given(options.dial_options);
+  if (dials || any_given(options.projection_options)) params.projection = options.projection;
+  if (dials) params.projection->dials = options.dials;
+  return params;
+}
+
+/// Step after step in this thread, each timed.
+Json search_steps(const Index& index, const Questions& questions, const Options& options,
+                  const Execution& run, Matrix<Id>& ids) {
   MeasureParams params = options.measure;
   params.progress = run.progress;
-  params.group = group;
+  params.group = questions.group;
   params.warm_start = !options.no_warm;
-  params.search.beta = options.beta;
-  const bool dials = std::any_of(options.given_dials.begin(), options.given_dials.end(),
-                                 [](const CLI::Option* option) { return option->count() > 0; });
-  if (dials) params.search.dials = options.dials;
-  return params;
+  params.search = search_params(options);
+  Measurement m = measure_steps(index, questions.queries, params);
+  ids = std::move(m.ids);
+  return {{"scanned_fraction", m.scanned_fraction},
+          {"bytes_read", m.bytes_read},
+          {"us_per_step_p50", m.us_p50},
+          {"us_per_step_p95", m.us_p95},
+          {"us_per_query", m.us_mean / static_cast<double>(questions.group)}};
+}
+
+/// All at once, shared by threads; the fastest pass counts.
+Json search_batch(const Index& index, const Questions& questions, const Options& options,
+                  const Execution& run, Matrix<Id>& ids) {
+  using Clock = std::chrono::steady_clock;
+  const std::size_t steps = questions.queries.rows() / questions.group;
+  const SearchParams params = search_params(options);
+  double fastest = std::numeric_limits<double>::infinity();
+  BatchHits found;
+  require(options.measure.repeats >= 1, "repeats is 0");
+  for (std::size_t pass = 0; pass < options.measure.repeats; ++pass) {
+    const auto begin = Clock::now();
+    found = index.search_batch(questions.queries, questions.group, params, run);
+    fastest = std::min(fastest, std::chrono::duration<double>(Clock::now() - begin).count());
+  }
+  ids = std::move(found.ids);
+  const auto per_step = [&](std::size_t sum) {
+    return static_cast<double>(sum) / static_cast<double>(steps);
+  };
+  return {
+      {"scanned_fraction", per_step(found.stats.looked_at()) / static_cast<double>(index.size())},
+      {"bytes_read", per_step(found.stats.bytes_read)},
+      {"threads", run.thread_count()},
+      {"queries_per_s", static_cast<double>(questions.queries.rows()) / fastest}};
 }
 
 void run_search(const Options& options) {
   check(options);
-  const Execution run = execution(options.console, 0);
-  const AnyIndex index = open_index(options.index, options.map);
+  const Execution run = execution(options.console, options.threads);
+  const Index index =
+      Index::open(options.index, options.map ? FileMemory::mapped : FileMemory::own);
+  require_projection(options.projection_options, index.kind(), options.index);
+  require_projection(options.dial_options, index.kind(), options.index);
   const std::size_t k = options.measure.search.k;
-  require(k >= 1 && k <= size_of(index), "k is {}, must be in [1, {}] (keys)", k, size_of(index));
+  require(k >= 1 && k <= index.size(), "k is {}, must be in [1, {}] (keys)", k, index.size());
   const Questions questions = read_questions(options, index, run);
-  const Measurement m =
-      measure(index, questions.queries, measure_params(options, questions.group, run));
-  if (!options.out.empty()) io::write_ids(options.out, m.ids);
-  Json report = {{"index", kind_of(index)},
+  Matrix<Id> ids;
+  const auto search = options.threads == 1 ? search_steps : search_batch;
+  const Json cost = search(index, questions, options, run, ids);
+  if (!options.out.empty()) io::write_ids(options.out, ids);
+  Json report = {{"index", to_string(index.kind())},
                  {"queries", questions.queries.rows()},
                  {"group", questions.group},
                  {"k", k}};
-  if (!questions.truth.empty())
-    report["recall_at_k"] = recall(questions.truth, m.ids, size_of(index));
-  report.update({{"scanned_fraction", m.scanned_fraction},
-                 {"bytes_read", m.bytes_read},
-                 {"us_per_step_p50", m.us_p50},
-                 {"us_per_step_p95", m.us_p95},
-                 {"us_per_query", m.us_mean / static_cast<double>(questions.group)},
-                 {"isa", to_string(active_isa())}});
+  if (!questions.truth.empty()) report["recall_at_k"] = recall(questions.truth, ids, index.size());
+  report.update(cost);
+  report["isa"] = to_string(active_isa());
   if (!options.out.empty()) report["out"] = options.out;
   print_report(report, options.console);
 }
@@ -111,34 +160,40 @@ void add_search_options(CLI::App& app, Options& options) {
   add_count(app, "--k", search.k, "Keys per query");
   add_count(app, "--group", options.group,
             "Consecutive queries that form a step; 0: as the data say");
-  app.add_option("--target-recall", search.target_recall, "Recall to choose the tuned dials by")
-      ->type_name("R")
-      ->capture_default_str();
   app.add_option("--beta", options.beta, "Of the k best, return keys with q.k >= max - beta (DIPR)")
       ->type_name("R");
-  app.add_option("--max-scanned", search.max_scanned, "Upper bound on keys scanned in a step")
-      ->transform(whole_number())
-      ->type_name("N");
-  app.add_flag("--scan-novel", search.scan_novel,
-               "Scan all keys for a query that is unlike the training queries");
+  options.projection_options = {
+      add_target_recall(app, options.projection.target_recall),
+      app.add_option("--max-scanned", options.projection.max_scanned,
+                     "Upper bound on keys scanned in a step")
+          ->transform(whole_number())
+          ->type_name("N"),
+      app.add_flag("--scan-novel", options.projection.scan_novel,
+                   "Scan all keys for a query that is unlike the training queries")};
+  for (CLI::Option* option : options.projection_options) option->group("Of a projection index");
   const auto dial = [&](const char* name, std::uint32_t& value, const char* description) {
-    options.given_dials.push_back(
-        add_count(app, name, value, description)->group("Dials, instead of the tuned ones"));
+    options.dial_options.push_back(
+        add_count(app, name, value, description)
+            ->group("Dials of a projection index, instead of the tuned ones"));
   };
   dial("--probes", options.dials.probes, "Router clusters looked into, per query");
   dial("--lists", options.dials.lists, "Nearest training queries whose keys are scanned");
   dial("--expand", options.dials.expand, "Ranks of a query's pool whose links are followed");
   dial("--pool", options.dials.pool, "Keys per query that are reranked; 0: by k, dim and --expand");
   app.add_flag("--no-warm", options.no_warm, "Do not start from the hits of the step before");
+  add_threads(app, options.threads)
+      ->description(
+          "1: step after step, each warm from the one before and timed; more (0: all): "
+          "the steps are shared by threads, none of them warm");
   add_count(app, "--repeats", options.measure.repeats,
-            "Passes over the queries; a step's time is its fastest");
+            "Passes over the queries; the fastest counts");
 }
 
 }  // namespace
 
 Command add_search(CLI::App& tool) {
   auto options = std::make_shared<Options>();
-  CLI::App* app = tool.add_subcommand("search", "Search an index, one thread, and report the cost");
+  CLI::App* app = tool.add_subcommand("search", "Search an index, and report the cost");
   app->add_option("--index", options->index, "An index file")->required()->type_name("FILE");
   app->add_option("--queries", options->queries, "Queries: vectors")->type_name("FILE");
   options->data.add(*app)->description("Data whose test queries are asked, instead of --queries");

@@ -1,10 +1,133 @@
-#include "cli/sweep_run.hpp"
-
+// The command sweep: recall, keys scanned and time over the dials.
+#include <algorithm>
 #include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
 
+#include "base/fail.hpp"
 #include "cli/command.hpp"
+#include "cli/console.hpp"
+#include "cli/interrupt.hpp"
+#include "cli/options.hpp"
+#include "cli/problem.hpp"
+#include "sweep/grid.hpp"
+#include "sweep/index_contender.hpp"
+#include "sweep/sweep.hpp"
 
 namespace keyseek::cli {
+namespace {
+
+struct SweepOptions {
+  ConsoleOptions console;
+  DataOptions data;
+  std::string out, train;
+  std::vector<std::string> indexes = {"flat", "sketch", "projection"};
+  ProjectionParams params;
+  std::size_t k = 100;
+  std::size_t points = 0;   ///< of the grid; 0: all
+  std::size_t repeats = 3;  ///< rounds
+  std::size_t cold_steps = sweep::IndexContenderParams().cold_steps;
+  std::optional<int> pin;  ///< CPU that searches
+  bool cold = false, no_warm = false, single = false, use_lists = false;
+  int threads = 1;
+
+  void validate() const;  ///< throws Error
+};
+
+void SweepOptions::validate() const {
+  (void)data.view(k);
+  require(k >= 1, "--k is 0");
+  require(repeats >= 1, "--repeats is 0");
+  require(cold_steps >= 1, "--cold-steps is 0");
+  for (const std::string& index : indexes) {
+    (void)index_kind_of(index, "--index");
+    require(std::count(indexes.begin(), indexes.end(), index) == 1, "--index names '{}' twice",
+            index);
+  }
+  if (pin) sweep::require_cpu(*pin);
+  params.validate();
+  require_output(out, {{"--data", data.data}, {"--train", train}});
+}
+
+/// How a capture becomes the problem.
+Json view_of(const SweepOptions& options) {
+  if (!options.data.is_capture()) return Json::object();
+  const io::DecodeViewParams view = options.data.view(options.k);
+  return {{"share", view.share},   {"shift", view.shift},     {"sink", view.sink},
+          {"window", view.window}, {"horizon", view.horizon}, {"seed", view.seed}};
+}
+
+sweep::IndexContenderParams index_params(const SweepOptions& options, const std::string& kind,
+                                         const io::Benchmark& data) {
+  sweep::IndexContenderParams index{.kind = index_kind_of(kind, "--index"),
+                                    .cold_steps = options.cold_steps};
+  // The bar counts points; between steps only Ctrl-C is looked for.
+  index.between_steps = [](auto...) { return !interrupted(); };
+  index.training = [&] {
+    if (options.train.empty()) return training_of(data, options.use_lists, options.data.data);
+    io::Benchmark other;
+    other.group = data.group;
+    replace_training(other, options.train);
+    return training_of(other, options.use_lists, options.data.data);
+  };
+  if (index.kind == IndexKind::projection) {
+    index.grid = sweep::grid(options.points);
+    index.projection = options.params;
+    index.build_params = to_json(options.params);
+    index.build_params["use_lists"] = options.use_lists;
+    index.build_params["train"] = options.train.empty() ? Json() : Json(options.train);
+  }
+  return index;
+}
+
+void report(const SweepOptions& options, const std::vector<Json>& rows, std::size_t skipped) {
+  Json table = Json::array();
+  for (const Json& row : rows) {
+    const Json& params = row["params"];
+    table.push_back({{"index", row["index"]},
+                     {"probes", params.value("probes", Json())},
+                     {"lists", params.value("lists", Json())},
+                     {"expand", params.value("expand", Json())},
+                     {"cache", row["cache"]},
+                     {"recall", row["recall_at_k"]},
+                     {"scanned", row["scanned_fraction"]},
+                     {"us_per_step", row["us_per_step_p50"]},
+                     {"us_per_query", row["us_per_query"]}});
+  }
+  print_report({{"dataset", options.data.short_name()},
+                {"measured", rows.size()},
+                {"skipped", skipped},
+                {"out", options.out},
+                {"rows", table}},
+               options.console);
+}
+
+void run_sweep(const SweepOptions& options) {
+  options.validate();
+  const Execution run = execution(options.console, options.threads);
+  const io::Benchmark data = options.data.read(options.k, run);
+  sweep::Sweep sweep({.name = options.data.short_name(),
+                      .data = data,
+                      .truth = truth_of(data, options.k, run),
+                      .k = options.k,
+                      .group = options.single ? 1 : data.group,
+                      .warm = !options.no_warm && !options.single,
+                      .view = view_of(options)},
+                     {.style = sweep::sweep_rows(),
+                      .rounds = options.repeats,
+                      .cold = options.cold,
+                      .pin = options.pin},
+                     options.out);
+  for (const std::string& kind : options.indexes) {
+    sweep.add(sweep::index_contender(sweep.problem(), index_params(options, kind, data)), run);
+  }
+  const std::vector<Json> rows = sweep.measure(run.progress);
+  report(options, rows, sweep.skipped());
+}
+
+}  // namespace
 
 Command add_sweep(CLI::App& tool) {
   auto options = std::make_shared<SweepOptions>();

@@ -1,3 +1,4 @@
+/// Holds a session's memory, stream, events and graphs on a device, and gives them back.
 #include "cuda/buffers.hpp"
 
 #include <algorithm>

@@ -1,3 +1,4 @@
+/// Runs decode steps of a layer's heads on a device while the CPU attends to the rest.
 #include <algorithm>
 #include <cmath>
 #include <utility>

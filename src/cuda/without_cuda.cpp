@@ -1,4 +1,4 @@
-// Compiled where cuda/device_runtime.cpp is not.
+/// Refuses to open a device; it is compiled where cuda/device_runtime.cpp is not.
 #include "keyseek/cuda.hpp"
 
 namespace keyseek::cuda {

@@ -1,3 +1,4 @@
+// Each thing that a caller's answer could be wrong in.
 #include "decode/caller_search.hpp"
 
 #include <algorithm>

@@ -1,7 +1,7 @@
 /// A search of the caller's own, whose answers are checked before anything is read by them.
 #pragma once
 
-#include "keyseek/decode.hpp"
+#include "keyseek/decode_params.hpp"
 
 namespace keyseek {
 

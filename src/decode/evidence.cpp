@@ -1,3 +1,4 @@
+// Which positions of the prompt are held out, and which train the tail.
 #include "decode/evidence.hpp"
 
 #include <algorithm>
@@ -50,17 +51,17 @@ Evidence gather_evidence(const PlanInput& input, const DecodeParams& params, std
   seen.first_training = std::max<std::size_t>(2 * kRun, positions / 4);
   seen.last_training = positions - newest;
   const auto old_rows = spread(0, seen.first_training, params.held_out, kRun);
-  seen.held = make_probes(input, old_rows, kRun, params, params.seed + 1);
+  seen.held = moved_queries(input, old_rows, kRun, params, params.seed + 1);
   seen.old_queries = seen.held.queries.rows();
   if (newest >= kRun) {
     const auto new_rows = spread(seen.last_training, positions, params.held_out, kRun);
-    seen.held = joined(seen.held, window_probes(input, new_rows, kRun, params));
+    seen.held = joined(seen.held, newest_queries(input, new_rows, kRun, params));
   }
   const auto train_rows = spread(seen.first_training, seen.last_training, params.observed, 1);
-  const Probes train = make_probes(input, train_rows, 1, params, params.seed);
-  const auto answered = [&](const Probes& probes) {
+  const AnsweredQueries train = moved_queries(input, train_rows, 1, params, params.seed);
+  const auto answered = [&](const AnsweredQueries& asked) {
     const Tokens::Piece& indexed = input.tokens.indexed;
-    return observe(probes.queries, input.group, probes.exact, indexed.keys, indexed.values,
+    return observe(asked.queries, input.group, asked.exact, indexed.keys, indexed.values,
                    params.logits(), {.top = std::min(k, indexed.keys.rows)}, run);
   };
   seen.train_seen = answered(train);

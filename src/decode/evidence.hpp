@@ -4,8 +4,11 @@
 #include <cstddef>
 #include <vector>
 
-#include "decode/plan.hpp"
-#include "decode/probes.hpp"
+#include "decode/plan_input.hpp"
+#include "decode/answered_queries.hpp"
+#include "keyseek/decode_params.hpp"
+#include "keyseek/execution.hpp"
+#include "keyseek/tail.hpp"
 
 namespace keyseek {
 
@@ -15,7 +18,7 @@ namespace keyseek {
 /// them, as it will be for the first tokens. A plan has to hold for both.
 struct Evidence {
   std::size_t first_training = 0, last_training = 0;  ///< of input.positions; the last is not in
-  Probes held;
+  AnsweredQueries held;
   std::size_t old_queries = 0;  ///< of `held`, before the newest
   Observations train_seen, held_seen;
 

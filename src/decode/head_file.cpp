@@ -1,19 +1,18 @@
-// A HeadCache in a file: docs/index-format.md, "A head".
+// A head in a file: docs/index-format.md, "A head".
 #include <algorithm>
 #include <cmath>
 #include <limits>
 
 #include "base/fail.hpp"
 #include "base/saved_count.hpp"
+#include "decode/head_state.hpp"
 #include "decode/params.hpp"
 #include "index/index_file.hpp"
-#include "keyseek/decode.hpp"
+#include "keyseek/decode_options.hpp"
 #include "score/kernels.hpp"
 
 namespace keyseek {
 namespace {
-
-constexpr const char* kKind = "head";
 
 double number(std::size_t x) { return saved_count(x); }
 template <class Enum>
@@ -24,6 +23,9 @@ double word(Enum x) {
 template <class T>
 std::span<const std::byte> bytes_of(const std::vector<T>& values) {
   return std::as_bytes(std::span<const T>(values));
+}
+std::span<const std::byte> bytes_of(std::string_view text) {
+  return std::as_bytes(std::span<const char>(text));
 }
 std::span<const std::byte> bytes_of(AnyMatrixView m) {
   return {static_cast<const std::byte*>(m.data), m.rows * m.row_bytes()};
@@ -38,47 +40,6 @@ std::vector<double> numbers_of(const std::vector<std::size_t>& positions) {
 
 void put(std::vector<double>& to, const StopRule& stop) {
   to.insert(to.end(), {word(stop.rule), number(stop.k), stop.limit, number(stop.least)});
-}
-
-std::vector<double> numbers_of(const DecodeParams& p) {
-  std::vector<double> out = {p.max_error,
-                             p.safety,
-                             double{p.scale},
-                             p.rope.theta,
-                             number(p.rope.rotary_dim),
-                             word(p.rope.layout),
-                             p.shift ? 1.0 : 0.0,
-                             number(p.sink),
-                             number(p.window),
-                             number(p.horizon),
-                             number(p.pinned),
-                             number(p.least_indexed),
-                             p.int8_values ? 1.0 : 0.0,
-                             p.scan_novel ? 1.0 : 0.0,
-                             p.share,
-                             number(p.observed),
-                             number(p.held_out),
-                             number(p.tail_vectors),
-                             number(p.least_k),
-                             number(p.max_k),
-                             p.max_memory,
-                             word(p.rule),
-                             static_cast<double>(p.seed >> 32U),
-                             static_cast<double>(p.seed & 0xffffffffU),
-                             p.given ? 1.0 : 0.0};
-  if (p.given) {
-    out.insert(out.end(), {word(p.given->retriever), p.given->target_recall});
-    put(out, p.given->stop);
-  }
-  if (p.rope.rotary_first > 0) out.push_back(number(p.rope.rotary_first));
-  return out;
-}
-
-/// The soft-cap, then the null logits.
-std::vector<double> logits_of(const DecodeParams& p) {
-  std::vector<double> out = {double{p.softcap}};
-  out.insert(out.end(), p.null_logits.begin(), p.null_logits.end());
-  return out;
 }
 
 std::vector<double> numbers_of(const HeadPlan& plan) {
@@ -98,53 +59,11 @@ StopRule read_stop(Numbers& from) {
   return stop;
 }
 
-Retriever read_retriever(Numbers& from, Retriever last) {
-  return static_cast<Retriever>(from.whole_up_to(static_cast<std::size_t>(last)));
-}
-
-DecodeParams read_params_of_head(const ContainerReader& file) {
-  Numbers n(file, "head.params");
-  DecodeParams p;
-  p.max_error = n.real();
-  p.safety = n.real();
-  p.scale = static_cast<float>(n.real());
-  p.rope.theta = n.real();
-  p.rope.rotary_dim = n.whole();
-  p.rope.layout =
-      static_cast<RopeLayout>(n.whole_up_to(static_cast<std::size_t>(RopeLayout::interleaved)));
-  p.shift = n.whole_up_to(1) == 1;
-  for (std::size_t* count : {&p.sink, &p.window, &p.horizon, &p.pinned, &p.least_indexed})
-    *count = n.whole();
-  p.int8_values = n.whole_up_to(1) == 1;
-  p.scan_novel = n.whole_up_to(1) == 1;
-  p.share = n.real();
-  for (std::size_t* count : {&p.observed, &p.held_out, &p.tail_vectors, &p.least_k, &p.max_k})
-    *count = n.whole();
-  p.max_memory = n.real_or_infinite();
-  p.rule = static_cast<Rule>(n.whole_up_to(static_cast<std::size_t>(Rule::mass)));
-  p.seed = (std::uint64_t{n.whole_up_to(0xffffffffU)} << 32U);
-  p.seed |= n.whole_up_to(0xffffffffU);
-  if (n.whole_up_to(1) == 1) {
-    GivenPlan given;
-    given.retriever = read_retriever(n, Retriever::complete);
-    given.target_recall = n.real();
-    given.stop = read_stop(n);
-    p.given = given;
-  }
-  if (!n.done()) p.rope.rotary_first = n.whole();
-  n.finish();
-  const auto frequencies = file.array<double>("head.frequencies").span();
-  p.rope.frequencies.assign(frequencies.begin(), frequencies.end());
-  Numbers logits(file, "head.logits");
-  p.softcap = static_cast<float>(logits.real());
-  while (!logits.done()) p.null_logits.push_back(static_cast<float>(logits.real()));
-  return p;
-}
-
 HeadPlan read_plan(const ContainerReader& file) {
   Numbers n(file, "head.plan");
   HeadPlan plan;
-  plan.retriever = read_retriever(n, Retriever::projection);
+  plan.retriever =
+      static_cast<Retriever>(n.whole_up_to(static_cast<std::size_t>(Retriever::projection)));
   plan.target_recall = n.real_in(0, 1);
   n.check(plan.retriever != Retriever::projection || plan.target_recall > 0,
           "searches for a recall of 0");
@@ -155,7 +74,7 @@ HeadPlan read_plan(const ContainerReader& file) {
   plan.stop = read_stop(n);
   n.finish();
   // Without a search, the rule has no limit.
-  if (plan.stop.k > 0) require_stop_rule(plan.stop, "the plan's stop");
+  if (plan.stop.k > 0) require_limit(plan.stop.rule, plan.stop.limit, "the plan's limit");
   return plan;
 }
 
@@ -248,134 +167,102 @@ Tail read_tail(const ContainerReader& file, float softcap, std::size_t group, st
 
 }  // namespace
 
-void HeadCache::write(IndexFileWriter& file) const {
-  occupancy_.require_idle();
-  require(group_ > 0, "the HeadCache is empty: prefill one first");
-  if (params_.index)
-    fail(ErrorCode::unsupported,
-         "params.index is a search of the caller's own, which no file can hold: keep what it was "
-         "prefilled from, and prefill again");
+void HeadCache::State::write(IndexFileWriter& file, std::string_view options) const {
+  occupancy.require_idle();
   file.add_numbers("head",
-                   {number(group_), number(dim_), number(value_dim_), word(recent_keys_.dtype()),
-                    word(recent_values_.dtype()), number(sink_keys_.rows()), number(indexed()),
-                    number(recent_keys_.rows())});
-  file.add_numbers("head.params", numbers_of(params_));
-  file.add_numbers("head.frequencies", params_.rope.frequencies);
-  file.add_numbers("head.logits", logits_of(params_));
-  file.add_numbers("head.plan", numbers_of(plan_));
-  file.add_numbers("pinned", numbers_of(pinned_));
-  file.add_bytes("sink.keys", bytes_of(sink_keys_.view()));
-  file.add_bytes("sink.values", bytes_of(sink_values_.view()));
-  file.add_bytes("indexed.values", bytes_of(indexed_values_.view()));
-  file.add_bytes("indexed.scales", bytes_of(value_scales_));
-  file.add_bytes("recent.keys", bytes_of(recent_keys_.view()));
-  file.add_bytes("recent.values", bytes_of(recent_values_.view()));
-  file.add_bytes("asked", bytes_of(remembered_));
-  file.add_numbers("asked.at", numbers_of(remembered_at_));
-  if (!tail_.empty()) write_tail(tail_, file);
-  if (index_.flat) index_.flat->write(file);
-  if (index_.sketch) index_.sketch->write(file);
-  if (index_.projection) index_.projection->write(file);
-  if (index_.empty()) file.add_bytes("indexed.keys", bytes_of(indexed_keys_.view()));
+                   {number(group), number(dim), number(value_dim), word(recent_keys.dtype()),
+                    word(recent_values.dtype()), number(sink_keys.rows()), number(indexed()),
+                    number(recent_keys.rows())});
+  file.add_bytes("head.params", bytes_of(options));
+  file.add_numbers("head.plan", numbers_of(plan));
+  file.add_numbers("pinned", numbers_of(pinned));
+  file.add_bytes("sink.keys", bytes_of(sink_keys.view()));
+  file.add_bytes("sink.values", bytes_of(sink_values.view()));
+  file.add_bytes("indexed.values", bytes_of(indexed_values.view()));
+  file.add_bytes("indexed.scales", bytes_of(value_scales));
+  file.add_bytes("recent.keys", bytes_of(recent_keys.view()));
+  file.add_bytes("recent.values", bytes_of(recent_values.view()));
+  file.add_bytes("asked", bytes_of(remembered));
+  file.add_numbers("asked.at", numbers_of(remembered_at));
+  if (!tail.empty()) write_tail(tail, file);
+  index.write(file);
+  if (index.empty()) file.add_bytes("indexed.keys", bytes_of(indexed_keys.view()));
 }
 
-void HeadCache::save(const std::filesystem::path& path) const {
-  IndexFileWriter file(kKind);
-  write(file);
-  file.save(path);
-}
-
-std::vector<std::byte> HeadCache::to_bytes() const {
-  IndexFileWriter file(kKind);
-  write(file);
-  return file.bytes();
-}
-
-void HeadCache::read_tokens(const ContainerReader& file) {
+void HeadCache::State::read_tokens(const ContainerReader& file) {
   constexpr std::size_t kMostTokens = kNoId, kMostDims = 1U << 24U;
   Numbers n(file, "head");
-  group_ = n.whole_up_to(kMaxGroup);
-  dim_ = n.whole_up_to(kMostDims);
-  value_dim_ = n.whole_up_to(kMostDims);
+  group = n.whole_up_to(kMaxGroup);
+  dim = n.whole_up_to(kMostDims);
+  value_dim = n.whole_up_to(kMostDims);
   const auto dtype = [&] {
     return static_cast<Dtype>(n.whole_up_to(static_cast<std::size_t>(Dtype::bf16)));
   };
   const Dtype keys = dtype(), values = dtype();
-  const std::size_t sink = n.whole_up_to(kMostTokens), indexed = n.whole_up_to(kMostTokens),
+  const std::size_t exact = n.whole_up_to(kMostTokens), count = n.whole_up_to(kMostTokens),
                     recent = n.whole_up_to(kMostTokens);
   n.finish();
-  n.check(group_ > 0 && dim_ > 0 && value_dim_ > 0, "is of a head of no size");
-  check(file, params_.null_logits.empty() || params_.null_logits.size() == group_,
+  n.check(group > 0 && dim > 0 && value_dim > 0, "is of a head of no size");
+  check(file, params.null_logits.empty() || params.null_logits.size() == group,
         "there is not one null logit for each query head");
 
-  sink_keys_ = read_rows(file, "sink.keys", keys, sink, dim_);
-  sink_values_ = read_rows(file, "sink.values", values, sink, value_dim_);
-  recent_keys_ = StoredRows(read_rows(file, "recent.keys", keys, recent, dim_).view());
-  recent_values_ = StoredRows(read_rows(file, "recent.values", values, recent, value_dim_).view());
-  const bool coded = params_.int8_values;
-  indexed_values_ =
-      read_rows(file, "indexed.values", coded ? Dtype::i8 : values, indexed, value_dim_);
-  value_scales_ = read_floats(file, "indexed.scales", coded ? indexed : 0);
-  check(file,
-        std::all_of(value_scales_.begin(), value_scales_.end(), [](float x) { return x > 0; }),
+  sink_keys = read_rows(file, "sink.keys", keys, exact, dim);
+  sink_values = read_rows(file, "sink.values", values, exact, value_dim);
+  recent_keys = StoredRows(read_rows(file, "recent.keys", keys, recent, dim).view());
+  recent_values = StoredRows(read_rows(file, "recent.values", values, recent, value_dim).view());
+  const bool coded = params.int8_values;
+  indexed_values = read_rows(file, "indexed.values", coded ? Dtype::i8 : values, count, value_dim);
+  value_scales = read_floats(file, "indexed.scales", coded ? count : 0);
+  check(file, std::all_of(value_scales.begin(), value_scales.end(), [](float x) { return x > 0; }),
         "a scale of the values is not positive");
-  if (plan_.retriever == Retriever::flat) index_.flat = FlatIndex::read(file);
-  if (plan_.retriever == Retriever::sketch) index_.sketch = SketchIndex::read(file);
-  if (plan_.retriever == Retriever::projection) index_.projection = ProjectionIndex::read(file);
-  if (index_.flat) indexed_keys_ = index_.flat->keys();
-  if (index_.sketch) indexed_keys_ = index_.sketch->keys();
-  if (index_.projection) indexed_keys_ = index_.projection->keys();
-  if (index_.empty()) indexed_keys_ = read_rows(file, "indexed.keys", keys, indexed, dim_);
-  check(file, indexed_keys_.rows() == indexed && indexed_keys_.cols() == dim_,
+  index = HeadIndex::read(file, plan.retriever);
+  indexed_keys = index.empty() ? read_rows(file, "indexed.keys", keys, count, dim)
+                               : index.keys_or(indexed_keys);
+  check(file, indexed_keys.rows() == count && indexed_keys.cols() == dim,
         "the index is of other keys");
-  check(file, indexed_keys_.dtype() == keys, "the index is of keys of another type");
-  for (const AnyMatrixView m : {sink_keys_.view(), indexed_keys_.view(), recent_keys_.view()})
+  check(file, indexed_keys.dtype() == keys, "the index is of keys of another type");
+  for (const AnyMatrixView m : {sink_keys.view(), indexed_keys.view(), recent_keys.view()})
     require_finite(m, "keys");
-  for (const AnyMatrixView m : {sink_values_.view(), recent_values_.view()})
+  for (const AnyMatrixView m : {sink_values.view(), recent_values.view()})
     require_finite(m, "values");
-  if (!coded) require_finite(indexed_values_.view(), "values");
+  if (!coded) require_finite(indexed_values.view(), "values");
 }
 
-void HeadCache::read_rest(const ContainerReader& file) {
-  pinned_ = read_positions(file, "pinned", tokens());
-  const std::size_t exact = sink_keys_.rows();
-  check(file, pinned_.size() <= exact, "there are more pinned tokens than exact ones");
-  check(file, pinned_.empty() || pinned_[0] >= exact - pinned_.size(),
+void HeadCache::State::read_rest(const ContainerReader& file) {
+  pinned = read_positions(file, "pinned", tokens());
+  const std::size_t exact = sink_keys.rows();
+  check(file, pinned.size() <= exact, "there are more pinned tokens than exact ones");
+  check(file, pinned.empty() || pinned[0] >= exact - pinned.size(),
         "a pinned token is one of the sink");
-  remembered_at_ = read_positions(file, "asked.at", tokens());
-  remembered_ = read_floats(file, "asked", remembered_at_.size() * group_ * dim_);
-  if (plan_.tail_vectors > 0) tail_ = read_tail(file, params_.softcap, group_, dim_, value_dim_);
-  check(file, tail_.vectors() == plan_.tail_vectors, "the tail is not the plan's");
-  check(file, plan_.stop.k <= indexed(), "the plan retrieves more keys than there are");
-  check(file, index_.empty() == (plan_.stop.k == 0),
+  remembered_at = read_positions(file, "asked.at", tokens());
+  remembered = read_floats(file, "asked", remembered_at.size() * group * dim);
+  if (plan.tail_vectors > 0) tail = read_tail(file, params.softcap, group, dim, value_dim);
+  check(file, tail.vectors() == plan.tail_vectors, "the tail is not the plan's");
+  check(file, plan.stop.k <= indexed(), "the plan retrieves more keys than there are");
+  check(file, index.empty() == (plan.stop.k == 0),
         "the plan's retriever and k contradict each other");
 }
 
-HeadCache HeadCache::read(const ContainerReader& file) {
-  HeadCache cache;
+void HeadCache::State::read_all(const ContainerReader& file) {
   try {
-    cache.params_ = read_params_of_head(file);
-    cache.params_.validate();
-    cache.plan_ = read_plan(file);
-    cache.read_tokens(file);
-    if (cache.params_.shift) cache.params_.rope.validate(cache.dim_);
-    cache.read_rest(file);
+    params = decode_params_from(file.text("head.params"));
+    params.validate();
+    plan = read_plan(file);
+    read_tokens(file);
+    if (params.shift) params.rope.validate(dim);
+    read_rest(file);
   } catch (const Error& e) {
     const std::string path = file.path().string(), what = e.what();
     if (what.starts_with(path)) throw;
-    fail(ErrorCode::corrupt, "{}: {}", path, what);
+    const bool newer = e.code() == ErrorCode::unsupported;
+    fail(newer ? ErrorCode::unsupported : ErrorCode::corrupt, "{}: {}", path, what);
   }
-  return cache;
 }
 
-HeadCache HeadCache::load(const std::filesystem::path& path) {
-  return read(ContainerReader::load(path, kKind));
-}
-HeadCache HeadCache::map(const std::filesystem::path& path) {
-  return read(ContainerReader::map(path, kKind));
-}
-HeadCache HeadCache::from_bytes(std::span<const std::byte> bytes) {
-  return read(ContainerReader::copy_of(bytes, kKind));
+HeadCache HeadCache::State::read(const ContainerReader& file) {
+  auto state = std::make_unique<State>();
+  state->read_all(file);
+  return HeadCache(std::move(state));
 }
 
 }  // namespace keyseek

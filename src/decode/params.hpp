@@ -1,15 +1,13 @@
-/// What parameters of a head must be beside what each of them means: possible, and such that a file
-/// brings them back.
+/// What a stop rule must be, of a plan that is asked for or decided.
 #pragma once
 
 #include <string_view>
 
-#include "keyseek/decode.hpp"
+#include "keyseek/decode_params.hpp"
 
 namespace keyseek {
 
-/// Both throw Error(invalid_argument) with the name of the parameter and its value.
-void require_saveable(const DecodeParams& params);
-void require_stop_rule(const StopRule& stop, std::string_view name);
+/// Throws Error(invalid_argument) that calls the limit `name` when it is none of the rule's.
+void require_limit(Rule rule, double limit, std::string_view name);
 
 }  // namespace keyseek

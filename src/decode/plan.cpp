@@ -1,3 +1,4 @@
+// The planner: which rule, retriever, recall and tail keep the promise for the least bytes.
 #include "decode/plan.hpp"
 
 #include <algorithm>
@@ -8,7 +9,6 @@
 #include <utility>
 
 #include "decode/evidence.hpp"
-#include "decode/head_index.hpp"
 #include "decode/plan_indexes.hpp"
 #include "decode/stop.hpp"
 
@@ -183,7 +183,7 @@ class Planner {
     }
     indexes_.build_complete();
     std::optional<Found> best = climb(choice, Retriever::flat, {1.0});
-    if (indexes_.built().sketch)
+    if (indexes_.has(Retriever::sketch))
       best = cheaper(std::move(best), climb(choice, Retriever::sketch, {1.0}), kWorthSketching);
     if (keys_.rows >= kLeastProjection) {
       // An index that misses some keys may make up for it with a few more of them.
@@ -210,7 +210,8 @@ class Planner {
     for (std::size_t rung = choice.rung; rung < last && tried > 0; ++rung) {
       Tail tail = fit(ladder_[rung], choice.tail);
       for (std::size_t r = 0; r < tried; ++r) {
-        if (retriever == Retriever::projection && indexes_.flat_is_better(recalls[r])) break;
+        if (retriever == Retriever::projection && indexes_.of(retriever).flat_is_better(recalls[r]))
+          break;
         const HeadPlan plan = {
             .retriever = retriever, .stop = ladder_[rung], .target_recall = recalls[r]};
         const Outcome outcome = outcome_of(plan, tail);
@@ -226,19 +227,29 @@ class Planner {
   }
 
   Planned as_given(const GivenPlan& given) {
-    StopRule stop = given.stop;
-    stop.k = std::min(stop.k, keys_.rows);
+    const StopRule stop = given_stop(given);
     if (given.retriever == Retriever::none || stop.k == 0)
       return without_search(params_.tail_vectors);
-    if (given.retriever == Retriever::complete) return finish(complete(stop));
-    if (given.retriever == Retriever::flat) indexes_.build_flat();
-    if (given.retriever == Retriever::sketch) indexes_.build_sketch();
-    if (given.retriever == Retriever::custom) indexes_.build_custom();
-    if (given.retriever == Retriever::projection)
+    if (!given.retriever) return finish(complete(stop));
+    const Retriever retriever = *given.retriever;
+    if (retriever == Retriever::flat) indexes_.build_flat();
+    if (retriever == Retriever::sketch) indexes_.build_sketch();
+    if (retriever == Retriever::custom) indexes_.build_custom();
+    if (retriever == Retriever::projection)
       indexes_.build_projection(stop.k, {given.target_recall});
-    const double recall = given.retriever == Retriever::projection ? given.target_recall : 1.0;
-    return finish(tried({.retriever = given.retriever, .stop = stop, .target_recall = recall},
+    const double recall = retriever == Retriever::projection ? given.target_recall : 1.0;
+    return finish(tried({.retriever = retriever, .stop = stop, .target_recall = recall},
                         fit(stop, params_.tail_vectors)));
+  }
+
+  /// The rule with the k and the limit of a given plan.
+  [[nodiscard]] StopRule given_stop(const GivenPlan& given) const {
+    const std::size_t k = std::min(given.k, keys_.rows);
+    if (params_.rule == Rule::top_k) return {.k = k};
+    return {.rule = params_.rule,
+            .k = k,
+            .limit = given.limit.value(),
+            .least = std::min(params_.least_k, k)};
   }
 
   /// A scan, or a sketch where that reads markedly less.
@@ -249,7 +260,7 @@ class Planner {
       return tried({.retriever = retriever, .stop = stop, .target_recall = 1.0}, tail);
     };
     Found scan = by(Retriever::flat);
-    if (!indexes_.built().sketch) return scan;
+    if (!indexes_.has(Retriever::sketch)) return scan;
     return *cheaper(std::move(scan), by(Retriever::sketch), kWorthSketching);
   }
 
@@ -264,9 +275,9 @@ class Planner {
     double read = 0, attended = 0;
     const auto retrieve = [&](std::size_t step, Hits& hits) {
       const std::size_t first = step * input_.group;
-      search_index(indexes_.built(), plan, seen_.held.queries.view().slice(first, input_.group),
-                   params_.scan_novel, step % seen_.held.run == 0 ? nullptr : &found, search,
-                   found);
+      indexes_.of(plan.retriever)
+          .search(plan, seen_.held.queries.view().slice(first, input_.group), params_.scan_novel,
+                  step % seen_.held.run == 0 ? nullptr : &found, search, found);
       read += static_cast<double>(found.stats.bytes_read);
       hits = found;
       for (std::size_t g = 0; g < input_.group; ++g) {
@@ -322,7 +333,7 @@ class Planner {
 Planned make_plan(const PlanInput& input, const DecodeParams& params, HeadIndex before,
                   const Execution& run) {
   if (!worth_planning(input, params)) return everything(input);
-  const std::size_t k = params.given ? params.given->stop.k : params.max_k;
+  const std::size_t k = params.given ? params.given->k : params.max_k;
   const Evidence seen = gather_evidence(input, params, k, run);
   return Planner(input, params, seen, run, std::move(before)).make();
 }

@@ -1,34 +1,20 @@
 /// How a head's indexed tokens are attended: tried on the prompt's own queries.
 #pragma once
 
-#include <cstddef>
-#include <span>
-
-#include "decode/tokens.hpp"
+#include "decode/head_index.hpp"
+#include "decode/plan_input.hpp"
 #include "keyseek/decode.hpp"
 
 namespace keyseek {
 
-/// Positions whose queries a plan needs; with fewer everything is attended.
-inline constexpr std::size_t kLeastPositions = 64;
-
-/// What a plan is made from.
-struct PlanInput {
-  Tokens tokens;
-  AnyMatrix indexed_keys;                  ///< what tokens.indexed.keys looks at
-  MatrixView<float> queries;               ///< [positions * group, d] as they were asked
-  std::span<const std::size_t> positions;  ///< of them, increasing
-  std::size_t group = 1;
-};
-
-/// A plan and what it uses; indexes that it does not use are not there.
+/// A plan and what it uses; the index is empty where it uses none.
 struct Planned {
   HeadPlan plan;
   HeadIndex index;
   Tail tail;
 };
 
-/// `before` holds indexes over input.tokens.indexed that are there already, or nothing.
+/// `before`: a projection index over input.tokens.indexed that is there already, or none.
 [[nodiscard]] Planned make_plan(const PlanInput& input, const DecodeParams& params,
                                 HeadIndex before, const Execution& run);
 

@@ -1,3 +1,4 @@
+// When each index of a plan is built, and by what parameters.
 #include "decode/plan_indexes.hpp"
 
 #include <algorithm>
@@ -22,14 +23,20 @@ constexpr double kLinkBytes = 55, kRouterBytes = 280, kReserve = 0.08;
 
 }  // namespace
 
-void PlanIndexes::build_flat() {
-  if (!built_.flat) built_.flat = FlatIndex::build(input_.indexed_keys.view(), run_);
+PlanIndexes::PlanIndexes(const PlanInput& input, const DecodeParams& params, const Evidence& seen,
+                         const Execution& run, HeadIndex before)
+    : input_(input), params_(params), seen_(seen), builder_(input.indexed_keys, training_, run) {
+  if (!before.empty()) built_.emplace(Retriever::projection, std::move(before));
 }
 
-void PlanIndexes::build_sketch() {
-  if (!built_.sketch)
-    built_.sketch = SketchIndex::build(input_.indexed_keys.view(), training().train, {}, run_);
+void PlanIndexes::build(Retriever retriever, const IndexParams& params) {
+  if (has(retriever)) return;
+  if (retriever != Retriever::flat && training_.train.empty()) training_ = training();
+  built_.emplace(retriever, builder_.build(kind_of(retriever).value(), params));
 }
+
+void PlanIndexes::build_flat() { build(Retriever::flat, {}); }
+void PlanIndexes::build_sketch() { build(Retriever::sketch, {}); }
 
 void PlanIndexes::build_complete() {
   build_flat();
@@ -37,39 +44,29 @@ void PlanIndexes::build_complete() {
   const auto n = static_cast<double>(indexed.keys.rows);
   if (indexed.keys.rows < kLeastSketch) return;
   build_sketch();
-  const double memory = static_cast<double>(built_.sketch->bytes()) +
+  const double memory = static_cast<double>(of(Retriever::sketch).bytes_or(input_.indexed_keys)) +
                         n * static_cast<double>(indexed.values.row_bytes());
   if (memory > (params_.max_memory - kReserve) * n * static_cast<double>(indexed.row_bytes()))
-    built_.sketch.reset();
+    built_.erase(Retriever::sketch);
 }
 
 void PlanIndexes::build_projection(std::size_t k, std::vector<double> recalls) {
-  if (built_.projection) return;
   ProjectionParams projection;
   projection.graph.degree = kDegree;
   projection.graph.max_degree = kMaxDegree;
   projection.router.queries_per_key = queries_per_key();
   projection.target_recalls = std::move(recalls);
   projection.tuning_k = k;
-  built_.projection =
-      ProjectionIndex::build(input_.indexed_keys.view(), training(), projection, run_);
+  build(Retriever::projection, projection);
 }
 
 void PlanIndexes::build_custom() {
-  built_.custom = checked(params_.index(input_.indexed_keys), input_.indexed_keys);
-}
-
-bool PlanIndexes::flat_is_better(double recall) const {
-  for (const OperatingPoint& point : built_.projection->dials())
-    if (point.target_recall >= recall) return point.flat_is_better;
-  return false;
+  built_.insert_or_assign(Retriever::custom, HeadIndex(checked(params_.index(input_.indexed_keys),
+                                                               input_.indexed_keys)));
 }
 
 HeadIndex PlanIndexes::take(Retriever retriever) {
-  if (retriever != Retriever::flat) built_.flat.reset();
-  if (retriever != Retriever::sketch) built_.sketch.reset();
-  if (retriever != Retriever::projection) built_.projection.reset();
-  return std::move(built_);
+  return has(retriever) ? std::move(built_.at(retriever)) : HeadIndex();
 }
 
 /// Queries of the prompt moved to where decoding will happen, and those held out.

@@ -1,9 +1,70 @@
+// One call for many heads: all of them do it, on the threads of a pool, or none.
+#include <algorithm>
+
 #include "base/fail.hpp"
-#include "decode/occupied.hpp"
-#include "keyseek/decode.hpp"
+#include "decode/head_state.hpp"
+#include "keyseek/decode_pool.hpp"
 
 namespace keyseek {
 namespace {
+
+using State = HeadCache::State;
+
+/// Work on the heads of one call, each on any thread of a pool: all are done, or none.
+class OccupiedHeads {
+ public:
+  /// Throws Error when one is named twice, or somebody else is at work on it.
+  explicit OccupiedHeads(std::span<HeadCache* const> heads);
+  ~OccupiedHeads() { leave(heads_.size()); }
+  OccupiedHeads(const OccupiedHeads&) = delete;
+  OccupiedHeads& operator=(const OccupiedHeads&) = delete;
+
+  /// body(i, head, scratch) for each; when one throws, `undo` for those that are done.
+  template <class Body>
+  void each(DecodePool& pool, void (HeadCache::State::*undo)() noexcept, const Body& body);
+
+ private:
+  void leave(std::size_t count) noexcept;
+  [[nodiscard]] HeadCache::State& head(std::size_t i) const {
+    return HeadCache::State::of(*heads_[i]);
+  }
+
+  std::span<HeadCache* const> heads_;
+};
+
+OccupiedHeads::OccupiedHeads(std::span<HeadCache* const> heads) : heads_(heads) {
+  for (std::size_t i = 0; i < heads.size(); ++i) {
+    Occupancy& occupancy = head(i).occupancy;
+    if (occupancy.enter()) {
+      occupancy.done = false;
+      continue;
+    }
+    leave(i);
+    const auto first = std::find(heads.begin(), heads.end(), heads[i]) - heads.begin();
+    require(static_cast<std::size_t>(first) == i,
+            "heads[{}] and heads[{}] are the same HeadCache: name each once", first, i);
+    fail(ErrorCode::invalid_argument, "heads[{}]: {}", i, kOccupied);
+  }
+}
+
+void OccupiedHeads::leave(std::size_t count) noexcept {
+  for (std::size_t i = 0; i < count; ++i) head(i).occupancy.leave();
+}
+
+template <class Body>
+void OccupiedHeads::each(DecodePool& pool, void (HeadCache::State::*undo)() noexcept,
+                         const Body& body) {
+  try {
+    pool.run(heads_.size(), [&](std::size_t i, DecodeScratch& scratch) {
+      body(i, head(i), DecodeScratch::State::of(scratch));
+      head(i).occupancy.done = true;
+    });
+  } catch (...) {
+    for (std::size_t i = 0; i < heads_.size(); ++i)
+      if (head(i).occupancy.done) (head(i).*undo)();
+    throw;
+  }
+}
 
 void require_alike(std::span<HeadCache* const> heads) {
   for (const HeadCache* head : heads) {
@@ -39,7 +100,10 @@ void append_heads(std::span<HeadCache* const> heads, MatrixView<float> keys,
   if (heads.empty()) return;
   require_alike(heads);
   require_tokens(heads, keys, values);
-  OccupiedHeads(heads).append(keys, values, pool);
+  OccupiedHeads(heads).each(pool, &State::drop_token,
+                            [&](std::size_t i, State& head, DecodeScratch::State&) {
+                              head.take_token(keys.row(i), values.row(i));
+                            });
 }
 
 void attend_heads(std::span<HeadCache* const> heads, MatrixView<float> queries, DecodePool& pool,
@@ -47,7 +111,11 @@ void attend_heads(std::span<HeadCache* const> heads, MatrixView<float> queries, 
   if (heads.empty()) return;
   require_alike(heads);
   require_queries(heads, queries);
-  OccupiedHeads(heads).attend(queries, pool, out);
+  OccupiedHeads(heads).each(pool, &State::forget_attention,
+                            [&](std::size_t i, State& head, DecodeScratch::State& scratch) {
+                              head.attend_all(queries.slice(i * head.group, head.group), scratch,
+                                              out + i * head.group * head.value_dim);
+                            });
 }
 
 void step_heads(std::span<HeadCache* const> heads, MatrixView<float> queries,
@@ -56,7 +124,11 @@ void step_heads(std::span<HeadCache* const> heads, MatrixView<float> queries,
   require_alike(heads);
   require_queries(heads, queries);
   require_tokens(heads, keys, values);
-  OccupiedHeads(heads).step(queries, keys, values, pool, out);
+  OccupiedHeads(heads).each(
+      pool, &State::undo_step, [&](std::size_t i, State& head, DecodeScratch::State& scratch) {
+        head.step_over_all(queries.slice(i * head.group, head.group), keys.row(i), values.row(i),
+                           scratch, out + i * head.group * head.value_dim);
+      });
 }
 
 void step_heads_beside_static(std::span<HeadCache* const> heads, MatrixView<float> queries,
@@ -66,7 +138,11 @@ void step_heads_beside_static(std::span<HeadCache* const> heads, MatrixView<floa
   require_alike(heads);
   require_queries(heads, queries);
   require_tokens(heads, keys, values);
-  OccupiedHeads(heads).step_beside_static(queries, keys, values, pool, out, lse);
+  OccupiedHeads(heads).each(
+      pool, &State::undo_step, [&](std::size_t i, State& head, DecodeScratch::State& scratch) {
+        head.step_over_rest(queries.slice(i * head.group, head.group), keys.row(i), values.row(i),
+                            scratch, out + i * head.group * head.value_dim, lse + i * head.group);
+      });
 }
 
 }  // namespace keyseek

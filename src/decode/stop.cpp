@@ -1,3 +1,4 @@
+// Each rule, by the scores of the keys found and what is attended exactly.
 #include "decode/stop.hpp"
 
 #include <algorithm>

@@ -1,8 +1,10 @@
+// How rows are rounded to the type they are stored in, and what is refused before.
+#include "decode/stored_rows.hpp"
+
 #include <cmath>
 #include <cstring>
 
 #include "base/fail.hpp"
-#include "keyseek/decode.hpp"
 
 namespace keyseek {
 namespace {

@@ -1,3 +1,4 @@
+// Where a position is among the pieces of a head, and attention over any run of rows.
 #include "decode/tokens.hpp"
 
 #include <algorithm>

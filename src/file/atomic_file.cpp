@@ -1,3 +1,4 @@
+/// Writes a file beside its target, syncs it, and puts it in the target's place.
 #include "file/atomic_file.hpp"
 
 #include <fcntl.h>

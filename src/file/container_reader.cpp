@@ -1,3 +1,4 @@
+/// Maps a container and checks header, table and sections before anything is believed.
 #include <sys/mman.h>
 
 #include <algorithm>

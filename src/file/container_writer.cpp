@@ -1,3 +1,4 @@
+/// Writes the container's sections one after the other, each with its checksum.
 #include <algorithm>
 #include <utility>
 

@@ -1,3 +1,4 @@
+/// Opens files for reading and refuses what is no regular file or has no known size.
 #include "file/input_file.hpp"
 
 #include <fcntl.h>

@@ -1,3 +1,4 @@
+/// Creates, locks and removes the temporary files of saves.
 #include "file/temporary_file.hpp"
 
 #include <dirent.h>

@@ -1,4 +1,4 @@
-// Co-occurrence projection: two keys are linked by how many training queries want both.
+/// Links two keys by how many training queries want both of them (co-occurrence projection).
 #include <algorithm>
 #include <cmath>
 #include <functional>

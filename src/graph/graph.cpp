@@ -1,3 +1,4 @@
+/// Builds a graph step by step, extends it, and keeps its links in arrays.
 #include "keyseek/graph.hpp"
 
 #include <algorithm>
@@ -47,8 +48,6 @@ void GraphParams::validate() const {
           static_cast<int>(projection));
   require(sampled_lists >= 1, "sampled_lists is 0");
   require_saveable("sampled_lists", sampled_lists);
-  require(repair_rank <= 65535, "repair_rank is {}, at most 65535", repair_rank);
-  require(repair_room <= 65535, "repair_room is {}, at most 65535", repair_room);
   require(entry_points >= 1, "entry_points is 0");
   require_saveable("entry_points", entry_points);
 }
@@ -112,8 +111,6 @@ BuiltGraph build_graph(MatrixView<Id> lists, const KeyStore& store, const GraphP
   BuiltGraph built;
   const auto wanted = popularity(lists, n);
   built.report.unwanted = static_cast<std::size_t>(std::count(wanted.begin(), wanted.end(), 0U));
-  built.report.repair_links =
-      repair(links, lists, params.repair_rank, params.max_degree + params.repair_room);
   std::vector<Id> entry_points = most_wanted(wanted, params.entry_points);
   built.report.unreachable_before = attach(links, entry_points, store, run);
   built.graph = Graph::freeze(links, std::move(entry_points));

@@ -1,3 +1,4 @@
+/// Measures distances between keys by their 8-bit codes, one key in the role of a query.
 #include "graph/key_distance.hpp"
 
 #include <algorithm>
@@ -6,7 +7,7 @@
 
 #include "base/fail.hpp"
 #include "base/parallel.hpp"
-#include "score/kernels.hpp"
+#include "score/code_tile.hpp"
 
 namespace keyseek {
 namespace {
@@ -43,21 +44,19 @@ double unit_of(float largest) {
 
 void KeyDistance::inner_products(Id from, std::span<const Id> to, float* out) const {
   const KeyAsQuery query(store_, from, unit_);
-  kernels().score_codes(store_.codes(), store_.scales(), to.data(), to.size(), query.tile(), out,
-                        to.size());
+  kernels().score_codes(code_rows(store_, to), query.tile(), {out, to.size()});
 }
 
 KeyDistance::KeyDistance(const KeyStore& store, const Execution& run)
     : store_(store), norms_(store.size()) {
   require(store.layout() == CodeLayout::rows, "the store's codes are in blocks, not in rows");
   unit_ = unit_of(*std::max_element(store.scales(), store.scales() + store.size()));
-  parallel_for(store.size(), 1024, {run.threads, {}}, "",
-               [&](std::size_t begin, std::size_t end, int) {
-                 for (std::size_t i = begin; i < end; ++i) {
-                   const auto key = static_cast<Id>(i);
-                   inner_products(key, {&key, 1}, &norms_[i]);
-                 }
-               });
+  parallel_for(store.size(), 1024, run.silent(), "", [&](std::size_t begin, std::size_t end, int) {
+    for (std::size_t i = begin; i < end; ++i) {
+      const auto key = static_cast<Id>(i);
+      inner_products(key, {&key, 1}, &norms_[i]);
+    }
+  });
 }
 
 void KeyDistance::measure(Id from, std::span<const Id> to, float* out) const {

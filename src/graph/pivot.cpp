@@ -1,4 +1,4 @@
-// Pivot projection: each training query's best key is linked to the rest of its list.
+/// Links the best key of each training query to the rest of its list (pivot projection).
 #include <algorithm>
 
 #include "graph/lists.hpp"

@@ -1,4 +1,4 @@
-// Pruning with padding, and reverse links.
+/// Prunes the links of a node, fills up what is left of its room, and adds reverse links.
 #include <algorithm>
 
 #include "base/fail.hpp"

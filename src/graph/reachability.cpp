@@ -1,4 +1,4 @@
-// Repair of the training queries' neighbourhoods, and attachment of what nobody wants.
+/// Finds the keys that no link leads to, and attaches them to others.
 #include <algorithm>
 
 #include "base/fail.hpp"
@@ -35,60 +35,6 @@ std::vector<std::uint8_t> reachable(std::size_t n, std::span<const Id> from,
   for (const Id key : from) flood(key, neighbors_of, reached, stack);
   return reached;
 }
-
-/// The keys of one list as small numbers: 1 + rank, 0 for keys outside.
-class Neighbourhood {
- public:
-  explicit Neighbourhood(std::size_t n) : rank_(n) {}
-
-  /// Links each key that the list's best one does not lead to, within the list, from the
-  /// best reached key that has room. Returns the number of links added.
-  std::size_t connect(std::span<const Id> list, std::size_t max_degree, Links& links) {
-    for (std::size_t r = 0; r < list.size(); ++r)
-      rank_[list[r]] = static_cast<std::uint16_t>(r + 1);
-    reached_.assign(list.size(), 0);
-    std::size_t added = 0;
-    for (std::size_t r = 0; r < list.size(); ++r) {
-      if (reached_[r] != 0) continue;
-      if (r > 0 && link_from_reached(list, r, max_degree, links)) ++added;
-      spread(list, r, links);
-    }
-    for (const Id key : list) rank_[key] = 0;
-    return added;
-  }
-
- private:
-  bool link_from_reached(std::span<const Id> list, std::size_t r, std::size_t max_degree,
-                         Links& links) {
-    for (std::size_t from = r; from-- > 0;) {
-      std::vector<Id>& out = links[list[from]];
-      if (reached_[from] == 0 || out.size() >= max_degree) continue;
-      out.push_back(list[r]);
-      return true;
-    }
-    return false;
-  }
-
-  void spread(std::span<const Id> list, std::size_t start, const Links& links) {
-    reached_[start] = 1;
-    stack_.assign(1, start);
-    while (!stack_.empty()) {
-      const std::size_t at = stack_.back();
-      stack_.pop_back();
-      for (const Id next : links[list[at]]) {
-        if (rank_[next] == 0) continue;
-        const std::size_t r = rank_[next] - 1U;
-        if (reached_[r] != 0) continue;
-        reached_[r] = 1;
-        stack_.push_back(r);
-      }
-    }
-  }
-
-  std::vector<std::uint16_t> rank_;
-  std::vector<std::uint8_t> reached_;
-  std::vector<std::size_t> stack_;
-};
 
 /// Reached keys that an unreached one may be linked from.
 class Hosts {
@@ -136,16 +82,6 @@ class Hosts {
 };
 
 }  // namespace
-
-std::size_t repair(Links& links, MatrixView<Id> lists, std::size_t rank, std::size_t max_degree) {
-  require_lists(lists, links.size());
-  Neighbourhood neighbourhood(links.size());
-  std::size_t added = 0;
-  for (std::size_t q = 0; q < lists.rows; ++q) {
-    added += neighbourhood.connect(list_of(lists, q, rank), max_degree, links);
-  }
-  return added;
-}
 
 std::size_t attach(Links& links, std::span<const Id> entry_points, const KeyStore& store,
                    const Execution& run) {

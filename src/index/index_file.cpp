@@ -1,3 +1,4 @@
+/// Writes the sections of an index, and reads them with every check.
 #include "index/index_file.hpp"
 
 #include <cmath>
@@ -9,6 +10,8 @@
 
 namespace keyseek {
 namespace {
+
+constexpr std::size_t kParams = 10;  // numbers of ProjectionParams
 
 AnyMatrix read_matrix(const ContainerReader& reader, std::string_view name,
                       std::string_view shape_name) {
@@ -144,12 +147,12 @@ void IndexFileWriter::add(const std::vector<OperatingPoint>& points) {
 
 void IndexFileWriter::add(const ProjectionParams& p) {
   const GraphParams& g = p.graph;
-  add_numbers("params",
-              {saved_count(p.list_length), saved_count(p.tuning_k),
-               static_cast<double>(static_cast<int>(g.projection)), saved_count(g.candidates),
-               saved_count(g.degree), saved_count(g.max_degree), g.damping,
-               saved_count(g.sampled_lists), saved_count(g.repair_rank), saved_count(g.repair_room),
-               saved_count(g.entry_points), static_cast<double>(static_cast<int>(p.list_method))});
+  add_numbers(
+      "params",
+      {saved_count(p.list_length), saved_count(p.tuning_k),
+       static_cast<double>(static_cast<int>(g.projection)), saved_count(g.candidates),
+       saved_count(g.degree), saved_count(g.max_degree), g.damping, saved_count(g.sampled_lists),
+       saved_count(g.entry_points), static_cast<double>(static_cast<int>(p.list_method))});
 }
 
 KeyStore read_store(const ContainerReader& reader) {
@@ -235,6 +238,8 @@ std::vector<OperatingPoint> read_points(const ContainerReader& reader) {
 
 ProjectionParams read_params(const ContainerReader& reader) {
   Numbers numbers(reader, "params");
+  numbers.check(numbers.count() == kParams,
+                "does not have 10 numbers, as of another version of keyseek: build it again");
   ProjectionParams p;
   p.list_length = numbers.whole();
   p.tuning_k = numbers.whole();
@@ -247,28 +252,17 @@ ProjectionParams read_params(const ContainerReader& reader) {
   p.graph.max_degree = numbers.whole();
   p.graph.damping = numbers.real();
   p.graph.sampled_lists = numbers.whole();
-  p.graph.repair_rank = numbers.whole();
-  p.graph.repair_room = numbers.whole();
   p.graph.entry_points = numbers.whole();
   const std::size_t method = numbers.whole();
   numbers.check(method <= static_cast<std::size_t>(KnnMethod::int8),
                 "names an unknown list method");
   p.list_method = static_cast<KnnMethod>(method);
-  numbers.finish();
   try {
     p.validate();
   } catch (const Error& e) {
     fail(ErrorCode::corrupt, "{}: section params: {}", reader.path().string(), e.what());
   }
   return p;
-}
-
-std::string index_kind(const std::filesystem::path& path) {
-  std::string kind = ContainerReader::peek_kind(path);
-  if (kind != "flat" && kind != "sketch" && kind != "projection") {
-    fail(ErrorCode::unsupported, "{} holds \"{}\", which is no index", path.string(), kind);
-  }
-  return kind;
 }
 
 }  // namespace keyseek

@@ -49,6 +49,7 @@ class Numbers {
  public:
   Numbers(const ContainerReader& reader, std::string_view name);
 
+  [[nodiscard]] std::size_t count() const { return numbers_.size(); }
   [[nodiscard]] bool done() const { return next_ == numbers_.size(); }
   double real();
   double real_or_infinite();

@@ -1,3 +1,4 @@
+/// Measures the arrays of an index, and moves them one behind the other.
 #include "index/pack.hpp"
 
 #include <cstring>
@@ -14,7 +15,6 @@ std::size_t whole_lines(std::size_t bytes) { return (bytes + kLine - 1) / kLine 
 /// Applies `visit` to every array of the parts.
 template <class Visit>
 void each_array(KeyStore::Parts& parts, const Visit& visit) {
-  visit(parts.keys);
   visit(parts.codes);
   visit(parts.scales);
   visit(parts.mean);

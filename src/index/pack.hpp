@@ -1,4 +1,4 @@
-/// All arrays of an index in one piece of memory.
+/// All arrays of an index but the keys, which others may share, in one piece of memory.
 ///
 /// A search reads a few keys, links and lists all over its index. In one piece, on huge
 /// pages, the page table of the whole index fits the processor's; in a dozen pieces, each

@@ -1,33 +1,70 @@
+/// The projection index: key store, graph, router and tuned dials, from the exact lists of training
+/// queries.
 #include <algorithm>
 #include <chrono>
 
-#include "base/fail.hpp"
 #include "base/saved_count.hpp"
 #include "graph/lists.hpp"
-#include "index/index_file.hpp"
+#include "index/kinds.hpp"
 #include "index/pack.hpp"
-#include "index/step.hpp"
 #include "index/tuning.hpp"
-#include "keyseek/index.hpp"
+#include "knn/knn_of_store.hpp"
 #include "score/range.hpp"
 #include "search/projection_search.hpp"
-#include "search/scratch.hpp"
 
 namespace keyseek {
+namespace {
 
-struct ProjectionIndex::State {
-  KeyStore store;  ///< in rows
+/// What a projection index has beside its key store.
+struct ProjectionParts {
   Graph graph;
   Router router;
   std::vector<OperatingPoint> points;
   ProjectionParams params;
-
-  [[nodiscard]] SearchSpace space() const { return {store, graph, router}; }
+  std::optional<BuildReport> report;
 };
 
-namespace {
+class ProjectionState final : public IndexState {
+ public:
+  /// `store` is in rows.
+  ProjectionState(KeyStore rows, ProjectionParts parts)
+      : IndexState(std::move(rows)), p_(std::move(parts)) {}
 
-constexpr const char* kKind = "projection";
+  [[nodiscard]] IndexKind kind() const noexcept override { return IndexKind::projection; }
+  [[nodiscard]] std::size_t extra_bytes() const override {
+    return store().code_bytes() + p_.graph.bytes() + p_.router.bytes();
+  }
+  [[nodiscard]] std::vector<IndexFact> facts() const override {
+    return {{"unreachable", count_unreachable(p_.graph)}};
+  }
+  [[nodiscard]] std::vector<OperatingPoint> operating_points() const override { return p_.points; }
+  [[nodiscard]] std::optional<BuildReport> build_report() const override { return p_.report; }
+
+  void search(MatrixView<float> queries, const SearchParams& params, SearchScratch::State& scratch,
+              Hits& hits) const override {
+    const auto options = params.projection.value_or(ProjectionSearchParams{});
+    const Dials dials = options.dials ? *options.dials
+                                      : choose_dials(p_.points, p_.params.tuning_k, params.k,
+                                                     options.target_recall);
+    search_projection({store(), p_.graph, p_.router}, queries, params, dials, scratch, hits,
+                      params.k);
+  }
+
+  [[nodiscard]] std::shared_ptr<const IndexState> appended(AnyMatrixView keys,
+                                                           MatrixView<float> training,
+                                                           const Execution& run) const override;
+
+  void write(IndexFileWriter& file) const override {
+    file.add(store());
+    file.add(p_.graph);
+    file.add(p_.router);
+    file.add(p_.points);
+    file.add(p_.params);
+  }
+
+ private:
+  ProjectionParts p_;
+};
 
 /// Seconds since it was made or last asked.
 class Stopwatch {
@@ -54,6 +91,12 @@ void require_training(AnyMatrixView keys, const TrainingQueries& training) {
   require_products(training.train, keys, "training.train");
   require(training.group >= 1 && training.group <= 64, "training.group is {}, must be in [1, 64]",
           training.group);
+  if (!training.lists.empty()) {
+    require(training.lists.rows() == training.train.rows(),
+            "training.lists has {} rows, training.train {}", training.lists.rows(),
+            training.train.rows());
+    require_lists(training.lists, keys.rows);
+  }
   if (training.tuning.empty()) return;
   require(training.tuning.cols() == keys.cols, "training.tuning has dimension {}, keys have {}",
           training.tuning.cols(), keys.cols);
@@ -62,6 +105,88 @@ void require_training(AnyMatrixView keys, const TrainingQueries& training) {
           training.group);
   require_range(AnyMatrixView::of(training.tuning.view()), "training.tuning");
   require_products(training.tuning, keys, "training.tuning");
+}
+
+KnnLists lists_of(const KeyStore& store, MatrixView<float> queries, const ProjectionParams& params,
+                  const Execution& run) {
+  return knn_of(store, queries,
+                {.k = std::min(params.list_length, store.size()), .method = params.list_method},
+                run);
+}
+
+std::shared_ptr<const IndexState> build(IndexBuilder& builder, const IndexParams& given) {
+  const Execution& run = builder.run();
+  const TrainingQueries& training = builder.training();
+  ProjectionParts parts;
+  parts.params = params_of<ProjectionParams>(given, IndexKind::projection);
+  parts.params.validate();
+  require_training(builder.keys().view(), training);
+  BuildReport report;
+  Stopwatch watch;
+  KeyStore store = builder.trained_store();
+  report.graph_s = watch.lap();
+  MatrixView<Id> lists = training.lists;
+  Matrix<Id> found;
+  if (training.lists.empty()) {
+    found = lists_of(store, training.train, parts.params, run).ids;
+    lists = found;
+    report.lists_s = watch.lap();
+  }
+  BuiltGraph built = build_graph(lists, store, parts.params.graph, run);
+  parts.graph = std::move(built.graph);
+  report.graph = built.report;
+  report.graph_s += watch.lap();
+  parts.router =
+      Router::build(training.train, lists, builder.keys().view(), parts.params.router, run);
+  report.router_s = watch.lap();
+  pack(store, parts.graph, parts.router);
+  parts.points = tune({store, parts.graph, parts.router}, training, parts.params, run);
+  report.tune_s = watch.lap();
+  report.training_queries = training.train.rows();
+  report.tuning_queries = training.tuning.rows();
+  report.total_s = report.lists_s + report.graph_s + report.router_s + report.tune_s;
+  parts.report = report;
+  return std::make_shared<ProjectionState>(std::move(store), std::move(parts));
+}
+
+std::shared_ptr<const IndexState> ProjectionState::appended(AnyMatrixView keys,
+                                                            MatrixView<float> training,
+                                                            const Execution& run) const {
+  ProjectionParts parts = p_;
+  KeyStore longer = store().appended(keys);
+  const std::size_t n = longer.size();
+  Links links = p_.graph.thaw();
+  links.resize(n);
+  if (!training.empty()) {
+    const ProjectionParams& params = p_.params;
+    const KnnLists lists =
+        exact_knn(longer.stored(), training,
+                  {.k = std::min(params.list_length, n), .method = params.list_method}, run);
+    Links fresh = project_cooccurrence(lists.ids, n, params.graph, run);
+    // Keys that were there keep their links: only the new ones take theirs from here.
+    for (std::size_t i = 0; i < store().size(); ++i) fresh[i].clear();
+    prune(fresh, longer, params.graph.degree, run);
+    link_new(links, fresh, store().size(), params.graph.max_degree);
+    parts.router = p_.router.extended(training, lists.ids, n, run);
+  }
+  // The lists that the dials were tuned on do not name the new keys, but links lead to them.
+  for (OperatingPoint& point : parts.points) {
+    point.dials.expand = std::max(point.dials.expand, Dials().expand);
+  }
+  const auto entry_points = p_.graph.entry_points();
+  attach(links, entry_points, longer, run);
+  parts.graph = Graph::freeze(links, {entry_points.begin(), entry_points.end()});
+  pack(longer, parts.graph, parts.router);
+  return std::make_shared<ProjectionState>(std::move(longer), std::move(parts));
+}
+
+std::shared_ptr<const IndexState> read(const ContainerReader& file, KeyStore store) {
+  ProjectionParts parts;
+  parts.graph = read_graph(file, store.size());
+  parts.router = read_router(file, store);
+  parts.points = read_points(file);
+  parts.params = read_params(file);
+  return std::make_shared<ProjectionState>(std::move(store), std::move(parts));
 }
 
 }  // namespace
@@ -80,171 +205,7 @@ void ProjectionParams::validate() const {
   router.validate();
 }
 
-ProjectionIndex::ProjectionIndex(std::shared_ptr<const State> state) : state_(std::move(state)) {}
-
-std::shared_ptr<const ProjectionIndex::State> ProjectionIndex::state() const {
-  auto state = state_.get();
-  require(state != nullptr, "the ProjectionIndex is empty: build or load one first");
-  return state;
-}
-
-ProjectionIndex ProjectionIndex::build(AnyMatrixView keys, const TrainingQueries& training,
-                                       const ProjectionParams& params, const Execution& run,
-                                       BuildReport* report) {
-  params.validate();
-  run.validate();
-  require_training(keys, training);
-  Stopwatch watch;
-  const KnnLists lists =
-      exact_knn(keys, training.train,
-                {.k = std::min(params.list_length, keys.rows), .method = params.list_method}, run);
-  const double lists_s = watch.lap();
-  ProjectionIndex index = build_from_lists(keys, training, lists.ids, params, run, report);
-  if (report != nullptr) {
-    report->lists_s = lists_s;
-    report->total_s += lists_s;
-  }
-  return index;
-}
-
-ProjectionIndex ProjectionIndex::build_from_lists(AnyMatrixView keys,
-                                                  const TrainingQueries& training,
-                                                  MatrixView<Id> lists,
-                                                  const ProjectionParams& params,
-                                                  const Execution& run, BuildReport* report) {
-  params.validate();
-  run.validate();
-  require_training(keys, training);
-  require(lists.rows == training.train.rows(), "lists has {} rows, training.train {}", lists.rows,
-          training.train.rows());
-  require_lists(lists, keys.rows);
-
-  Stopwatch watch;
-  BuildReport seen;
-  auto state = std::make_shared<State>();
-  state->params = params;
-  state->store = KeyStore::encode(keys, training.train, CodeLayout::rows, run);
-  BuiltGraph built = build_graph(lists, state->store, params.graph, run);
-  state->graph = std::move(built.graph);
-  seen.graph = built.report;
-  seen.graph_s = watch.lap();
-  state->router = Router::build(training.train, lists, keys, params.router, run);
-  seen.router_s = watch.lap();
-  pack(state->store, state->graph, state->router);
-  state->points = tune(state->space(), training, params, run);
-  seen.tune_s = watch.lap();
-  seen.training_queries = training.train.rows();
-  seen.tuning_queries = training.tuning.rows();
-  seen.total_s = seen.graph_s + seen.router_s + seen.tune_s;
-  if (report != nullptr) *report = seen;
-  return ProjectionIndex(std::move(state));
-}
-
-std::size_t ProjectionIndex::size() const { return state()->store.size(); }
-std::size_t ProjectionIndex::dim() const { return state()->store.dim(); }
-AnyMatrix ProjectionIndex::keys() const { return state()->store.parts().keys; }
-
-std::size_t ProjectionIndex::bytes() const {
-  const AnyMatrixView keys = state()->store.stored();
-  return keys.rows * keys.row_bytes() + extra_bytes();
-}
-
-std::size_t ProjectionIndex::extra_bytes() const {
-  const auto state = this->state();
-  return state->store.code_bytes() + state->graph.bytes() + state->router.bytes();
-}
-
-std::size_t ProjectionIndex::unreachable() const { return count_unreachable(state()->graph); }
-std::vector<OperatingPoint> ProjectionIndex::dials() const { return state()->points; }
-
-void ProjectionIndex::search(MatrixView<float> queries, const SearchParams& params,
-                             SearchScratch& scratch, Hits& hits) const {
-  const auto state = this->state();
-  require_step(queries, params, state->store);
-  const Dials dials = params.dials ? *params.dials
-                                   : choose_dials(state->points, state->params.tuning_k, params.k,
-                                                  params.target_recall);
-  begin_step(state->store, queries, params, scratch.state(), hits);
-  search_projection(state->space(), queries, params, dials, scratch.state(), hits, params.k);
-}
-
-void ProjectionIndex::append(AnyMatrixView keys, MatrixView<float> training, const Execution& run) {
-  run.validate();
-  const auto old = state();
-  if (keys.rows == 0) return;
-  auto state = std::make_shared<State>(*old);
-  state->store = old->store.appended(keys);
-  const std::size_t n = state->store.size();
-  Links links = old->graph.thaw();
-  links.resize(n);
-  if (!training.empty()) {
-    const ProjectionParams& params = old->params;
-    const KnnLists lists =
-        exact_knn(state->store.stored(), training,
-                  {.k = std::min(params.list_length, n), .method = params.list_method}, run);
-    Links fresh = project_cooccurrence(lists.ids, n, params.graph, run);
-    // Keys that were there keep their links: only the new ones take theirs from here.
-    for (std::size_t i = 0; i < old->store.size(); ++i) fresh[i].clear();
-    prune(fresh, state->store, params.graph.degree, run);
-    link_new(links, fresh, old->store.size(), params.graph.max_degree);
-    state->router = old->router.extended(training, lists.ids, n, run);
-  }
-  // The lists that the dials were tuned on do not name the new keys, but links lead to them.
-  for (OperatingPoint& point : state->points) {
-    point.dials.expand = std::max(point.dials.expand, Dials().expand);
-  }
-  const auto entry_points = old->graph.entry_points();
-  attach(links, entry_points, state->store, run);
-  state->graph = Graph::freeze(links, {entry_points.begin(), entry_points.end()});
-  pack(state->store, state->graph, state->router);
-  state_.set(std::move(state));
-}
-
-void ProjectionIndex::write(IndexFileWriter& file) const {
-  const auto state = this->state();
-  file.add(state->store);
-  file.add(state->graph);
-  file.add(state->router);
-  file.add(state->points);
-  file.add(state->params);
-}
-
-void ProjectionIndex::save(const std::filesystem::path& path) const {
-  IndexFileWriter file(kKind);
-  const ProjectionIndex kept = *this;  // the file looks at its arrays
-  kept.write(file);
-  file.save(path);
-}
-
-std::vector<std::byte> ProjectionIndex::to_bytes() const {
-  IndexFileWriter file(kKind);
-  const ProjectionIndex kept = *this;  // the file looks at its arrays
-  kept.write(file);
-  return file.bytes();
-}
-
-ProjectionIndex ProjectionIndex::read(const ContainerReader& file) {
-  auto state = std::make_shared<State>();
-  state->store = read_store(file);
-  if (state->store.layout() != CodeLayout::rows) {
-    fail(ErrorCode::corrupt, "{}: the codes of a projection index are not in rows",
-         file.path().string());
-  }
-  state->graph = read_graph(file, state->store.size());
-  state->router = read_router(file, state->store);
-  state->points = read_points(file);
-  state->params = read_params(file);
-  return ProjectionIndex(std::move(state));
-}
-
-ProjectionIndex ProjectionIndex::load(const std::filesystem::path& path) {
-  return read(ContainerReader::load(path, kKind));
-}
-ProjectionIndex ProjectionIndex::map(const std::filesystem::path& path) {
-  return read(ContainerReader::map(path, kKind));
-}
-ProjectionIndex ProjectionIndex::from_bytes(std::span<const std::byte> bytes) {
-  return read(ContainerReader::copy_of(bytes, kKind));
-}
+constinit const KindOfIndex kProjectionKind = {IndexKind::projection, "projection",
+                                               CodeLayout::rows, build, read};
 
 }  // namespace keyseek

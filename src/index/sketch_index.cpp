@@ -1,269 +1,64 @@
-#include <algorithm>
-#include <cmath>
-#include <functional>
-#include <limits>
-
-#include "base/fail.hpp"
-#include "index/index_file.hpp"
+/// The sketch index: a sketch of every key, and codes in rows for a second look.
+#include "index/kinds.hpp"
 #include "index/pack.hpp"
-#include "index/step.hpp"
-#include "keyseek/index.hpp"
-#include "knn/block_scan.hpp"
-#include "score/kernels.hpp"
-#include "search/projection_search.hpp"
-#include "search/scratch.hpp"
+#include "search/sketch_search.hpp"
 
 namespace keyseek {
-
-struct SketchIndex::State {
-  KeyStore store;  ///< in rows
-  Sketch sketch;
-};
-
 namespace {
 
-constexpr const char* kKind = "sketch";
-constexpr std::size_t kBatch = 256;  // keys scored at once
-// Blocks whose keys are scored both ways, to see how far the sketch is off for a query.
-constexpr std::size_t kSampledBlocks = 4;
-constexpr float kDeviations = 4.0F;
-
-/// Keys per query that go on from the sketch, at most. A key that matters stands far above the
-/// noise of a sketch, wherever it is; the many that hardly differ do not.
-std::size_t sketch_pool(std::size_t k) { return 400 + 4 * k; }
-
-/// One search: what it reads, what it works in, what it counts.
-class SketchSearch {
+class SketchState final : public IndexState {
  public:
-  SketchSearch(const KeyStore& store, const Sketch& sketch, MatrixView<float> queries,
-               const SearchParams& params, SearchScratch::State& scratch, Hits& hits)
-      : store_(store),
-        sketch_(sketch),
-        queries_(queries),
-        params_(params),
-        s_(scratch),
-        hits_(hits),
-        group_(queries.rows) {
-    store.encode_queries(s_.asked, s_.encoded);
-    sketch.encode_queries(s_.asked, s_.sketched, s_.scores);
-    const std::size_t pool = std::min(store.size(), trained_rerank_pool(params.k, store.dim()));
-    for (std::size_t g = 0; g < group_; ++g) s_.pools[g].reset(pool);
-    if (s_.candidates.size() < group_) s_.candidates.resize(group_);
-    s_.visited.resize(store.size());
-    s_.scores.resize(CodeTile::kMaxTile * kBatch);
-    s_.selected.resize(kBatch);
+  /// `store` is in rows.
+  SketchState(KeyStore rows, Sketch sketch)
+      : IndexState(std::move(rows)), sketch_(std::move(sketch)) {}
+
+  [[nodiscard]] IndexKind kind() const noexcept override { return IndexKind::sketch; }
+  [[nodiscard]] std::size_t extra_bytes() const override {
+    return store().code_bytes() + sketch_.bytes();
+  }
+  [[nodiscard]] std::vector<IndexFact> facts() const override {
+    return {{"sketch_dim", sketch_.dim()}};
   }
 
-  /// The scratch is left clean, also by a search that fails.
-  ~SketchSearch() { s_.visited.clear({s_.scanned.data(), scanned_}); }
-  SketchSearch(const SketchSearch&) = delete;
-  SketchSearch& operator=(const SketchSearch&) = delete;
+  void search(MatrixView<float> queries, const SearchParams& params, SearchScratch::State& scratch,
+              Hits& hits) const override {
+    search_sketch(store(), sketch_, queries, params, scratch, hits);
+  }
 
-  void run() {
-    take(s_.previous);
-    score_new();
-    look_at_all();
-    score_new();
-    finish();
+  [[nodiscard]] std::shared_ptr<const IndexState> appended(
+      AnyMatrixView keys, MatrixView<float> /*training*/, const Execution& /*run*/) const override {
+    KeyStore longer = store().appended(keys);
+    Sketch sketch = sketch_.appended(keys);
+    pack(longer, sketch);
+    return std::make_shared<SketchState>(std::move(longer), std::move(sketch));
+  }
+
+  void write(IndexFileWriter& file) const override {
+    file.add(store());
+    file.add(sketch_);
   }
 
  private:
-  template <class Visit>
-  void each_tile(const Visit& visit) const {
-    for (std::size_t g = 0; g < group_; g += CodeTile::kMaxTile)
-      visit(g, std::min(CodeTile::kMaxTile, group_ - g));
-  }
-
-  /// Queues the keys that are new for scoring.
-  void take(std::span<const Id> keys) {
-    if (s_.scanned.size() < scanned_ + keys.size()) s_.scanned.resize(2 * (scanned_ + keys.size()));
-    scanned_ += s_.visited.add(keys, s_.scanned.data() + scanned_);
-  }
-
-  /// Scores what was taken since the last call for all queries, into their pools.
-  void score_new() {
-    for (; scored_ < scanned_; scored_ += std::min(kBatch, scanned_ - scored_)) {
-      const Id* ids = s_.scanned.data() + scored_;
-      const std::size_t batch = std::min(kBatch, scanned_ - scored_);
-      each_tile([&](std::size_t first, std::size_t tile) {
-        kernels().score_codes(store_.codes(), store_.scales(), ids, batch,
-                              tile_of(s_.encoded, first, tile), s_.scores.data(), kBatch);
-        for (std::size_t g = 0; g < tile; ++g)
-          keep(s_.pools[first + g], ids, s_.scores.data() + g * kBatch, batch);
-      });
-    }
-  }
-
-  void keep(Pool& pool, const Id* ids, const float* scores, std::size_t count) {
-    const std::size_t above =
-        kernels().select_above(scores, count, pool.threshold(), s_.selected.data());
-    for (std::size_t i = 0; i < above; ++i) pool.add(scores[s_.selected[i]], ids[s_.selected[i]]);
-    pool.settle();
-  }
-
-  /// Takes every query's best keys by the sketch.
-  void look_at_all() {
-    each_tile([&](std::size_t first, std::size_t tile) {
-      const CodeTile queries = tile_of(s_.sketched, first, tile);
-      for (std::size_t g = first; g < first + tile; ++g)
-        s_.candidates[g].reset(sketch_pool(params_.k), threshold(g));
-      scan_blocks(sketch_.codes(), sketch_.scales(), sketch_.size(), queries,
-                  s_.candidates.data() + first, s_.blocks);
-    });
-    for (std::size_t g = 0; g < group_; ++g) {
-      const std::vector<Ranked>& items = s_.candidates[g].items();
-      s_.list.resize(items.size());
-      std::transform(items.begin(), items.end(), s_.list.begin(), id_of);
-      take(s_.list);
-    }
-  }
-
-  /// A score by the sketch that a key better than the k-th best of the previous step's keys will
-  /// hardly be below. -infinity without enough of them.
-  [[nodiscard]] float threshold(std::size_t g) {
-    std::vector<Ranked>& items = s_.pools[g].items();
-    if (items.size() < params_.k) return -std::numeric_limits<float>::infinity();
-    const auto kth = items.begin() + static_cast<std::ptrdiff_t>(params_.k - 1);
-    std::nth_element(items.begin(), kth, items.end(), std::greater<>());
-    // The next smaller number: keys that are exactly as good count.
-    return std::nextafter(score_of(*kth) - kDeviations * deviation(g),
-                          -std::numeric_limits<float>::infinity());
-  }
-
-  /// Standard deviation of the sketch's scores for query g, on a sample of the keys.
-  [[nodiscard]] float deviation(std::size_t g) {
-    constexpr std::size_t kBlock = KeyStore::kBlock;
-    const std::size_t blocks = (sketch_.size() + kBlock - 1) / kBlock;
-    const float all = -std::numeric_limits<float>::infinity();
-    Id ids[kBlock];
-    float rough[kBlock], fine[kBlock];
-    std::size_t count = 0, keys = 0;
-    double power = 0;
-    for (std::size_t b = 0; b < kSampledBlocks; ++b) {
-      const std::size_t block = b * blocks / kSampledBlocks;
-      kernels().scan_blocks({sketch_.codes(), sketch_.scales(), block, block + 1},
-                            tile_of(s_.sketched, g, 1), {ids, rough, kBlock, &all, &count});
-      count = std::min(count, sketch_.size() - block * kBlock);
-      kernels().score_codes(store_.codes(), store_.scales(), ids, count, tile_of(s_.encoded, g, 1),
-                            fine, kBlock);
-      for (std::size_t i = 0; i < count; ++i) {
-        const double off = double{fine[i]} - double{rough[i]};
-        power += off * off;
-      }
-      keys += count;
-    }
-    hits_.stats.bytes_read += keys * (store_.code_cols() + sizeof(float));
-    return static_cast<float>(std::sqrt(power / static_cast<double>(keys)));
-  }
-
-  void finish() {
-    const AnyMatrixView keys = store_.stored();
-    finish_step(keys, queries_, params_, s_, hits_);
-    hits_.stats.sketched = sketch_.size();
-    hits_.stats.scanned = scanned_;
-    hits_.stats.bytes_read += sketch_.size() * (sketch_.code_cols() + sizeof(float)) +
-                              scanned_ * (store_.code_cols() + sizeof(float)) +
-                              hits_.stats.reranked * keys.row_bytes();
-  }
-
-  const KeyStore& store_;
-  const Sketch& sketch_;
-  MatrixView<float> queries_;
-  const SearchParams& params_;
-  SearchScratch::State& s_;
-  Hits& hits_;
-  std::size_t group_;
-  std::size_t scanned_ = 0;  ///< keys in s_.scanned
-  std::size_t scored_ = 0;   ///< of them
+  Sketch sketch_;
 };
+
+std::shared_ptr<const IndexState> build(IndexBuilder& builder, const IndexParams& params) {
+  const auto own = params_of<SketchParams>(params, IndexKind::sketch);
+  const MatrixView<float> queries = builder.training().train;
+  Sketch sketch = Sketch::build(builder.keys().view(), queries, own, builder.run());
+  KeyStore store = builder.trained_store();
+  pack(store, sketch);
+  return std::make_shared<SketchState>(std::move(store), std::move(sketch));
+}
+
+std::shared_ptr<const IndexState> read(const ContainerReader& file, KeyStore store) {
+  Sketch sketch = read_sketch(file, store);
+  return std::make_shared<SketchState>(std::move(store), std::move(sketch));
+}
 
 }  // namespace
 
-SketchIndex::SketchIndex(std::shared_ptr<const State> state) : state_(std::move(state)) {}
-
-std::shared_ptr<const SketchIndex::State> SketchIndex::state() const {
-  auto state = state_.get();
-  require(state != nullptr, "the SketchIndex is empty: build or load one first");
-  return state;
-}
-
-SketchIndex SketchIndex::build(AnyMatrixView keys, MatrixView<float> queries,
-                               const SketchParams& params, const Execution& run) {
-  auto state = std::make_shared<State>();
-  state->sketch = Sketch::build(keys, queries, params, run);
-  state->store = KeyStore::encode(keys, queries, CodeLayout::rows, run);
-  pack(state->store, state->sketch);
-  return SketchIndex(std::move(state));
-}
-
-std::size_t SketchIndex::size() const { return state()->store.size(); }
-std::size_t SketchIndex::dim() const { return state()->store.dim(); }
-std::size_t SketchIndex::sketch_dim() const { return state()->sketch.dim(); }
-AnyMatrix SketchIndex::keys() const { return state()->store.parts().keys; }
-std::size_t SketchIndex::bytes() const {
-  const auto state = this->state();
-  const AnyMatrixView keys = state->store.stored();
-  return keys.rows * keys.row_bytes() + state->store.code_bytes() + state->sketch.bytes();
-}
-
-void SketchIndex::search(MatrixView<float> queries, const SearchParams& params,
-                         SearchScratch& scratch, Hits& hits) const {
-  const auto state = this->state();
-  require_step(queries, params, state->store);
-  begin_step(state->store, queries, params, scratch.state(), hits);
-  SketchSearch search(state->store, state->sketch, queries, params, scratch.state(), hits);
-  search.run();
-}
-
-void SketchIndex::append(AnyMatrixView keys) {
-  const auto old = state();
-  if (keys.rows == 0) return;
-  auto state = std::make_shared<State>();
-  state->store = old->store.appended(keys);
-  state->sketch = old->sketch.appended(keys);
-  pack(state->store, state->sketch);
-  state_.set(std::move(state));
-}
-
-void SketchIndex::write(IndexFileWriter& file) const {
-  const auto state = this->state();
-  file.add(state->store);
-  file.add(state->sketch);
-}
-
-void SketchIndex::save(const std::filesystem::path& path) const {
-  IndexFileWriter file(kKind);
-  const SketchIndex kept = *this;  // the file looks at its arrays
-  kept.write(file);
-  file.save(path);
-}
-
-std::vector<std::byte> SketchIndex::to_bytes() const {
-  IndexFileWriter file(kKind);
-  const SketchIndex kept = *this;  // the file looks at its arrays
-  kept.write(file);
-  return file.bytes();
-}
-
-SketchIndex SketchIndex::read(const ContainerReader& file) {
-  auto state = std::make_shared<State>();
-  state->store = read_store(file);
-  if (state->store.layout() != CodeLayout::rows) {
-    fail(ErrorCode::corrupt, "{}: the codes of a sketch index are not in rows",
-         file.path().string());
-  }
-  state->sketch = read_sketch(file, state->store);
-  return SketchIndex(std::move(state));
-}
-
-SketchIndex SketchIndex::load(const std::filesystem::path& path) {
-  return read(ContainerReader::load(path, kKind));
-}
-SketchIndex SketchIndex::map(const std::filesystem::path& path) {
-  return read(ContainerReader::map(path, kKind));
-}
-SketchIndex SketchIndex::from_bytes(std::span<const std::byte> bytes) {
-  return read(ContainerReader::copy_of(bytes, kKind));
-}
+constinit const KindOfIndex kSketchKind = {IndexKind::sketch, "sketch", CodeLayout::rows, build,
+                                           read};
 
 }  // namespace keyseek

@@ -1,3 +1,5 @@
+/// Tries dials on held-out steps, from cheap to thorough, and keeps the cheapest that reach a
+/// recall.
 #include "index/tuning.hpp"
 
 #include <algorithm>
@@ -6,6 +8,7 @@
 
 #include "base/parallel.hpp"
 #include "search/scratch.hpp"
+#include "search/step.hpp"
 
 namespace keyseek {
 namespace {
@@ -111,7 +114,7 @@ std::vector<OperatingPoint> tune(const SearchSpace& space, const TrainingQueries
   if (training.tuning.empty() || params.target_recalls.empty()) return {};
   const std::size_t k = std::min(params.tuning_k, space.store.size());
   const KnnLists truth = exact_knn(space.store.stored(), training.tuning,
-                                   {.k = k, .method = params.list_method}, {run.threads, {}});
+                                   {.k = k, .method = params.list_method}, run.silent());
   std::vector<double> targets = params.target_recalls;
   std::sort(targets.begin(), targets.end());
   const std::vector<Trial> trials = try_candidates(space, training, truth.ids, targets.back(), run);

@@ -1,3 +1,4 @@
+/// Reads and writes the HDF5 files of vector benchmarks.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>

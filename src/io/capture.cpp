@@ -1,3 +1,4 @@
+/// Reads captures of attention heads, and checks what they say about themselves.
 #include <algorithm>
 #include <charconv>
 #include <cstdint>

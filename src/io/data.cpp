@@ -1,3 +1,4 @@
+/// Opens whatever a path names as a problem, by its ending.
 #include <charconv>
 #include <optional>
 #include <string>

@@ -1,3 +1,4 @@
+/// Makes a search problem of a captured head: later queries against earlier keys.
 #include <algorithm>
 #include <cstddef>
 #include <numeric>

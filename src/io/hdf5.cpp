@@ -1,3 +1,4 @@
+/// Lets one thread at a time into the HDF5 library and asks it for its reasons.
 #include "io/hdf5.hpp"
 
 #include <algorithm>

@@ -1,3 +1,4 @@
+/// Starts the helper process that takes HDF5 files apart, and reads its answers.
 #include "io/hdf5_helper.hpp"
 
 #include <fcntl.h>

@@ -1,3 +1,4 @@
+/// Opens HDF5 files with libhdf5 and refuses what would lead out of them.
 #include "io/hdf5_library.hpp"
 
 #include <algorithm>

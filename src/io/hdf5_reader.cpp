@@ -1,3 +1,4 @@
+/// Reads matrices and attributes of HDF5 files and checks them before they are believed.
 #include "io/hdf5_reader.hpp"
 
 #include <algorithm>

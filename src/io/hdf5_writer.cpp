@@ -1,3 +1,4 @@
+/// Builds HDF5 files in memory and writes them as a whole.
 #include "io/hdf5_writer.hpp"
 
 #include <algorithm>

@@ -1,3 +1,4 @@
+/// Reads and writes the headers of NumPy's .npy files.
 #include "io/npy.hpp"
 
 #include <algorithm>

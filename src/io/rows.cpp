@@ -1,3 +1,4 @@
+/// Writes rows block by block, converted to the element type that the file is to have.
 #include "io/rows.hpp"
 
 #include <cmath>

@@ -1,3 +1,4 @@
+/// Takes what an index is built from out of the queries of a benchmark.
 #include <algorithm>
 #include <vector>
 
@@ -20,12 +21,13 @@ Matrix<T> copy_rows(MatrixView<T> from, const std::vector<std::size_t>& rows) {
 
 }  // namespace
 
-TrainingSet training_set(const Benchmark& b) {
+TrainingQueries training_set(const Benchmark& b, bool with_lists) {
   require(!b.learn.empty(),
           "the data has no training queries (\"learn\"), which a projection index needs");
   require(b.group >= 1 && b.learn.rows() % b.group == 0,
           "learn has {} rows, no multiple of group = {}", b.learn.rows(), b.group);
-  TrainingSet set{{b.learn, b.tuning, b.group, b.tuning_steps}, b.learn_ids};
+  const Matrix<Id> lists = with_lists ? b.learn_ids : Matrix<Id>();
+  TrainingQueries set{b.learn, b.tuning, b.group, b.tuning_steps, lists};
   if (!b.tuning.empty()) return set;
 
   const std::size_t steps = b.learn.rows() / b.group;
@@ -35,10 +37,10 @@ TrainingSet training_set(const Benchmark& b) {
     (row / b.group % every == every - 1 ? held : kept).push_back(row);
   }
   if (held.empty()) return set;
-  set.queries.train = copy_rows<float>(b.learn, kept);
-  set.queries.tuning = copy_rows<float>(b.learn, held);
-  set.queries.tuning_steps = 1;
-  if (!b.learn_ids.empty()) set.lists = copy_rows<Id>(b.learn_ids, kept);
+  set.train = copy_rows<float>(b.learn, kept);
+  set.tuning = copy_rows<float>(b.learn, held);
+  set.tuning_steps = 1;
+  if (!lists.empty()) set.lists = copy_rows<Id>(lists, kept);
   return set;
 }
 

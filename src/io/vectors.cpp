@@ -1,3 +1,4 @@
+/// Reads and writes the vector files of the benchmarks (.fvecs, .fbin and their kin).
 #include <algorithm>
 #include <array>
 #include <cctype>

@@ -1,3 +1,4 @@
+/// Scans all keys in blocks, either in f32 or in 8 bits with an exact rerank.
 #include "keyseek/knn.hpp"
 
 #include <algorithm>
@@ -6,9 +7,12 @@
 
 #include "base/fail.hpp"
 #include "base/parallel.hpp"
-#include "keyseek/key_store.hpp"
-#include "knn/block_scan.hpp"
+#include "knn/knn_of_store.hpp"
+#include "score/code_tile.hpp"
 #include "score/range.hpp"
+#include "score/rows.hpp"
+#include "search/block_scan.hpp"
+#include "search/pools.hpp"
 #include "select/rerank.hpp"
 
 namespace keyseek {
@@ -25,39 +29,37 @@ void store_row(const std::vector<Ranked>& best, std::size_t row, KnnLists& lists
 void scan_f32(AnyMatrixView keys, MatrixView<float> queries, const KnnParams& params,
               const Execution& run, KnnLists& lists) {
   constexpr std::size_t kTile = 16, kPiece = 128;
-  parallel_for(queries.rows, kTile, run, "exact neighbours",
-               [&](std::size_t begin, std::size_t end, int) {
-                 const std::size_t group = end - begin;
-                 std::vector<Pool> pools(group);
-                 for (Pool& pool : pools) pool.reset(params.k);
-                 std::vector<float> scores(kPiece * group);
-                 for (std::size_t first = 0; first < keys.rows; first += kPiece) {
-                   const std::size_t count = std::min(kPiece, keys.rows - first);
-                   kernels().score_rows[static_cast<std::size_t>(keys.dtype)](
-                       keys.row(first), keys.stride, nullptr, count, queries.row(begin),
-                       queries.stride, group, keys.cols, scores.data());
-                   for (std::size_t i = 0; i < count; ++i) {
-                     for (std::size_t g = 0; g < group; ++g) {
-                       if (scores[i * group + g] > pools[g].threshold()) {
-                         pools[g].add(scores[i * group + g], static_cast<Id>(first + i));
-                       }
-                     }
-                   }
-                   for (Pool& pool : pools) pool.settle();
-                 }
-                 for (std::size_t g = 0; g < group; ++g) {
-                   keep_best(pools[g].items(), params.k);
-                   store_row(pools[g].items(), begin + g, lists);
-                 }
-               });
+  parallel_for(
+      queries.rows, kTile, run, "exact neighbours", [&](std::size_t begin, std::size_t end, int) {
+        const std::size_t group = end - begin;
+        std::vector<Pool> pools(group);
+        for (Pool& pool : pools) pool.reset(params.k);
+        std::vector<float> scores(kPiece * group);
+        for (std::size_t first = 0; first < keys.rows; first += kPiece) {
+          const std::size_t count = std::min(kPiece, keys.rows - first);
+          score_rows(rows_of(keys.slice(first, count)), queries.slice(begin, group), scores.data());
+          for (std::size_t i = 0; i < count; ++i) {
+            for (std::size_t g = 0; g < group; ++g) {
+              if (scores[i * group + g] > pools[g].threshold()) {
+                pools[g].add(scores[i * group + g], static_cast<Id>(first + i));
+              }
+            }
+          }
+          for (Pool& pool : pools) pool.settle();
+        }
+        for (std::size_t g = 0; g < group; ++g) {
+          keep_best(pools[g].items(), params.k);
+          store_row(pools[g].items(), begin + g, lists);
+        }
+      });
 }
 
-/// 8-bit scan of all keys, exact rerank of the best `pool`.
-void scan_int8(AnyMatrixView keys, MatrixView<float> queries, const KnnParams& params,
+/// 8-bit scan of all keys, exact rerank of the best `pool`. The store is in blocks.
+void scan_int8(const KeyStore& store, MatrixView<float> queries, const KnnParams& params,
                const Execution& run, KnnLists& lists) {
-  const KeyStore store = KeyStore::encode(keys, queries, CodeLayout::blocks, run);
+  const AnyMatrixView keys = store.stored();
   const std::size_t pool =
-      std::min(keys.rows, params.pool > 0 ? params.pool : rerank_pool(params.k, keys.cols));
+      std::min(keys.rows, params.pool > 0 ? params.pool : list_pool(params.k, keys.cols));
   constexpr std::size_t kTile = CodeTile::kMaxTile;
   parallel_for(queries.rows, kTile, run, "exact neighbours",
                [&](std::size_t begin, std::size_t end, int) {
@@ -101,8 +103,18 @@ KnnLists exact_knn(AnyMatrixView keys, MatrixView<float> queries, const KnnParam
   if (params.method == KnnMethod::f32) {
     scan_f32(keys, queries, params, run, lists);
   } else {
-    scan_int8(keys, queries, params, run, lists);
+    const AnyMatrix looked_at = AnyMatrix::look_at(keys);
+    scan_int8(KeyStore::encode(looked_at, queries, CodeLayout::blocks, run), queries, params, run,
+              lists);
   }
+  return lists;
+}
+
+KnnLists knn_of(const KeyStore& store, MatrixView<float> queries, const KnnParams& params,
+                const Execution& run) {
+  if (params.method == KnnMethod::f32) return exact_knn(store.stored(), queries, params, run);
+  KnnLists lists{Matrix<Id>(queries.rows, params.k), Matrix<float>(queries.rows, params.k)};
+  scan_int8(store.in_blocks(), queries, params, run, lists);
   return lists;
 }
 

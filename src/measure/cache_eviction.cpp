@@ -1,3 +1,4 @@
+/// Reads through more memory than the caches hold, so that nothing else stays in them.
 #include "measure/cache_eviction.hpp"
 
 #include <unistd.h>

@@ -1,3 +1,4 @@
+/// Times the steps of a search, hot or with cold caches.
 #include "keyseek/measure.hpp"
 
 #include <algorithm>
@@ -23,7 +24,6 @@ bool is_timed(std::size_t i, std::size_t steps, std::size_t wanted) {
   return wanted == 0 || wanted >= steps || (i + 1) * wanted / steps > i * wanted / steps;
 }
 
-template <class Index>
 class StepMeasurement {
  public:
   StepMeasurement(const Index& index, MatrixView<float> queries, const MeasureParams& params)
@@ -34,7 +34,7 @@ class StepMeasurement {
         fastest_(steps_, std::numeric_limits<double>::infinity()) {
     if (params.cold_cache) {
       eviction_.emplace();
-      rehearsal_.emplace(queries.cols);
+      rehearsal_.emplace(index.kind(), queries.cols);
     }
     result_.ids = Matrix<Id>(queries.rows, params.search.k);
   }
@@ -102,19 +102,11 @@ class StepMeasurement {
   std::size_t steps_;
   std::vector<double> fastest_;  ///< [steps] microseconds; infinity: not timed
   std::optional<CacheEviction> eviction_;
-  std::optional<Rehearsal<Index>> rehearsal_;
+  std::optional<Rehearsal> rehearsal_;
   SearchScratch scratch_;
   Hits hits_;
   Measurement result_;
 };
-
-template <class Index>
-Measurement measure(const Index& index, MatrixView<float> queries, const MeasureParams& params) {
-  params.validate(queries.rows);
-  require(params.search.k <= index.size(), "k is {}, but there are only {} keys", params.search.k,
-          index.size());
-  return StepMeasurement<Index>(index, queries, params).run();
-}
 
 }  // namespace
 
@@ -126,17 +118,12 @@ void MeasureParams::validate(std::size_t queries) const {
   search.validate();
 }
 
-Measurement measure_steps(const FlatIndex& index, MatrixView<float> queries,
+Measurement measure_steps(const Index& index, MatrixView<float> queries,
                           const MeasureParams& params) {
-  return measure(index, queries, params);
-}
-Measurement measure_steps(const SketchIndex& index, MatrixView<float> queries,
-                          const MeasureParams& params) {
-  return measure(index, queries, params);
-}
-Measurement measure_steps(const ProjectionIndex& index, MatrixView<float> queries,
-                          const MeasureParams& params) {
-  return measure(index, queries, params);
+  params.validate(queries.rows);
+  require(params.search.k <= index.size(), "k is {}, but there are only {} keys", params.search.k,
+          index.size());
+  return StepMeasurement(index, queries, params).run();
 }
 
 }  // namespace keyseek

@@ -1,3 +1,4 @@
+/// Times the decode steps of a head's cache and compares them with full attention.
 #include <algorithm>
 #include <optional>
 #include <vector>
@@ -36,7 +37,10 @@ class RehearsalHead {
     params.horizon = SIZE_MAX;
     params.shift = false;
     params.held_out = params.observed = 16;
-    params.given = GivenPlan{.retriever = like.plan().retriever, .stop = like.plan().stop};
+    const HeadPlan& plan = like.plan();
+    params.given = GivenPlan{.retriever = plan.retriever, .k = plan.stop.k};
+    params.rule = plan.stop.rule;
+    if (params.rule != Rule::top_k) params.given->limit = plan.stop.limit;
     cache_ = HeadCache::prefill(AnyMatrixView::of(keys.view()), AnyMatrixView::of(values.view()),
                                 queries, group_, params, {.threads = 1});
     key_.assign(d, 0.0F);
@@ -117,10 +121,11 @@ DecodeMeasurement measure_decode(HeadCache& cache, MatrixView<float> queries, An
   seen.total_us = median(total);
 
   // Afterwards: it reads all keys, which would empty the caches of what the steps use.
+  AttendScratch attending;
   Partial full;
   for (std::size_t step = 0; step < seen.steps; ++step) {
     attend(queries.slice(step * group, group), keys.slice(0, first + step + 1),
-           {values.slice(0, first + step + 1)}, cache.params().logits(), scratch.attend, full);
+           {values.slice(0, first + step + 1)}, cache.params().logits(), attending, full);
     for (std::size_t g = 0; g < group; ++g) {
       const double error = relative_error(out.row(step * group + g), full.out.row(g), dv);
       seen.error += error;

@@ -1,4 +1,4 @@
-/// Of many times, one.
+/// Percentiles: which one of many measured times stands for all.
 #pragma once
 
 #include <algorithm>

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <type_traits>
 
 #include "base/random.hpp"
 #include "keyseek/index.hpp"
@@ -25,10 +24,9 @@ inline Matrix<float> random_rows(std::size_t rows, std::size_t dim, std::uint64_
 /// two steps of one layer: they push its index out of the caches, but the code and the
 /// searching thread's memory are theirs too and stay. Searching this index after an eviction
 /// brings those back.
-template <class Index>
 class Rehearsal {
  public:
-  explicit Rehearsal(std::size_t dim) : index_(build(random_rows(kKeys, dim, 1))) {}
+  Rehearsal(IndexKind kind, std::size_t dim) : index_(build(kind, dim)) {}
 
   void run(MatrixView<float> queries, SearchParams params, SearchScratch& scratch) {
     params.k = std::min(params.k, kKeys);
@@ -41,20 +39,10 @@ class Rehearsal {
  private:
   static constexpr std::size_t kKeys = 1024, kTraining = 512;
 
-  static Index build(const Matrix<float>& keys) {
-    const Execution one_thread{.threads = 1};
-    const AnyMatrixView rows = AnyMatrixView::of(keys.view());
-    if constexpr (std::is_same_v<Index, FlatIndex>) {
-      return FlatIndex::build(rows, one_thread);
-    } else {
-      TrainingQueries training;
-      training.train = random_rows(kTraining, keys.cols(), 2);
-      if constexpr (std::is_same_v<Index, SketchIndex>) {
-        return SketchIndex::build(rows, training.train, {}, one_thread);
-      } else {
-        return ProjectionIndex::build(rows, training, {}, one_thread);
-      }
-    }
+  static Index build(IndexKind kind, std::size_t dim) {
+    const Matrix<float> keys = random_rows(kKeys, dim, 1);
+    const TrainingQueries training{.train = random_rows(kTraining, dim, 2)};
+    return Index::build(kind, AnyMatrixView::of(keys.view()), training, {}, {.threads = 1});
   }
 
   Index index_;

@@ -1,3 +1,4 @@
+/// Clusters rows by direction, in a fixed number of rounds of spherical k-means.
 #include "router/clustering.hpp"
 
 #include <algorithm>
@@ -6,7 +7,7 @@
 
 #include "base/parallel.hpp"
 #include "base/random.hpp"
-#include "score/kernels.hpp"
+#include "score/rows.hpp"
 
 namespace keyseek {
 namespace {
@@ -34,9 +35,7 @@ std::vector<std::uint32_t> nearest(MatrixView<float> rows, MatrixView<float> cen
   parallel_for(rows.rows, kTile, run, stage, [&](std::size_t begin, std::size_t end, int) {
     const std::size_t group = end - begin;
     std::vector<float> scores(centroids.rows * group);
-    kernels().score_rows[static_cast<std::size_t>(Dtype::f32)](
-        centroids.data, centroids.stride, nullptr, centroids.rows, rows.row(begin), rows.stride,
-        group, rows.cols, scores.data());
+    score_rows(rows_of(AnyMatrixView::of(centroids)), rows.slice(begin, group), scores.data());
     std::vector<std::uint32_t> winner(group);
     for (std::uint32_t c = 1; c < centroids.rows; ++c) {
       for (std::size_t g = 0; g < group; ++g) {

@@ -1,12 +1,13 @@
+/// Finds the projection in which queries that see the keys alike are near.
 #include "router/projection.hpp"
 
 #include <Eigen/Dense>
 #include <algorithm>
 #include <cmath>
 
-#include "base/even_rows.hpp"
 #include "base/leading.hpp"
 #include "base/parallel.hpp"
+#include "matrix/even_rows.hpp"
 #include "score/products.hpp"
 
 namespace keyseek {

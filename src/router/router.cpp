@@ -1,3 +1,4 @@
+/// Builds a router of training queries, searches it, and keeps its lists small.
 #include "keyseek/router.hpp"
 
 #include <algorithm>
@@ -9,9 +10,9 @@
 #include "base/fail.hpp"
 #include "base/parallel.hpp"
 #include "graph/lists.hpp"
-#include "knn/block_scan.hpp"
 #include "router/clustering.hpp"
 #include "router/projection.hpp"
+#include "score/code_tile.hpp"
 #include "score/codes.hpp"
 #include "score/kernels.hpp"
 #include "score/projected.hpp"
@@ -283,10 +284,10 @@ void Router::score_centroids(std::size_t group, RouteScratch& s) const {
   while (s.rows.size() < clusters()) s.rows.push_back(static_cast<Id>(s.rows.size()));
   s.centroid_scores.resize(group * clusters());
   for (std::size_t g = 0; g < group; g += CodeTile::kMaxTile) {
-    kernels().score_codes(parts_.centroids.data(), parts_.centroid_scales.data(), s.rows.data(),
-                          clusters(),
-                          tile_of(s.encoded, g, std::min(CodeTile::kMaxTile, group - g)),
-                          s.centroid_scores.data() + g * clusters(), clusters());
+    kernels().score_codes(
+        {parts_.centroids.data(), parts_.centroid_scales.data(), s.rows.data(), clusters()},
+        tile_of(s.encoded, g, std::min(CodeTile::kMaxTile, group - g)),
+        {s.centroid_scores.data() + g * clusters(), clusters()});
   }
 }
 
@@ -319,9 +320,9 @@ std::span<const std::uint32_t> Router::nearest(MatrixView<float> queries, std::s
       for (std::uint32_t i = first; i < last; ++i) s.members.push_back(i);
     }
     s.scores.resize(s.members.size());
-    kernels().score_codes(parts_.codes.data(), parts_.scales.data(), s.members.data(),
-                          s.members.size(), tile_of(s.encoded, g, 1), s.scores.data(),
-                          s.members.size());
+    kernels().score_codes(
+        {parts_.codes.data(), parts_.scales.data(), s.members.data(), s.members.size()},
+        tile_of(s.encoded, g, 1), {s.scores.data(), s.members.size()});
     best_of(s.scores.data(), s.members.size(), count, s.ranked);
     s.similarity[g] = similarity(s.ranked, s.projected.data() + g * dim(), dim());
     for (std::size_t i = 0; i < s.ranked.size(); ++i)

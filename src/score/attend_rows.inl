@@ -104,13 +104,15 @@ inline void add_tile(const typename Load::Element* const* rows, const float* wei
   }
 }
 
-/// sums[g] += weights[j * group + g] * row j, over all rows.
+/// Adds each row times its weight to the sums of all queries.
 template <class Load>
-void add_rows(const void* values, std::size_t stride, const Id* ids, std::size_t n,
-              const float* weights, std::size_t group, std::size_t d, float* sums) {
+void add_rows(const RowsView& values, const WeightsView& weights, float* sums) {
   using Element = typename Load::Element;
   constexpr std::size_t kRows = 8, kAhead = 8;
-  const auto* first = static_cast<const Element*>(values);
+  const auto* first = static_cast<const Element*>(values.matrix.data);
+  const Id* ids = values.ids;
+  const std::size_t n = values.count, d = values.matrix.cols, stride = values.matrix.stride;
+  const std::size_t group = weights.group;
   const auto row = [&](std::size_t j) { return first + (ids != nullptr ? ids[j] : j) * stride; };
   const auto prefetch = [&](std::size_t j) {
     const char* line = reinterpret_cast<const char*>(row(j));
@@ -122,11 +124,11 @@ void add_rows(const void* values, std::size_t stride, const Id* ids, std::size_t
     for (std::size_t a = j + kAhead; a < j + kAhead + kRows && a < n; ++a) prefetch(a);
     const Element* rows[kRows];
     for (std::size_t r = 0; r < kRows; ++r) rows[r] = row(j + r);
-    add_tile<Load, kRows>(rows, weights + j * group, group, d, sums);
+    add_tile<Load, kRows>(rows, weights.data + j * group, group, d, sums);
   }
   for (; j < n; ++j) {
     const Element* rows[1] = {row(j)};
-    add_tile<Load, 1>(rows, weights + j * group, group, d, sums);
+    add_tile<Load, 1>(rows, weights.data + j * group, group, d, sums);
   }
 }
 

@@ -24,8 +24,11 @@ inline std::int32_t total(__m256i sums, std::int32_t correction) {
 }
 
 template <int G>
-void score_codes_group(const std::uint8_t* codes, const float* scales, const Id* ids, std::size_t n,
-                       const CodeTile& tile, float* out, std::size_t out_stride) {
+void score_codes_group(const CodeRows keys, const CodeTile& tile, const CodeScores out) {
+  const std::uint8_t* codes = keys.codes;
+  const float* scales = keys.scales;
+  const Id* ids = keys.ids;
+  const std::size_t n = keys.count;
   constexpr std::size_t kAhead = 8;
   const auto prefetch = [&](std::size_t j) {
     const std::uint8_t* row = codes + std::size_t{ids[j]} * tile.cols;
@@ -57,23 +60,22 @@ void score_codes_group(const std::uint8_t* codes, const float* scales, const Id*
     }
     const float key_scale = scales[ids[i]];
     for (int g = 0; g < G; ++g) {
-      out[static_cast<std::size_t>(g) * out_stride + i] =
+      out.data[static_cast<std::size_t>(g) * out.stride + i] =
           tile.scale[g] * key_scale * static_cast<float>(total(sums[g], tile.correction[g]));
     }
   }
 }
 
-void score_codes(const std::uint8_t* codes, const float* scales, const Id* ids, std::size_t n,
-                 const CodeTile& tile, float* out, std::size_t out_stride) {
+void score_codes(const CodeRows& keys, const CodeTile& tile, const CodeScores& out) {
   switch (tile.group) {
     case 1:
-      return score_codes_group<1>(codes, scales, ids, n, tile, out, out_stride);
+      return score_codes_group<1>(keys, tile, out);
     case 2:
-      return score_codes_group<2>(codes, scales, ids, n, tile, out, out_stride);
+      return score_codes_group<2>(keys, tile, out);
     case 3:
-      return score_codes_group<3>(codes, scales, ids, n, tile, out, out_stride);
+      return score_codes_group<3>(keys, tile, out);
     default:
-      return score_codes_group<4>(codes, scales, ids, n, tile, out, out_stride);
+      return score_codes_group<4>(keys, tile, out);
   }
 }
 

@@ -21,9 +21,12 @@ inline float code_score(std::uint32_t dot, std::size_t g, float key_scale, const
   return tile.scale[g] * key_scale * static_cast<float>(static_cast<std::int32_t>(sum));
 }
 
-void score_codes(const std::uint8_t* codes, const float* scales, const Id* ids, std::size_t n,
-                 const CodeTile& tile, float* out, std::size_t out_stride) {
+void score_codes(const CodeRows& rows, const CodeTile& tile, const CodeScores& out) {
   constexpr std::size_t kAhead = 8;
+  const std::uint8_t* codes = rows.codes;
+  const float* scales = rows.scales;
+  const Id* ids = rows.ids;
+  const std::size_t n = rows.count;
   for (std::size_t j = 0; j < n; ++j) {
     if (j + kAhead < n) {
       const std::uint8_t* ahead = codes + ids[j + kAhead] * tile.cols;
@@ -32,8 +35,8 @@ void score_codes(const std::uint8_t* codes, const float* scales, const Id* ids, 
     }
     const std::uint8_t* key = codes + ids[j] * tile.cols;
     for (std::size_t g = 0; g < tile.group; ++g) {
-      out[g * out_stride + j] = code_score(code_dot(key, tile.queries + g * tile.cols, tile.cols),
-                                           g, scales[ids[j]], tile);
+      out.data[g * out.stride + j] = code_score(
+          code_dot(key, tile.queries + g * tile.cols, tile.cols), g, scales[ids[j]], tile);
     }
   }
 }

@@ -1,3 +1,4 @@
+/// Encodes single vectors in 8 bits and puts codes into blocks.
 #include "score/codes.hpp"
 
 #include <algorithm>

@@ -1,3 +1,4 @@
+/// Chooses the instruction set that the kernels of this process use.
 #include <algorithm>
 #include <array>
 #include <cstdlib>

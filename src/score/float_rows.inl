@@ -79,15 +79,17 @@ inline void score_tile(const typename Load::Element* const* rows, const float* q
 }
 
 template <class Load, int G>
-inline void score_group(const typename Load::Element* keys, std::size_t stride, const Id* ids,
-                        std::size_t n, const float* queries, std::size_t query_stride,
-                        std::size_t d, float* out, std::size_t out_row) {
+inline void score_group(const RowsView& keys, const float* queries, std::size_t query_stride,
+                        float* out, std::size_t out_row) {
   using Element = typename Load::Element;
   constexpr int R = G == 1   ? 8
                     : G == 2 ? 4
                              : 2;    // enough sums at once to hide an addition's latency
   constexpr std::size_t kAhead = 8;  // keys whose lines are asked for before they are used
-  const auto row = [&](std::size_t j) { return keys + (ids != nullptr ? ids[j] : j) * stride; };
+  const auto* data = static_cast<const Element*>(keys.matrix.data);
+  const Id* ids = keys.ids;
+  const std::size_t n = keys.count, d = keys.matrix.cols, stride = keys.matrix.stride;
+  const auto row = [&](std::size_t j) { return data + (ids != nullptr ? ids[j] : j) * stride; };
   const auto prefetch = [&](std::size_t j) {
     const char* line = reinterpret_cast<const char*>(row(j));
     for (std::size_t b = 0; b < d * sizeof(Element); b += 64) __builtin_prefetch(line + b);
@@ -107,24 +109,22 @@ inline void score_group(const typename Load::Element* keys, std::size_t stride, 
 }
 
 template <class Load>
-void score_rows(const void* keys, std::size_t stride, const Id* ids, std::size_t n,
-                const float* queries, std::size_t query_stride, std::size_t group, std::size_t d,
-                float* out) {
-  const auto* rows = static_cast<const typename Load::Element*>(keys);
+void score_rows(const RowsView& keys, const MatrixView<float>& queries, float* out) {
+  const std::size_t group = queries.rows;
   for (std::size_t g = 0; g < group; g += 4) {
-    const float* tile = queries + g * query_stride;
+    const float* tile = queries.data + g * queries.stride;
     switch (group - g) {
       case 1:
-        score_group<Load, 1>(rows, stride, ids, n, tile, query_stride, d, out + g, group);
+        score_group<Load, 1>(keys, tile, queries.stride, out + g, group);
         break;
       case 2:
-        score_group<Load, 2>(rows, stride, ids, n, tile, query_stride, d, out + g, group);
+        score_group<Load, 2>(keys, tile, queries.stride, out + g, group);
         break;
       case 3:
-        score_group<Load, 3>(rows, stride, ids, n, tile, query_stride, d, out + g, group);
+        score_group<Load, 3>(keys, tile, queries.stride, out + g, group);
         break;
       default:
-        score_group<Load, 4>(rows, stride, ids, n, tile, query_stride, d, out + g, group);
+        score_group<Load, 4>(keys, tile, queries.stride, out + g, group);
     }
   }
 }

@@ -1,4 +1,4 @@
-// AVX2 + FMA + F16C.
+/// Compiles the kernels for AVX2 with FMA and F16C.
 #include <immintrin.h>
 
 #include <xsimd/xsimd.hpp>
@@ -31,18 +31,9 @@ inline xsimd::batch<float, Arch> load_i8(const std::int8_t* p) {
 #include "score/attend_rows.inl"
 #include "score/rank_portable.inl"
 #include "score/code_rows_avx2.inl"
+#include "score/table.inl"
 // clang-format on
 
-extern const Kernels kAvx2Kernels = {
-    Isa::avx2,
-    {score_rows<LoadF32>, score_rows<LoadF16>, score_rows<LoadBF16>, score_rows<LoadI8>},
-    score_codes,
-    scan_blocks,
-    select_above,
-    keep_top,
-    rank_descending,
-    softmax_rows,
-    cap,
-    {add_rows<LoadF32>, add_rows<LoadF16>, add_rows<LoadBF16>, add_rows<LoadI8>}};
+constinit const Kernels kAvx2Kernels = table_of(Isa::avx2);
 
 }  // namespace keyseek

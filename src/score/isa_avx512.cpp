@@ -1,4 +1,5 @@
-// AVX-512 F, BW, DQ, VL: no 8-bit dot product, so pairs are widened to 16 bits.
+/// Compiles the kernels for AVX-512 F, BW, DQ and VL, where bytes are widened to 16 bits in pairs,
+/// since there is no 8-bit dot product.
 #include <immintrin.h>
 
 #include <xsimd/xsimd.hpp>
@@ -27,18 +28,9 @@ inline __m512i dot4(__m512i sums, __m512i u8, __m512i s8) {
 #include "score/attend_rows.inl"
 #include "score/rank_avx512.inl"
 #include "score/code_rows_avx512.inl"
+#include "score/table.inl"
 // clang-format on
 
-extern const Kernels kAvx512Kernels = {
-    Isa::avx512,
-    {score_rows<LoadF32>, score_rows<LoadF16>, score_rows<LoadBF16>, score_rows<LoadI8>},
-    score_codes,
-    scan_blocks,
-    select_above,
-    keep_top,
-    rank_descending,
-    softmax_rows,
-    cap,
-    {add_rows<LoadF32>, add_rows<LoadF16>, add_rows<LoadBF16>, add_rows<LoadI8>}};
+constinit const Kernels kAvx512Kernels = table_of(Isa::avx512);
 
 }  // namespace keyseek

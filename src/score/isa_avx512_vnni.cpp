@@ -1,4 +1,4 @@
-// AVX-512 with the 8-bit dot product (VNNI).
+/// Compiles the kernels for AVX-512 with the 8-bit dot product (VNNI).
 #include <immintrin.h>
 
 #include <xsimd/xsimd.hpp>
@@ -24,18 +24,9 @@ inline __m512i dot4(__m512i sums, __m512i u8, __m512i s8) {
 #include "score/attend_rows.inl"
 #include "score/rank_avx512.inl"
 #include "score/code_rows_avx512.inl"
+#include "score/table.inl"
 // clang-format on
 
-extern const Kernels kAvx512VnniKernels = {
-    Isa::avx512_vnni,
-    {score_rows<LoadF32>, score_rows<LoadF16>, score_rows<LoadBF16>, score_rows<LoadI8>},
-    score_codes,
-    scan_blocks,
-    select_above,
-    keep_top,
-    rank_descending,
-    softmax_rows,
-    cap,
-    {add_rows<LoadF32>, add_rows<LoadF16>, add_rows<LoadBF16>, add_rows<LoadI8>}};
+constinit const Kernels kAvx512VnniKernels = table_of(Isa::avx512_vnni);
 
 }  // namespace keyseek

@@ -1,4 +1,4 @@
-// Whatever every CPU of this architecture runs.
+/// Compiles the kernels for whatever every CPU of this architecture runs.
 #include <xsimd/xsimd.hpp>
 
 #include "score/kernels.hpp"
@@ -20,18 +20,9 @@ using Arch = xsimd::neon64;
 #include "score/attend_rows.inl"
 #include "score/rank_portable.inl"
 #include "score/code_rows_portable.inl"
+#include "score/table.inl"
 // clang-format on
 
-extern const Kernels kBaselineKernels = {
-    Isa::baseline,
-    {score_rows<LoadF32>, score_rows<LoadF16>, score_rows<LoadBF16>, score_rows<LoadI8>},
-    score_codes,
-    scan_blocks,
-    select_above,
-    keep_top,
-    rank_descending,
-    softmax_rows,
-    cap,
-    {add_rows<LoadF32>, add_rows<LoadF16>, add_rows<LoadBF16>, add_rows<LoadI8>}};
+constinit const Kernels kBaselineKernels = table_of(Isa::baseline);
 
 }  // namespace keyseek

@@ -1,4 +1,4 @@
-// AArch64: the portable sources, compiled with NEON and its half-precision conversions.
+/// Compiles the portable sources for AArch64 with NEON and its half-precision conversions.
 #if defined(__aarch64__)
 #include <arm_neon.h>
 
@@ -33,19 +33,10 @@ inline xsimd::batch<float, Arch> load_i8(const std::int8_t* p) {
 #include "score/attend_rows.inl"
 #include "score/rank_portable.inl"
 #include "score/code_rows_portable.inl"
+#include "score/table.inl"
 // clang-format on
 
-extern const Kernels kNeonKernels = {
-    Isa::neon,
-    {score_rows<LoadF32>, score_rows<LoadF16>, score_rows<LoadBF16>, score_rows<LoadI8>},
-    score_codes,
-    scan_blocks,
-    select_above,
-    keep_top,
-    rank_descending,
-    softmax_rows,
-    cap,
-    {add_rows<LoadF32>, add_rows<LoadF16>, add_rows<LoadBF16>, add_rows<LoadI8>}};
+constinit const Kernels kNeonKernels = table_of(Isa::neon);
 
 }  // namespace keyseek
 #endif

@@ -1,7 +1,8 @@
 /// The table of functions that exists once per instruction set.
 ///
-/// Only plain pointers and numbers cross this border: the units behind it are compiled
-/// with different instruction sets, so nothing they instantiate may be shared.
+/// Only plain pointers and numbers cross this border, of views the members: the units behind it
+/// are compiled with different instruction sets, so nothing they instantiate may be shared. The
+/// rest of the library calls the functions of `score/rows.hpp` where there is one.
 #pragma once
 
 #include <cstddef>
@@ -41,25 +42,47 @@ struct ScanSink {
   std::size_t* count;      ///< [G]: written
 };
 
-/// Stored keys of one element type against f32 queries.
-using ScoreRows = void (*)(const void* keys, std::size_t stride, const Id* ids, std::size_t n,
-                           const float* queries, std::size_t query_stride, std::size_t group,
-                           std::size_t d, float* out);
+/// Rows of codes, all in one array; `ids` says which, and in which order.
+struct CodeRows {
+  const std::uint8_t* codes;  ///< rows of the tile's `cols` bytes
+  const float* scales;        ///< one per row
+  const Id* ids;
+  std::size_t count;  ///< ids
+};
 
-/// Weighted sums of stored values: sums[g] [d] += weights[j * group + g] * row j.
-using AddRows = void (*)(const void* values, std::size_t stride, const Id* ids, std::size_t n,
-                         const float* weights, std::size_t group, std::size_t d, float* sums);
+/// Where scores of code rows go: that of the j-th id for query g to data[g * stride + j].
+struct CodeScores {
+  float* data;
+  std::size_t stride;
+};
+
+/// Some rows of a matrix: those that `ids` names in its order, or the first `count` where it is
+/// null.
+struct RowsView {
+  AnyMatrixView matrix;
+  const Id* ids;
+  std::size_t count;
+};
+
+/// Weights of `group` queries for rows: that of row j for query g is data[j * group + g].
+struct WeightsView {
+  const float* data;
+  std::size_t group;
+};
+
+/// Stored keys of one element type against f32 queries: out[j * queries.rows + g].
+using ScoreRows = void (*)(const RowsView& keys, const MatrixView<float>& queries, float* out);
+
+/// Weighted sums of stored values: sums[g] [cols] += weight of row j for query g * row j.
+using AddRows = void (*)(const RowsView& values, const WeightsView& weights, float* sums);
 
 /// Queries of a step, at most.
 inline constexpr std::size_t kMaxGroup = 64;
 
 struct Kernels {
   Isa isa;
-  /// By Dtype; out[j * G + g], ids may be null (rows 0, 1, ...).
-  ScoreRows score_rows[4];
-  /// Code rows named by ids: out[g * out_stride + j].
-  void (*score_codes)(const std::uint8_t* codes, const float* scales, const Id* ids, std::size_t n,
-                      const CodeTile& tile, float* out, std::size_t out_stride);
+  ScoreRows score_rows[4];  ///< by Dtype
+  void (*score_codes)(const CodeRows& rows, const CodeTile& tile, const CodeScores& out);
   void (*scan_blocks)(const CodeBlocks& blocks, const CodeTile& tile, const ScanSink& sink);
   /// Indices j with scores[j] > threshold, ascending, into out (room for n); returns how many.
   std::size_t (*select_above)(const float* scores, std::size_t n, float threshold,
@@ -76,8 +99,7 @@ struct Kernels {
                        float* sum);
   /// Turns inner products into softcap * tanh(scale * product / softcap); softcap > 0.
   void (*cap)(float* products, std::size_t n, float scale, float softcap);
-  /// By Dtype; ids may be null (rows 0, 1, ...).
-  AddRows add_rows[4];
+  AddRows add_rows[4];  ///< by Dtype
 };
 
 /// One per compiled level, in dispatch.cpp's order.

@@ -1,3 +1,4 @@
+/// Encodes keys in 8 bits by mean, channels and scales, and queries to match them.
 #include "keyseek/key_store.hpp"
 
 #include <algorithm>
@@ -22,7 +23,7 @@ template <class Add>
 std::vector<double> channel_sums(AnyMatrixView m, const Execution& run, const Add& add) {
   const std::size_t d = m.cols;
   std::vector<std::vector<double>> partial((m.rows + kChunk - 1) / kChunk, std::vector<double>(d));
-  parallel_for(m.rows, kChunk, {run.threads, {}}, "", [&](std::size_t begin, std::size_t end, int) {
+  parallel_for(m.rows, kChunk, run.silent(), "", [&](std::size_t begin, std::size_t end, int) {
     std::vector<float> row(d);
     std::vector<double>& sums = partial[begin / kChunk];
     for (std::size_t i = begin; i < end; ++i) {
@@ -109,8 +110,9 @@ AlignedVector<float> channel_means(AnyMatrixView keys, const Execution& run) {
   return mean;
 }
 
-KeyStore KeyStore::encode(AnyMatrixView keys, MatrixView<float> queries, CodeLayout layout,
+KeyStore KeyStore::encode(AnyMatrix stored, MatrixView<float> queries, CodeLayout layout,
                           const Execution& run) {
+  const AnyMatrixView keys = stored.view();
   run.validate();
   require(keys.rows > 0, "keys is empty");
   require(keys.cols > 0, "keys have dimension 0");
@@ -125,7 +127,7 @@ KeyStore KeyStore::encode(AnyMatrixView keys, MatrixView<float> queries, CodeLay
   }
 
   KeyStore store;
-  store.keys_ = AnyMatrix::copy_of(keys);
+  store.keys_ = std::move(stored);
   store.layout_ = layout;
   AlignedVector<float> mean = channel_means(keys, run);
   AlignedVector<float> channel = channel_scales(keys, queries, mean, run);
@@ -138,6 +140,21 @@ KeyStore KeyStore::encode(AnyMatrixView keys, MatrixView<float> queries, CodeLay
   store.mean_ = SharedArray(std::move(mean));
   store.channel_ = SharedArray(std::move(channel));
   store.longest_ = store.longest_possible();
+  return store;
+}
+
+KeyStore KeyStore::in_blocks() const {
+  KeyStore store = *this;
+  store.layout_ = CodeLayout::blocks;
+  const std::size_t rows = blocked_rows(size()), cols = code_cols();
+  AlignedVector<std::uint8_t> codes(rows * cols, 128);
+  AlignedVector<float> scales(rows, 0.0F);
+  for (std::size_t i = 0; i < size(); ++i) {
+    place_in_block(codes_.data() + i * cols, cols, i, codes.data());
+    scales[i] = scales_[i];
+  }
+  store.codes_ = SharedArray(std::move(codes));
+  store.scales_ = SharedArray(std::move(scales));
   return store;
 }
 

@@ -1,10 +1,11 @@
+/// Multiplies matrices of vectors tile by tile, and transposes them.
 #include "score/products.hpp"
 
 #include <algorithm>
 #include <vector>
 
 #include "base/parallel.hpp"
-#include "score/kernels.hpp"
+#include "score/rows.hpp"
 
 namespace keyseek {
 
@@ -16,9 +17,8 @@ Matrix<float> products(MatrixView<float> a, MatrixView<float> b, const Execution
     std::vector<float> tile((end - begin) * kTile);
     for (std::size_t first = 0; first < b.rows; first += kTile) {
       const std::size_t count = std::min(kTile, b.rows - first);
-      kernels().score_rows[static_cast<std::size_t>(Dtype::f32)](
-          a.row(begin), a.stride, nullptr, end - begin, b.row(first), b.stride, count, a.cols,
-          tile.data());
+      score_rows(rows_of(AnyMatrixView::of(a.slice(begin, end - begin))), b.slice(first, count),
+                 tile.data());
       for (std::size_t i = begin; i < end; ++i)
         std::copy_n(tile.data() + (i - begin) * count, count, out.row(i) + first);
     }

@@ -11,7 +11,7 @@ namespace keyseek {
 /// [a.rows, b.rows]: <row i of a, row j of b>, the same at any number of threads.
 [[nodiscard]] Matrix<float> products(MatrixView<float> a, MatrixView<float> b, const Execution& run,
                                      std::string_view stage);
-/// [cols, rows].
+/// The matrix with rows and columns exchanged, [cols, rows].
 [[nodiscard]] Matrix<float> transposed(MatrixView<float> m);
 
 }  // namespace keyseek

@@ -1,14 +1,13 @@
+/// Projects queries to few coordinates and encodes them there.
 #include "score/projected.hpp"
 
 #include "score/codes.hpp"
-#include "score/kernels.hpp"
+#include "score/rows.hpp"
 
 namespace keyseek {
 
 void project(MatrixView<float> queries, AnyMatrixView map, float* out, float* scratch) {
-  kernels().score_rows[static_cast<std::size_t>(Dtype::f16)](map.data, map.stride, nullptr,
-                                                             map.rows, queries.data, queries.stride,
-                                                             queries.rows, queries.cols, scratch);
+  score_rows(rows_of(map), queries, scratch);
   for (std::size_t g = 0; g < queries.rows; ++g) {
     for (std::size_t r = 0; r < map.rows; ++r)
       out[g * map.rows + r] = scratch[r * queries.rows + g];

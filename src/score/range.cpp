@@ -1,3 +1,4 @@
+/// Refuses numbers that a search cannot work with, and moves queries to where it can.
 #include "score/range.hpp"
 
 #include <algorithm>
@@ -30,7 +31,7 @@ double longest_row(AnyMatrixView m) {
   return longest;
 }
 
-/// Of the power of two that brings a query to the middle of f32; 0 for one far from its ends.
+/// The exponent of two that brings a query to the middle of f32, or 0 far from the ends of f32.
 int exponent_of(float largest, double longest) {
   constexpr int kOrdinary = 20;
   if (largest == 0.0F) return 0;
@@ -39,7 +40,7 @@ int exponent_of(float largest, double longest) {
   return -of_keys / 2 - of_query;
 }
 
-/// No row is longer.
+/// A length that no row exceeds.
 double bound(AnyMatrixView m) {
   return std::sqrt(static_cast<double>(m.cols)) * double{largest_magnitude(m)};
 }

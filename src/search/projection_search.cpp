@@ -1,3 +1,4 @@
+/// Seeds, links in rounds, exact scores: the search of a projection index.
 #include "search/projection_search.hpp"
 
 #include <algorithm>
@@ -5,11 +6,11 @@
 #include <limits>
 #include <numeric>
 
-#include "keyseek/score.hpp"
-#include "knn/block_scan.hpp"
+#include "score/code_tile.hpp"
 #include "score/kernels.hpp"
-#include "score/range.hpp"
+#include "search/pools.hpp"
 #include "search/scratch.hpp"
+#include "search/step.hpp"
 
 namespace keyseek {
 namespace {
@@ -19,29 +20,25 @@ constexpr float kNothing = -std::numeric_limits<float>::infinity();
 // raise spare the next batch.
 constexpr std::size_t kBatch = 256;
 
-/// Keys reranked by default: what the codes ask for, and all whose links are followed.
-std::size_t default_pool(std::size_t k, const Dials& dials, const SearchSpace& space) {
-  return std::max<std::size_t>(trained_rerank_pool(k, space.store.dim()), dials.expand);
-}
-
 /// One search: what it reads, what it works in, what it counts.
 class ProjectionSearch {
  public:
   ProjectionSearch(const SearchSpace& space, MatrixView<float> queries, const SearchParams& params,
-                   const Dials& dials, SearchScratch::State& scratch, Hits& hits)
+                   const Dials& dials, const ProjectionSearchParams& options,
+                   SearchScratch::State& scratch, Hits& hits)
       : space_(space),
         queries_(queries),
         params_(params),
         dials_(dials),
+        scan_novel_(options.scan_novel),
         s_(scratch),
         hits_(hits),
         group_(queries.rows),
         top_count_(scratch.top_count) {
     const std::size_t n = space.store.size();
-    budget_ = std::min(params.max_scanned, n);
+    budget_ = std::min(options.max_scanned, n);
     s_.novel.assign(group_, 0);
-    const std::size_t pool = dials.pool > 0 ? dials.pool : default_pool(params.k, dials, space);
-    pool_ = std::min(n, std::max(params.k, pool));
+    pool_ = std::min(n, std::max(params.k, projection_pool(params.k, space.store.dim(), dials)));
     s_.visited.resize(n);
     s_.expanded.resize(n);
     if (s_.top.size() < group_) s_.top.resize(group_);
@@ -107,7 +104,7 @@ class ProjectionSearch {
 
   /// Queries unlike all training queries: neither lists nor links were made for them.
   void find_novel() {
-    if (!params_.scan_novel || dials_.lists == 0 || space_.router.empty()) return;
+    if (!scan_novel_ || dials_.lists == 0 || space_.router.empty()) return;
     if (budget_ < space_.store.size()) return;
     for (std::size_t g = 0; g < group_; ++g) {
       s_.novel[g] = s_.route.similarity[g] < dials_.novel ? 1 : 0;
@@ -134,8 +131,8 @@ class ProjectionSearch {
       std::iota(s_.list.begin(), s_.list.end(), static_cast<Id>(first));
       for (std::size_t g = 0; g < group_; ++g) {
         if (s_.novel[g] == 0) continue;
-        kernels().score_codes(space_.store.codes(), space_.store.scales(), s_.list.data(), count,
-                              tile_of(s_.encoded, g, 1), s_.scores.data(), kBatch);
+        kernels().score_codes(code_rows(space_.store, {s_.list.data(), count}),
+                              tile_of(s_.encoded, g, 1), {s_.scores.data(), kBatch});
         keep(g, s_.list.data(), s_.scores.data(), count);
       }
     }
@@ -157,14 +154,13 @@ class ProjectionSearch {
     while (scored_ < scanned_) {
       const std::size_t count = std::min(kBatch, scanned_ - scored_);
       const Id* ids = s_.scanned.data() + scored_;
-      for (std::size_t first = 0; first < group_; first += CodeTile::kMaxTile) {
-        const std::size_t tile = std::min(CodeTile::kMaxTile, group_ - first);
-        kernels().score_codes(space_.store.codes(), space_.store.scales(), ids, count,
-                              tile_of(s_.encoded, first, tile), s_.scores.data(), kBatch);
+      each_tile(group_, [&](std::size_t first, std::size_t tile) {
+        kernels().score_codes(code_rows(space_.store, {ids, count}),
+                              tile_of(s_.encoded, first, tile), {s_.scores.data(), kBatch});
         for (std::size_t g = 0; g < tile; ++g) {
           if (s_.novel[first + g] == 0) keep(first + g, ids, s_.scores.data() + g * kBatch, count);
         }
-      }
+      });
       scored_ += count;
     }
   }
@@ -236,6 +232,7 @@ class ProjectionSearch {
   MatrixView<float> queries_;
   const SearchParams& params_;
   const Dials& dials_;
+  bool scan_novel_;
   SearchScratch::State& s_;
   Hits& hits_;
   std::size_t group_;
@@ -251,61 +248,11 @@ class ProjectionSearch {
 
 }  // namespace
 
-void begin_step(const KeyStore& store, MatrixView<float> queries, const SearchParams& params,
-                SearchScratch::State& scratch, Hits& hits) {
-  const std::size_t n = store.size(), group = queries.rows, k = params.k;
-  hits.ids.reserve(group * k);
-  hits.scores.reserve(group * k);
-  hits.count.reserve(group);
-  scratch.previous.clear();
-  scratch.asked = in_range(queries, store.longest(), scratch.moved);
-  for (std::size_t g = 0; g < group && scratch.previous.empty(); ++g) {
-    if (largest_magnitude(AnyMatrixView::of(queries.slice(g, 1))) > 0.0F) continue;
-    // A zero query sees all keys alike, so its best are the first: every index meets them.
-    scratch.previous.resize(params.k);
-    std::iota(scratch.previous.begin(), scratch.previous.end(), Id{0});
-  }
-  if (params.previous != nullptr) {
-    for (std::size_t g = 0; g < params.previous->group; ++g) {
-      for (const Id key : params.previous->row_ids(g)) {
-        // The hits may come from an index that held more keys.
-        if (key < n) scratch.previous.push_back(key);
-      }
-    }
-  }
-  if (scratch.pools.size() < group) scratch.pools.resize(group);
-  // From here on nothing throws: hits that are half made would crash who starts from them.
-  hits.group = group;
-  hits.k = k;
-  hits.ids.assign(group * k, kNoId);
-  hits.scores.assign(group * k, kNothing);
-  hits.count.assign(group, 0);
-  hits.stats = {};
-}
-
-void finish_step(AnyMatrixView keys, MatrixView<float> queries, const SearchParams& params,
-                 SearchScratch::State& scratch, Hits& hits) {
-  for (std::size_t g = 0; g < queries.rows; ++g) {
-    Pool& pool = scratch.pools[g];
-    pool.shrink();
-    std::vector<Ranked>& best = pool.items();
-    hits.stats.reranked += best.size();
-    rerank(keys, queries.row(g), params.k, best, scratch.rerank);
-    std::size_t count = 0;
-    for (const Ranked item : best) {
-      if (params.beta && score_of(item) < score_of(best.front()) - *params.beta) break;
-      hits.ids[g * hits.k + count] = id_of(item);
-      hits.scores[g * hits.k + count] = score_of(item);
-      ++count;
-    }
-    hits.count[g] = count;
-  }
-}
-
 void search_projection(const SearchSpace& space, MatrixView<float> queries,
                        const SearchParams& params, const Dials& dials,
                        SearchScratch::State& scratch, Hits& hits, std::size_t least) {
-  ProjectionSearch search(space, queries, params, dials, scratch, hits);
+  const ProjectionSearchParams options = params.projection.value_or(ProjectionSearchParams{});
+  ProjectionSearch search(space, queries, params, dials, options, scratch, hits);
   search.run(least);
 }
 

@@ -15,20 +15,10 @@ struct SearchSpace {
   const Router& router;  ///< may be empty
 };
 
-/// Searches with the given dials; params are valid for the space. At least `least` keys are
-/// scanned, where max_scanned allows it: tuning sees what the dials alone find.
+/// Searches a step that begin_step began, with the given dials. At least `least` keys are scanned,
+/// where max_scanned allows it: tuning sees what the dials alone find.
 void search_projection(const SearchSpace& space, MatrixView<float> queries,
                        const SearchParams& params, const Dials& dials,
                        SearchScratch::State& scratch, Hits& hits, std::size_t least);
-
-/// Takes the keys to start from, the previous hits', into the scratch, and the queries as codes are
-/// to see them; then makes `hits` (which may be the previous ones) [G, k] with nothing found.
-void begin_step(const KeyStore& store, MatrixView<float> queries, const SearchParams& params,
-                SearchScratch::State& scratch, Hits& hits);
-
-/// Scores what is in the pools of the scratch again, in stored precision, and fills `hits` with the
-/// k best of each query, dropping what `beta` excludes.
-void finish_step(AnyMatrixView keys, MatrixView<float> queries, const SearchParams& params,
-                 SearchScratch::State& scratch, Hits& hits);
 
 }  // namespace keyseek

@@ -8,7 +8,7 @@
 #include "keyseek/key_store.hpp"
 #include "keyseek/router.hpp"
 #include "keyseek/search.hpp"
-#include "knn/block_scan.hpp"
+#include "search/block_scan.hpp"
 #include "select/pool.hpp"
 #include "select/rerank.hpp"
 

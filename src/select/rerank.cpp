@@ -1,9 +1,10 @@
+/// Scores candidates exactly and puts the best of them in order.
 #include "select/rerank.hpp"
 
 #include <algorithm>
 #include <functional>
 
-#include "score/kernels.hpp"
+#include "score/rows.hpp"
 
 namespace keyseek {
 
@@ -31,9 +32,7 @@ void rerank(AnyMatrixView keys, const float* query, std::size_t k, std::vector<R
   scratch.ids.resize(items.size());
   scratch.scores.resize(items.size());
   for (std::size_t i = 0; i < items.size(); ++i) scratch.ids[i] = id_of(items[i]);
-  kernels().score_rows[static_cast<std::size_t>(keys.dtype)](
-      keys.data, keys.stride, scratch.ids.data(), items.size(), query, keys.cols, 1, keys.cols,
-      scratch.scores.data());
+  score_rows(rows_of(keys, scratch.ids), {query, 1, keys.cols}, scratch.scores.data());
   for (std::size_t i = 0; i < items.size(); ++i)
     items[i] = ranked(scratch.scores[i], scratch.ids[i]);
   keep_best(items, k);

@@ -1,12 +1,13 @@
+/// Finds the coordinates in which queries see most of the keys.
 #include "sketch/coordinates.hpp"
 
 #include <Eigen/Dense>
 #include <algorithm>
 #include <cmath>
 
-#include "base/even_rows.hpp"
 #include "base/leading.hpp"
 #include "base/parallel.hpp"
+#include "matrix/even_rows.hpp"
 #include "sketch/maps.hpp"
 
 namespace keyseek {

@@ -1,3 +1,4 @@
+/// Builds sketches of keys, extends them, and puts queries in their coordinates.
 #include "keyseek/sketch.hpp"
 
 #include <cmath>
@@ -6,9 +7,9 @@
 #include "base/parallel.hpp"
 #include "score/channel_means.hpp"
 #include "score/codes.hpp"
-#include "score/kernels.hpp"
 #include "score/projected.hpp"
 #include "score/range.hpp"
+#include "score/rows.hpp"
 #include "sketch/coordinates.hpp"
 
 namespace keyseek {
@@ -27,8 +28,7 @@ void encode(AnyMatrixView keys, std::size_t first, const AnyMatrix& map,
     for (std::size_t i = begin; i < end; ++i) {
       keys.copy_row(i, row.data());
       for (std::size_t j = 0; j < d; ++j) row[j] -= mean[j];
-      kernels().score_rows[static_cast<std::size_t>(Dtype::f32)](
-          map.view().data, d, nullptr, r, row.data(), d, 1, d, coordinates.data());
+      score_rows(rows_of(map.view()), {row.data(), 1, d}, coordinates.data());
       scales[first + i] = encode_key(coordinates.data(), r, code.data());
       place_in_block(code.data(), code.size(), first + i, codes.data());
     }

@@ -10,8 +10,8 @@
 #include <cmath>
 #include <optional>
 
-#include "base/even_rows.hpp"
 #include "base/leading.hpp"
+#include "matrix/even_rows.hpp"
 #include "score/products.hpp"
 #include "sketch/maps.hpp"
 

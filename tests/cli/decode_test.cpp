@@ -40,7 +40,7 @@ TEST_F(Decode, APlanCanBeGiven) {
   EXPECT_EQ(flat.at("k"), 40);
   EXPECT_EQ(flat.at("tail"), 16);
   EXPECT_EQ(flat.at("attended"), 40.0);
-  const auto projection = head("--retriever projection --k 40 --recall 0.9 --cold");
+  const auto projection = head("--retriever projection --k 40 --target-recall 0.9 --cold");
   EXPECT_LT(projection.at("scanned").get<double>(), flat.at("scanned").get<double>());
   const auto dipr = head("--retriever flat --k 100 --rule dipr --limit 3 --least-k 4");
   EXPECT_EQ(dipr.at("rule"), "dipr");

@@ -31,13 +31,13 @@ TEST_F(IndexFiles, BuildReports) {
   EXPECT_EQ(built.at("keys"), 400);
   EXPECT_EQ(built.at("dim"), 16);
   EXPECT_EQ(built.at("unreachable"), 0);
-  EXPECT_EQ(built.at("dials").size(), 5U);
+  EXPECT_EQ(built.at("operating_points").size(), 5U);
   EXPECT_EQ(built.at("build").at("training_queries"), 300);
   EXPECT_EQ(built.at("build").at("tuning_queries"), 32);
   EXPECT_GT(built.at("build").at("total_s"), 0);
   const auto info = report("info x.ks");
   EXPECT_EQ(info.at("kind"), "index");
-  EXPECT_EQ(info.at("dials"), built.at("dials"));
+  EXPECT_EQ(info.at("operating_points"), built.at("operating_points"));
   EXPECT_EQ(info.at("file_bytes"), std::filesystem::file_size(path("x.ks")));
 }
 
@@ -52,17 +52,17 @@ TEST_F(IndexFiles, BuildFromVectors) {
   // Every fifth step is held out for tuning.
   EXPECT_EQ(built.at("build").at("training_queries"), 240);
   EXPECT_EQ(built.at("build").at("tuning_queries"), 60);
-  EXPECT_EQ(built.at("dials").size(), 5U);
+  EXPECT_EQ(built.at("operating_points").size(), 5U);
 }
 
 TEST_F(IndexFiles, BuildWithParameters) {
   const auto built = report(
       "build --data b.hdf5 --out x.ks --projection pivot --list-length 20 --list-method f32 "
       "--candidates 16 --degree 8 --max-degree 12 --damping 0.5 --sampled-lists 50 "
-      "--repair-rank 10 --repair-room 4 --entry-points 4 --router-dim 8 --clusters 4 "
+      "--entry-points 4 --router-dim 8 --clusters 4 "
       "--iterations 2 --queries-per-key 0.3 --router-seed 7 --tune-k 5 --tune-recalls 0.8,0.9");
-  EXPECT_EQ(built.at("dials").size(), 2U);
-  EXPECT_EQ(built.at("dials")[0].at("target_recall"), 0.8);
+  EXPECT_EQ(built.at("operating_points").size(), 2U);
+  EXPECT_EQ(built.at("operating_points")[0].at("target_recall"), 0.8);
   EXPECT_EQ(built.at("unreachable"), 0);
 }
 
@@ -94,7 +94,7 @@ TEST_F(IndexFiles, BuildRefuses) {
   expect_failure("build --keys k.fbin --train l.fbin --no-shift" + out, 2, {"--no-shift"});
   expect_failure("build --keys k.fbin --train l.fbin --use-lists" + out, 2, {"learn_neighbors"});
   expect_failure("build --data b.hdf5 --horizon 5" + out, 2, {"--horizon", "b.hdf5"});
-  expect_failure("build --data b.hdf5 --index tree" + out, 2, {"'tree'", "projection|sketch|flat"});
+  expect_failure("build --data b.hdf5 --index tree" + out, 2, {"'tree'", "flat|sketch|projection"});
   expect_failure("build --data b.hdf5 --tune-recalls 0.9,1.5" + out, 2, {"1.5"});
   expect_failure("build --data b.hdf5 --degree 0" + out, 2, {"degree"});
   expect_failure("build --data b.hdf5 --damping nan" + out, 2, {"damping"});
@@ -183,6 +183,24 @@ TEST_F(IndexFiles, SearchRefuses) {
   expect_failure(search + "--k 10 --truth t.ibin", 2, {"t.ibin", "5", "10"});
   io::write_ids(path("t.ibin"), Matrix<Id>(39, 10));
   expect_failure(search + "--k 10 --truth t.ibin", 2, {"t.ibin", "39", "40"});
+}
+
+TEST_F(IndexFiles, OptionsOfAProjectionIndexAreRefusedForOthers) {
+  for (const std::string kind : {"flat", "sketch"}) {
+    expect_failure("build --data b.hdf5 --out x.ks --list-length 5 --index " + kind, 2,
+                   {"--list-length", "--index", kind});
+    build(kind);
+    for (const std::string option : {"--target-recall 0.9", "--max-scanned 20", "--scan-novel",
+                                     "--probes 3", "--lists 3", "--expand 3", "--pool 30"}) {
+      const std::string name = option.substr(0, option.find(' '));
+      for (const std::string threads : {" --threads 1", " --threads 2"}) {
+        expect_failure("search --index x.ks --queries q.fbin --k 10 " + option + threads, 2,
+                       {name, "projection", "x.ks", kind});
+      }
+    }
+    expect_failure("verify x.ks --data b.hdf5 --k 10 --target-recall 0.9", 2,
+                   {"--target-recall", "projection", "x.ks", kind});
+  }
 }
 
 TEST_F(IndexFiles, ATruthOfOtherKeysIsRefused) {

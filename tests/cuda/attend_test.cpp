@@ -28,7 +28,7 @@ TEST(Attend, EveryTypeDimensionAndGroup) {
   }
 }
 
-// In tiles of 8, the last one not full.
+// The group is attended in tiles of 8, the last one not full.
 TEST(Attend, GroupsOfMoreThanATile) {
   for (const Dtype dtype : kDtypes) {
     for (const std::uint32_t dim : kDims) {

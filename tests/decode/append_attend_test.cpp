@@ -7,7 +7,9 @@
 
 #include "file/temporary_directory.hpp"
 #include "keyseek/error.hpp"
+#include "keyseek/index.hpp"
 #include "support/decode_head.hpp"
+#include "support/indexes.hpp"
 #include "support/reference.hpp"
 
 namespace keyseek {
@@ -36,7 +38,7 @@ DecodeHead small_head(const DecodeParams& change) {
 
 DecodeParams given(Retriever retriever) {
   DecodeParams params;
-  params.given = GivenPlan{.retriever = retriever, .stop = {.k = 20}};
+  params.given = GivenPlan{.retriever = retriever, .k = 20};
   return params;
 }
 
@@ -44,7 +46,7 @@ DecodeParams given(Retriever retriever) {
 DecodeParams failing_when(bool& fails) {
   DecodeParams params = given(Retriever::custom);
   params.index = [&fails](const AnyMatrix& keys) -> SearchKeys {
-    return [&fails, index = FlatIndex::build(keys.view(), {.threads = 1})](
+    return [&fails, index = test::flat_index(keys.view(), {.threads = 1})](
                MatrixView<float> queries, std::size_t k, Hits& hits) {
       if (fails) throw std::runtime_error("the search is down");
       SearchScratch scratch;

@@ -9,13 +9,19 @@
 #include <thread>
 #include <vector>
 
-#include "keyseek/decode.hpp"
+#include "decode/head_state.hpp"
+#include "keyseek/decode_pool.hpp"
 #include "support/decode_head.hpp"
 #include "support/random_data.hpp"
 #include "support/reference.hpp"
 
 namespace keyseek {
 namespace {
+
+/// Memory of a scratch, to see whose it is.
+std::vector<std::size_t>& kept(DecodeScratch& scratch) {
+  return DecodeScratch::State::of(scratch).kept;
+}
 
 using test::DecodeHead;
 using test::elements;
@@ -83,9 +89,9 @@ TEST(DecodePool, ServesManyCallersAtOnce) {
         // Each of the call's own, each once, and in a scratch that nobody else works in.
         std::vector<std::size_t> seen((caller + call) % 9);
         pool.run(seen.size(), [&](std::size_t i, DecodeScratch& scratch) {
-          scratch.kept.assign(50, caller * 1000 + i);
+          kept(scratch).assign(50, caller * 1000 + i);
           ++seen[i];
-          for (const std::size_t x : scratch.kept) wrong += x == caller * 1000 + i ? 0 : 1;
+          for (const std::size_t x : kept(scratch)) wrong += x == caller * 1000 + i ? 0 : 1;
         });
         for (const std::size_t count : seen) wrong += count == 1 ? 0 : 1;
       }
@@ -122,12 +128,12 @@ TEST(DecodePool, ABodyMayCallItAgain) {
     at_once(2, [&](std::size_t) {
       for (std::size_t call = 0; call < 30; ++call)
         pool.run(5, [&](std::size_t i, DecodeScratch& outer) {
-          outer.kept.assign(50, i);
+          kept(outer).assign(50, i);
           pool.run(4, [&](std::size_t j, DecodeScratch& inner) {
-            inner.kept.assign(50, 100 + j);
+            kept(inner).assign(50, 100 + j);
             ++count;
           });
-          for (const std::size_t x : outer.kept) wrong += x == i ? 0 : 1;
+          for (const std::size_t x : kept(outer)) wrong += x == i ? 0 : 1;
         });
     });
     EXPECT_EQ(wrong.load(), 0U);
@@ -142,7 +148,7 @@ TEST(DecodePool, AChildForkedWhileItIsBusyHasThreadsOfItsOwn) {
   DecodePool pool(2);
   std::atomic<bool> stop = false;
   std::jthread busy([&] {
-    while (!stop) pool.run(4, [](std::size_t, DecodeScratch& scratch) { scratch.kept.resize(9); });
+    while (!stop) pool.run(4, [](std::size_t, DecodeScratch& scratch) { kept(scratch).resize(9); });
   });
   for (int round = 0; round < 20; ++round) {
     const pid_t child = ::fork();
@@ -192,7 +198,7 @@ TEST_P(CopiesInThreads, GiveWhatOneThreadGives) {
   head.params.horizon = 30;  // a refresh on the way
   head.params.least_indexed = 40;
   head.params.tail_vectors = 8;
-  head.params.given = GivenPlan{.retriever = GetParam(), .stop = {.k = 20}};
+  head.params.given = GivenPlan{.retriever = GetParam(), .k = 20};
   std::vector<HeadCache> heads;
   for (const std::size_t n : {kPrompt, kPrompt - 50, kPrompt - 100, kPrompt - 3})
     heads.push_back(head.prefill(n, head.params));

@@ -48,7 +48,7 @@ DecodeParams params_of(Retriever retriever, bool tail) {
   p.observed = 32;
   p.held_out = 8;
   p.tail_vectors = tail ? 8 : 0;
-  p.given = GivenPlan{.retriever = retriever, .stop = {.k = tail ? std::size_t{20} : kTokens}};
+  p.given = GivenPlan{.retriever = retriever, .k = tail ? std::size_t{20} : kTokens};
   return p;
 }
 

@@ -35,21 +35,22 @@ const std::vector<double> kReals = {0,
 template <class Count, class Real, class Word>
 void visit(DecodeParams& p, Count count, Real real, Word word) {
   for (std::size_t* x :
-       {&p.rope.rotary_dim, &p.sink, &p.window, &p.horizon, &p.pinned, &p.least_indexed,
-        &p.observed, &p.held_out, &p.tail_vectors, &p.least_k, &p.max_k, &p.seed})
+       {&p.rope.rotary_dim, &p.rope.rotary_first, &p.sink, &p.window, &p.horizon, &p.pinned,
+        &p.least_indexed, &p.observed, &p.held_out, &p.tail_vectors, &p.least_k, &p.max_k, &p.seed})
     count(*x);
-  for (double* x : {&p.max_error, &p.safety, &p.rope.theta, &p.share, &p.max_memory}) real(*x);
+  for (double* x : {&p.max_error, &p.safety, &p.rope.theta, &p.share, &p.plan_share, &p.max_memory})
+    real(*x);
   real(p.scale);
+  real(p.softcap);
+  for (float& x : p.null_logits) real(x);
   for (double& x : p.rope.frequencies) real(x);
   word(p.rope.layout, RopeLayout::interleaved);
   word(p.rule, Rule::mass);
   if (!p.given) return;
-  count(p.given->stop.k);
-  count(p.given->stop.least);
-  real(p.given->stop.limit);
+  count(p.given->k);
+  if (p.given->limit) real(*p.given->limit);
   real(p.given->target_recall);
-  word(p.given->stop.rule, Rule::mass);
-  word(p.given->retriever, Retriever::complete);
+  if (p.given->retriever) word(*p.given->retriever, Retriever::custom);
 }
 
 /// Every field as bits, so that NaN equals itself and 0 does not equal -0.
@@ -131,11 +132,16 @@ DecodeParams small_params() {
 TEST(ExtremeParams, OfAHeadAreRefusedOrComeBack) {
   const TemporaryDirectory directory;
   std::vector<DecodeParams> bases = {small_params()};
-  bases[0].given = GivenPlan{.retriever = Retriever::flat, .stop = {.k = 8}};
+  bases[0].given = GivenPlan{.retriever = Retriever::flat, .k = 8};
   bases.push_back(bases[0]);
   bases[1].shift = false;  // then nobody looks at the embedding
   bases[1].rope.frequencies = {1, 0.5};
   bases.push_back(small_params());  // planned
+  bases.push_back(test::with(small_params(), [](DecodeParams& p) {
+    p.null_logits = {1, 2, 3};
+    p.rule = Rule::dipr;
+    p.given = GivenPlan{.limit = 3.0};  // complete
+  }));
   std::size_t kept = 0, refused = 0;
   for (const DecodeParams& base : bases) {
     ASSERT_TRUE(survives(base, directory / "base.ks"));
@@ -174,8 +180,6 @@ TEST(ExtremeParams, OfAProjectionIndexAreRefusedOrComeBack) {
       [](ProjectionParams& p, std::size_t i) { p.graph.max_degree = kCounts[i]; },
       [](ProjectionParams& p, std::size_t i) { p.graph.damping = kReals[i % kReals.size()]; },
       [](ProjectionParams& p, std::size_t i) { p.graph.sampled_lists = kCounts[i]; },
-      [](ProjectionParams& p, std::size_t i) { p.graph.repair_rank = kCounts[i]; },
-      [](ProjectionParams& p, std::size_t i) { p.graph.repair_room = kCounts[i]; },
       [](ProjectionParams& p, std::size_t i) { p.graph.entry_points = kCounts[i]; }};
   std::size_t kept = 0;
   for (const Set& set : fields) {
@@ -197,7 +201,6 @@ TEST(ExtremeParams, OfAProjectionIndexAreRefusedOrComeBack) {
       EXPECT_EQ(found.tuning_k, again.tuning_k);
       EXPECT_EQ(found.graph.sampled_lists, again.graph.sampled_lists);
       EXPECT_EQ(found.graph.entry_points, again.graph.entry_points);
-      EXPECT_EQ(found.graph.repair_room, again.graph.repair_room);
       ++kept;
     }
   }

@@ -71,13 +71,13 @@ TEST(GivenPlan, IsTakenAsItIs) {
 }
 
 TEST(GivenPlan, CompleteIsASketchWhereItReadsMarkedlyLess) {
-  const auto plan = [](std::size_t prompt, Retriever retriever) {
+  const auto plan = [](std::size_t prompt, std::optional<Retriever> retriever) {
     return sample_of_layer_2().prefill(prompt, given_plan(retriever, {.k = 16})).plan();
   };
   std::set<Retriever> chosen;
   for (const std::size_t prompt : {std::size_t{1700}, std::size_t{2500}, kPrompt}) {
     const HeadPlan flat = plan(prompt, Retriever::flat), sketch = plan(prompt, Retriever::sketch),
-                   complete = plan(prompt, Retriever::complete);
+                   complete = plan(prompt, test::kComplete);
     const bool worth = sketch.bytes_per_step < 0.7 * flat.bytes_per_step;
     EXPECT_EQ(complete.retriever, worth ? Retriever::sketch : Retriever::flat);
     EXPECT_EQ(complete.bytes_per_step, (worth ? sketch : flat).bytes_per_step);

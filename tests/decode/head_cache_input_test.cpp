@@ -40,7 +40,7 @@ TEST(HeadCacheInput, ParametersAreNamed) {
   for (const double x : {0.0, 1.1, std::nan("")})
     wrong("share is", [&](DecodeParams& p) { p.share = x; });
   wrong("observed is 0", [](DecodeParams& p) { p.observed = 0; });
-  wrong("held_out 0", [](DecodeParams& p) { p.held_out = 0; });
+  wrong("held_out is 0", [](DecodeParams& p) { p.held_out = 0; });
   wrong("tail_vectors is 65537", [](DecodeParams& p) { p.tail_vectors = 65537; });
   wrong("least_k is 16, max_k only 15", [](DecodeParams& p) { p.max_k = 15; });
   wrong("rotary", [](DecodeParams& p) { p.rope.rotary_dim = 33; });

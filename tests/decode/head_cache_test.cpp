@@ -6,8 +6,10 @@
 #include <limits>
 
 #include "file/temporary_directory.hpp"
+#include "keyseek/index.hpp"
 #include "keyseek/score.hpp"
 #include "support/decode_head.hpp"
+#include "support/indexes.hpp"
 
 namespace keyseek {
 namespace {
@@ -261,7 +263,7 @@ TEST(HeadCache, BytesAreAccountedFor) {
 
   const FlatHead& flat = flat_head();
   const std::size_t indexed = flat.cache.indexed();
-  const auto index = FlatIndex::build(flat.head.keys.view().slice(128, indexed));
+  const auto index = test::flat_index(flat.head.keys.view().slice(128, indexed));
   EXPECT_GE(index.bytes(), indexed * 64 * 3);
   EXPECT_EQ(flat.cache.bytes(),
             index.bytes() + indexed * 64 * 2 + 640 * 64 * 2 * 2 + flat.cache.tail().bytes());

@@ -1,12 +1,18 @@
 // A head's cache on disk. (What a container checks has tests of its own.)
 #include <gtest/gtest.h>
 
+#include <fmt/format.h>
+
 #include <cmath>
 #include <map>
+#include <span>
 
 #include "file/container.hpp"
 #include "file/temporary_directory.hpp"
+#include "keyseek/decode_options.hpp"
+#include "keyseek/index.hpp"
 #include "support/decode_head.hpp"
+#include "support/indexes.hpp"
 
 namespace keyseek {
 namespace {
@@ -16,7 +22,7 @@ using test::expect_error;
 using test::sample_of_layer_2;
 using test::TemporaryDirectory;
 
-DecodeParams given(Retriever retriever) {
+DecodeParams given(std::optional<Retriever> retriever) {
   return test::with(test::given_plan(retriever), [](DecodeParams& p) { p.horizon = 64; });
 }
 
@@ -36,8 +42,9 @@ TEST(HeadFile, DecodingGoesOnAsIfNothingHadHappened) {
   const auto path = directory / "head.ks", again = directory / "again.ks";
   std::vector<DecodeParams> all;
   for (const Retriever r : {Retriever::everything, Retriever::none, Retriever::flat,
-                            Retriever::sketch, Retriever::projection, Retriever::complete})
+                            Retriever::sketch, Retriever::projection})
     all.push_back(given(r));
+  all.push_back(given(test::kComplete));
   all.push_back(test::with(given(Retriever::flat), [](DecodeParams& p) {
     p.int8_values = true;
     p.pinned = 24;
@@ -47,7 +54,7 @@ TEST(HeadFile, DecodingGoesOnAsIfNothingHadHappened) {
     p.int8_values = true;
     p.pinned = 24;
     p.rope.frequencies = rope_frequencies(p.rope, 64);
-    p.given->stop = {.rule = Rule::dipr, .k = 60, .limit = 4, .least = 5};
+    test::give(p, Retriever::flat, {.rule = Rule::dipr, .k = 60, .limit = 4, .least = 5});
   }));
   all.push_back(test::with(given(Retriever::sketch), [](DecodeParams& p) {
     p.rope.rotary_dim = 32;
@@ -124,12 +131,61 @@ class Spoiled {
 };
 
 const std::vector<std::string> kSections = {
-    "head",          "head.params", "head.frequencies", "head.plan",      "pinned",
-    "sink.keys",     "sink.values", "indexed.values",   "indexed.scales", "recent.keys",
-    "recent.values", "asked",       "asked.at",         "tail",           "tail.keys",
-    "tail.values",   "tail.bias",   "tail.correction",  "tail.limits",    "keys.shape",
-    "keys",          "codes",       "codes.scales",     "codes.mean",     "codes.channel",
-    "codes.layout",  "head.logits"};
+    "head",        "head.params",     "head.plan",      "pinned",        "sink.keys",
+    "sink.values", "indexed.values",  "indexed.scales", "recent.keys",   "recent.values",
+    "asked",       "asked.at",        "tail",           "tail.keys",     "tail.values",
+    "tail.bias",   "tail.correction", "tail.limits",    "keys.shape",    "keys",
+    "codes",       "codes.scales",    "codes.mean",     "codes.channel", "codes.layout"};
+
+TEST(HeadFile, OptionsAreFieldsByName) {
+  const TemporaryDirectory directory;
+  const auto path = directory / "head.ks";
+  sample_of_layer_2()
+      .prefill(2500, test::with(given(Retriever::flat),
+                                [](DecodeParams& p) {
+                                  p.null_logits = {1, 2, 3};
+                                }))
+      .save(path);
+  const DecodeParams params = HeadCache::load(path).params();
+  Spoiled file(path, kSections);
+  const auto replaced = [&](const std::string& line, const std::string& by,
+                            const std::string& fault) {
+    file.expect_corrupt("head.params", fault, [&](std::vector<std::byte>& bytes) {
+      std::string text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+      const std::size_t at = text.find(line);
+      ASSERT_NE(at, std::string::npos) << line << " is not in\n" << text;
+      text.replace(at, line.size(), by);
+      const auto changed = std::as_bytes(std::span<const char>(text));
+      bytes.assign(changed.begin(), changed.end());
+    });
+  };
+  for (const DecodeOption& option : decode_options()) {
+    const std::string name(option.name);
+    const std::string line = fmt::format("\n{} {}\n", name, option.text(params));
+    replaced(line, "\n", "option " + name + " is missing");
+  }
+  replaced("\nsink 128\n", "\nsinks 128\n", "there is no option sinks");
+  replaced("\nsink 128\n", "\nsink 128\nsink 128\n", "option sink is there twice");
+  replaced("\nsink 128\n", "\nsink\n", "option 'sink' has no value");
+  replaced("\nsink 128\n", "\nsink 1.5\n", "sink is '1.5', must be a whole number");
+  replaced("\nshift true\n", "\nshift 2\n", "shift is '2', must be true or false");
+  replaced("\nrule top-k\n", "\nrule best\n", "rule is 'best', must be top-k, dipr or mass");
+  replaced("\nretriever flat\n", "\nretriever -\n", "only a given plan has one");
+  replaced("\nk 40\n", "\nk -\n", "k is '-', must be a whole number");
+  replaced("\nmax_error 0.05\n", "\nmax_error 1.5\n", "max_error is 1.5, must be in (0, 1)");
+  replaced("\nsoftcap 0\n", "\nsoftcap -1\n", "softcap is -1");
+  replaced("\nsoftcap 0\n", "\nsoftcap nan\n", "softcap is nan");
+  replaced("\nrotary_dim 64\n", "\nrotary_dim 1000\n", "rotary_dim is 1000");
+  replaced("\nnull_logits 1 2 3\n", "\nnull_logits 1 2 inf\n",
+           "null_logits[2] is inf, must be finite");
+  replaced("\nnull_logits 1 2 3\n", "\nnull_logits 1 x\n", "null_logits is '1 x'");
+  replaced("\nnull_logits 1 2 3\n", "\nnull_logits 1\n", "one null logit for each query head");
+  replaced("version 2\n", "version 1\n", "options are of version 1");
+  replaced("version 2\n", "", "must begin with a version");
+  const std::string newer = to_text(sample_of_layer_2().params).replace(8, 1, "3");
+  expect_error(ErrorCode::unsupported, {"version 3, known is 2"},
+               [&] { (void)decode_params_from(newer); });
+}
 
 TEST(HeadFile, ContradictionsAreCorrupt) {
   const TemporaryDirectory directory;
@@ -154,15 +210,6 @@ TEST(HeadFile, ContradictionsAreCorrupt) {
   number("head", 5, 151, "must have");
   number("head", 6, 10, "must have");
   number("head", 7, 2.5, "not a count");
-  number("head.params", 0, 1.5, "max_error is 1.5");
-  number("head.params", 2, 0, "scale is 0");
-  number("head.params", 4, 1000, "rotary_dim");
-  number("head.params", 12, 2, "too large");
-  number("head.logits", 0, -1, "softcap is -1");
-  number("head.logits", 0, std::nan(""), "not finite");
-  number("head.logits", 2, HUGE_VAL, "not finite");
-  file.expect_corrupt("head.logits", "each query head",
-                      [](std::vector<std::byte>& bytes) { bytes.resize(16); });
   number("head.plan", 0, 5, "too large");  // what only a given plan can name
   number("head.plan", 0, 1, "indexed.keys");
   for (const double wrong : {5.0, -0.5, 1.5}) number("head.plan", 1, wrong, "out of range");
@@ -170,12 +217,12 @@ TEST(HeadFile, ContradictionsAreCorrupt) {
   for (std::size_t i = 1; i < 7; ++i) number("head.plan", i, INFINITY, "");
   number("head.plan", 7, 3, "too large");
   number("head.plan", 9, NAN, "not finite");
-  file.expect_corrupt("head.plan", "stop.limit is -1", [](std::vector<std::byte>& bytes) {
+  file.expect_corrupt("head.plan", "limit is -1", [](std::vector<std::byte>& bytes) {
     const double dipr = 1, limit = -1;
     std::memcpy(bytes.data() + 7 * 8, &dipr, 8);
     std::memcpy(bytes.data() + 9 * 8, &limit, 8);
   });
-  number("head.plan", 7, 2, "stop.limit is 0");  // a share of the mass, but none
+  number("head.plan", 7, 2, "limit is 0");  // a share of the mass, but none
   number("head.plan", 2, 10, "not the plan's");
   number("head.plan", 8, 5000, "more keys than there are");
   number("head.plan", 8, 0, "contradict");
@@ -198,10 +245,10 @@ TEST(HeadFile, ContradictionsAreCorrupt) {
   });
   file.expect_corrupt("codes", "", [](std::vector<std::byte>& bytes) { bytes.resize(64); });
 
-  FlatIndex::build(sample_of_layer_2().keys.view().slice(0, 10)).save(path);
+  test::flat_index(sample_of_layer_2().keys.view().slice(0, 10)).save(path);
   expect_error(ErrorCode::corrupt, {"flat", "not \"head\""}, [&] { (void)HeadCache::map(path); });
   cache.save(path);
-  expect_error(ErrorCode::corrupt, {"head", "flat"}, [&] { (void)FlatIndex::load(path); });
+  expect_error(ErrorCode::unsupported, {"head", "no index"}, [&] { (void)Index::open(path); });
 }
 
 }  // namespace

@@ -134,13 +134,14 @@ TEST(HeadLogits, PlannedHeadsKeepTheirPromise) {
 }
 
 TEST(HeadLogits, EveryRetrieverServesThem) {
-  for (const Retriever retriever :
-       {Retriever::none, Retriever::flat, Retriever::sketch, Retriever::projection,
-        Retriever::complete, Retriever::custom}) {
+  for (const std::optional<Retriever> retriever :
+       {std::optional(Retriever::none), std::optional(Retriever::flat),
+        std::optional(Retriever::sketch), std::optional(Retriever::projection), test::kComplete,
+        std::optional(Retriever::custom)}) {
     for (const float softcap : {1.0F, 50.0F}) {
       const DecodeParams params =
           with(sample_params(softcap, nulls_around(5.0F, 3)), [&](DecodeParams& p) {
-            p.given = GivenPlan{.retriever = retriever, .stop = {.k = 100}};
+            p.given = GivenPlan{.retriever = retriever, .k = 100};
             p.int8_values = retriever == Retriever::flat;
             p.index = retriever == Retriever::custom ? exact_search : IndexKeys();
           });
@@ -148,16 +149,15 @@ TEST(HeadLogits, EveryRetrieverServesThem) {
       const double expected = cache.plan().expected_error;
       EXPECT_LT(expected, 0.15);
       EXPECT_LE(decode(sample_of_layer_2(), cache, 70, 6), 1.5 * expected)  // past a refresh
-          << to_string(retriever) << ", softcap " << softcap;
+          << to_string(cache.plan().retriever) << ", softcap " << softcap;
     }
   }
 }
 
 /// Keys attended in 20 steps of a given plan.
 std::size_t attended(const StopRule& stop, float softcap, const std::vector<float>& nulls) {
-  const DecodeParams params = with(sample_params(softcap, nulls), [&](DecodeParams& p) {
-    p.given = GivenPlan{.retriever = Retriever::flat, .stop = stop};
-  });
+  const DecodeParams params = with(sample_params(softcap, nulls),
+                                   [&](DecodeParams& p) { test::give(p, Retriever::flat, stop); });
   HeadCache cache = sample_of_layer_2().prefill(kPrompt, params);
   DecodeScratch scratch;
   std::size_t count = 0;
@@ -187,7 +187,7 @@ TEST(HeadLogits, StopRulesSeeWhatTheyMust) {
 TEST(HeadLogits, ThePlanSeesWhatAStepDoes) {
   const auto planned = [](const StopRule& stop, float softcap, const std::vector<float>& nulls) {
     const DecodeParams params = with(sample_params(softcap, nulls), [&](DecodeParams& p) {
-      p.given = GivenPlan{.retriever = Retriever::flat, .stop = stop};
+      test::give(p, Retriever::flat, stop);
     });
     return sample_of_layer_2().prefill(kPrompt, params).plan();
   };
@@ -235,9 +235,9 @@ TEST(HeadLogits, AFileHoldsThem) {
   const auto path = directory / "head.ks", again = directory / "again.ks";
   for (const Retriever retriever :
        {Retriever::everything, Retriever::flat, Retriever::projection}) {
-    const DecodeParams params = with(
-        sample_params(30.0F, {5.0F, -2.5F, 11.0F}),
-        [&](DecodeParams& p) { p.given = GivenPlan{.retriever = retriever, .stop = {.k = 40}}; });
+    const DecodeParams params =
+        with(sample_params(30.0F, {5.0F, -2.5F, 11.0F}),
+             [&](DecodeParams& p) { p.given = GivenPlan{.retriever = retriever, .k = 40}; });
     HeadCache saved = sample_of_layer_2().prefill(2500, params);
     saved.save(path);
     HeadCache loaded = HeadCache::load(path);
@@ -264,7 +264,7 @@ TEST(HeadLogits, WrongOnesAreNamed) {
   wrong("null_logits has 1 numbers", [](DecodeParams& p) { p.null_logits = {1.0F}; });
   wrong("null_logits has 4 numbers", [](DecodeParams& p) { p.null_logits = {1, 2, 3, 4}; });
   for (const float x : {std::nanf(""), HUGE_VALF, -HUGE_VALF})
-    wrong("for query head 1", [&](DecodeParams& p) { p.null_logits = {1.0F, x}; });
+    wrong("null_logits[1] is", [&](DecodeParams& p) { p.null_logits = {1.0F, x}; });
 }
 
 }  // namespace

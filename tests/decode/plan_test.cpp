@@ -6,7 +6,7 @@
 #include <array>
 #include <cmath>
 
-#include "decode/probes.hpp"
+#include "decode/answered_queries.hpp"
 #include "file/temporary_directory.hpp"
 #include "keyseek/score.hpp"
 #include "support/decode_head.hpp"
@@ -229,7 +229,7 @@ struct ProbeProblem {
   }
 };
 
-TEST(Plan, ProbesAttendWhatTheyWouldSee) {
+TEST(Plan, MovedQueriesAttendWhatTheyWouldSee) {
   const std::vector<std::size_t> positions = {20, 21, 40, 41, 90, 150, 151, 199};
   const ProbeProblem problem(positions);
   const DecodeHead& head = problem.head;
@@ -237,8 +237,8 @@ TEST(Plan, ProbesAttendWhatTheyWouldSee) {
   const AnyMatrixView keys = head.keys.view(), values = head.values.view();
   DecodeParams params = head.params;
   params.horizon = 1;  // the first of a run is asked at position 200, its next at 201
-  const Probes probes = make_probes(input, {0, 1, 2, 3, 5, 6}, 2, params, 1);
-  ASSERT_EQ(probes.queries.rows(), 12U);
+  const AnsweredQueries asked = moved_queries(input, {0, 1, 2, 3, 5, 6}, 2, params, 1);
+  ASSERT_EQ(asked.queries.rows(), 12U);
   for (std::size_t i = 0; i < 6; ++i) {
     const std::size_t row = i < 4 ? i : i + 1, at = positions[row], ahead = i % 2;
     Matrix<float> moved(2, 32);
@@ -246,7 +246,7 @@ TEST(Plan, ProbesAttendWhatTheyWouldSee) {
     const std::vector<double> shifts(2, static_cast<double>(200 + ahead) - static_cast<double>(at));
     rope_shift(moved, shifts, params.rope);
     for (std::size_t g = 0; g < 2; ++g) {
-      const float* query = probes.queries.row(i * 2 + g);
+      const float* query = asked.queries.row(i * 2 + g);
       EXPECT_TRUE(std::equal(query, query + 32, moved.row(g)));
       // Sink and window as they stand, then its own newest tokens as it saw them.
       std::vector<Id> ids = test::range(0, 10);
@@ -258,9 +258,9 @@ TEST(Plan, ProbesAttendWhatTheyWouldSee) {
       std::vector<double> out(24);
       for (std::size_t c = 0; c < 24; ++c)
         out[c] = far.out[c] * std::exp(far.lse - lse) + near.out[c] * std::exp(near.lse - lse);
-      EXPECT_NEAR(probes.exact.lse[i * 2 + g], lse, 1e-5);
-      EXPECT_NEAR(probes.exact.best[i * 2 + g], std::max(far.best, near.best), 1e-5);
-      EXPECT_LT(test::relative_error(probes.exact.out.row(i * 2 + g), out), 1e-5);
+      EXPECT_NEAR(asked.exact.lse[i * 2 + g], lse, 1e-5);
+      EXPECT_NEAR(asked.exact.best[i * 2 + g], std::max(far.best, near.best), 1e-5);
+      EXPECT_LT(test::relative_error(asked.exact.out.row(i * 2 + g), out), 1e-5);
     }
   }
 }
@@ -271,8 +271,8 @@ TEST(Plan, WindowProbesAttendWhatTheyDid) {
   const DecodeHead& head = problem.head;
   const PlanInput& input = problem.input;
   const AnyMatrixView keys = head.keys.view(), values = head.values.view();
-  const Probes probes = window_probes(input, {0, 1, 3}, 1, head.params);
-  const Probes all = joined(probes, window_probes(input, {2}, 1, head.params));
+  const AnsweredQueries asked = newest_queries(input, {0, 1, 3}, 1, head.params);
+  const AnsweredQueries all = joined(asked, newest_queries(input, {2}, 1, head.params));
   ASSERT_EQ(all.queries.rows(), 8U);
   const std::vector<std::size_t> rows = {0, 1, 3, 2};
   for (std::size_t i = 0; i < rows.size(); ++i) {
@@ -332,7 +332,6 @@ TEST(Plan, RetrieversHaveNames) {
   EXPECT_EQ(to_string(Retriever::none), "none");
   EXPECT_EQ(to_string(Retriever::flat), "flat");
   EXPECT_EQ(to_string(Retriever::sketch), "sketch");
-  EXPECT_EQ(to_string(Retriever::complete), "complete");
   EXPECT_EQ(to_string(Retriever::projection), "projection");
   EXPECT_EQ(to_string(Retriever::custom), "custom");
   EXPECT_EQ(to_string(Rule::top_k), "top-k");

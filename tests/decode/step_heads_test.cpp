@@ -2,7 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "file/temporary_directory.hpp"
-#include "keyseek/decode.hpp"
+#include "keyseek/decode_pool.hpp"
 #include "support/random_data.hpp"
 #include "support/reference.hpp"
 

@@ -7,6 +7,7 @@
 
 #include "file/temporary_directory.hpp"
 #include "keyseek/index.hpp"
+#include "support/indexes.hpp"
 #include "support/ood_data.hpp"
 #include "support/reference.hpp"
 #include "support/search_run.hpp"
@@ -30,12 +31,13 @@ struct Growing {
   MatrixView<float> fresh = all.slice(kOld, kAll2000 - kOld);
   MatrixView<float> training = data.test.view().slice(0, 60);
   MatrixView<float> asked = data.test.view().slice(60, 60);
-  ProjectionIndex index = ProjectionIndex::build(any(all.slice(0, kOld)), data.training);
+  Index index = test::projection_index(any(all.slice(0, kOld)), data.training);
 
   /// Of the true top 50 those with an id of a new key: how many are found.
-  [[nodiscard]] double new_key_recall(const ProjectionIndex& grown) const {
+  [[nodiscard]] double new_key_recall(const Index& grown) const {
     const auto truth = exact_knn(any(all), asked, {.k = 50}).ids;
-    const auto steps = test::walk(grown, asked, 2, {.k = 50, .target_recall = 0.95}, true);
+    const auto steps =
+        test::walk(grown, asked, 2, {.k = 50, .projection = {{.target_recall = 0.95}}}, true);
     std::size_t wanted = 0, found = 0;
     for (std::size_t q = 0; q < asked.rows; ++q) {
       const auto row = steps[q / 2].row_ids(q % 2);
@@ -50,7 +52,7 @@ struct Growing {
   }
 };
 
-test::Bytes saved(const ProjectionIndex& index) {
+test::Bytes saved(const Index& index) {
   const test::TemporaryDirectory directory;
   index.save(directory / "index.ks");
   return test::read_bytes(directory / "index.ks");
@@ -60,7 +62,7 @@ TEST(Append, NewKeysAreFoundWithTrainingQueries) {
   Growing g;
   g.index.append(any(g.fresh), g.training);
   EXPECT_EQ(g.index.size(), kAll2000);
-  EXPECT_EQ(g.index.unreachable(), 0U);
+  EXPECT_EQ(test::fact(g.index, "unreachable"), 0U);
   EXPECT_GE(g.new_key_recall(g.index), 0.9);
 }
 
@@ -68,8 +70,9 @@ TEST(Append, NewKeysAreReachableWithoutTrainingQueries) {
   Growing g;
   g.index.append(any(g.fresh), {});
   EXPECT_EQ(g.index.size(), kAll2000);
-  EXPECT_EQ(g.index.unreachable(), 0U);
-  const Hits hits = test::search(g.index, g.asked.slice(0, 2), {.k = 50, .dials = kAll});
+  EXPECT_EQ(test::fact(g.index, "unreachable"), 0U);
+  const Hits hits =
+      test::search(g.index, g.asked.slice(0, 2), {.k = 50, .projection = {{.dials = kAll}}});
   EXPECT_EQ(hits.stats.scanned, kAll2000);
   expect_valid(hits, any(g.all), g.asked.slice(0, 2), 50);
 }
@@ -85,7 +88,7 @@ TEST(Append, ManySmallOnesWorkToo) {
   Growing g;
   for (std::size_t first = 0; first < 400; first += 50) {
     g.index.append(any(g.fresh.slice(first, 50)), g.training.slice(first / 50 * 6, 6));
-    ASSERT_EQ(g.index.unreachable(), 0U);
+    ASSERT_EQ(test::fact(g.index, "unreachable"), 0U);
     ASSERT_EQ(g.index.size(), kOld + first + 50);
   }
   EXPECT_GE(g.new_key_recall(g.index), 0.6);  // six training queries for each 50 keys
@@ -113,22 +116,22 @@ TEST(Append, TheSameAtAnyThreadCountAndAfterALoad) {
   const Growing g;
   const test::TemporaryDirectory directory;
   g.index.save(directory / "old.ks");
-  const auto grown = [&](ProjectionIndex index, int threads) {
+  const auto grown = [&](Index index, int threads) {
     index.append(any(g.fresh), g.training, {.threads = threads});
     return saved(index);
   };
   const auto one = grown(g.index, 1);
   EXPECT_EQ(grown(g.index, 2), one);
   EXPECT_EQ(grown(g.index, 4), one);
-  EXPECT_EQ(grown(ProjectionIndex::load(directory / "old.ks"), 2), one);
-  EXPECT_EQ(grown(ProjectionIndex::map(directory / "old.ks"), 2), one);
+  EXPECT_EQ(grown(Index::open(directory / "old.ks"), 2), one);
+  EXPECT_EQ(grown(Index::open(directory / "old.ks", FileMemory::mapped), 2), one);
   EXPECT_EQ(saved(g.index), test::read_bytes(directory / "old.ks"));
 }
 
 TEST(Append, CopiesGoSeparateWays) {
   Growing g;
   const auto queries = g.asked.slice(0, 2);
-  ProjectionIndex copy = g.index;
+  Index copy = g.index;
   const Hits before = test::search(g.index, queries, {.k = 50});
   copy.append(any(g.fresh), g.training);
   EXPECT_EQ(g.index.size(), kOld);
@@ -136,17 +139,17 @@ TEST(Append, CopiesGoSeparateWays) {
   expect_same(test::search(g.index, queries, {.k = 50}), before);
   g.index = copy;
   EXPECT_EQ(g.index.size(), kAll2000);
-  const ProjectionIndex moved = std::move(copy);
+  const Index moved = std::move(copy);
   expect_same(test::search(g.index, queries, {.k = 50}), test::search(moved, queries, {.k = 50}));
 
-  FlatIndex flat = FlatIndex::build(any(g.all.slice(0, kOld)));
-  const FlatIndex old = flat;
+  Index flat = test::flat_index(any(g.all.slice(0, kOld)));
+  const Index old = flat;
   flat.append(any(g.fresh));
   EXPECT_EQ(old.size(), kOld);
   EXPECT_EQ(flat.size(), kAll2000);
 
-  SketchIndex sketch = SketchIndex::build(any(g.all.slice(0, kOld)), g.asked);
-  const SketchIndex old_sketch = sketch;
+  Index sketch = test::sketch_index(any(g.all.slice(0, kOld)), g.asked);
+  const Index old_sketch = sketch;
   sketch.append(any(g.fresh));
   EXPECT_EQ(old_sketch.size(), kOld);
   EXPECT_EQ(sketch.size(), kAll2000);
@@ -213,19 +216,19 @@ void search_while_growing(Index& index, const Growing& g, const SearchParams& pa
 
 TEST(Append, SearchesGoOnMeanwhile) {
   Growing g;
-  search_while_growing(g.index, g, {.k = 20, .dials = kAll}, [&](AnyMatrixView keys) {
-    g.index.append(keys, g.training.slice(0, 10), {.threads = 2});
-  });
-  EXPECT_EQ(g.index.unreachable(), 0U);
-  FlatIndex flat = FlatIndex::build(any(g.all.slice(0, kOld)));
+  search_while_growing(
+      g.index, g, {.k = 20, .projection = {{.dials = kAll}}},
+      [&](AnyMatrixView keys) { g.index.append(keys, g.training.slice(0, 10), {.threads = 2}); });
+  EXPECT_EQ(test::fact(g.index, "unreachable"), 0U);
+  Index flat = test::flat_index(any(g.all.slice(0, kOld)));
   search_while_growing(flat, g, {.k = 20}, [&](AnyMatrixView keys) { flat.append(keys); });
-  SketchIndex sketch = SketchIndex::build(any(g.all.slice(0, kOld)), g.asked);
+  Index sketch = test::sketch_index(any(g.all.slice(0, kOld)), g.asked);
   search_while_growing(sketch, g, {.k = 20}, [&](AnyMatrixView keys) { sketch.append(keys); });
 }
 
 TEST(Append, ASketchIndexGrownFindsOldAndNewKeys) {
   const Growing g;
-  SketchIndex sketch = SketchIndex::build(any(g.all.slice(0, kOld)), g.asked);
+  Index sketch = test::sketch_index(any(g.all.slice(0, kOld)), g.asked);
   sketch.append(any(g.fresh));
   const auto truth = exact_knn(any(g.all), g.asked, {.k = 20}).ids;
   const auto steps = test::walk(sketch, g.asked, 2, {.k = 20}, true);
@@ -235,7 +238,7 @@ TEST(Append, ASketchIndexGrownFindsOldAndNewKeys) {
 TEST(Append, AFlatIndexGrownIsAsGoodAsOneBuilt) {
   const Growing g;
   for (const std::size_t old : {1U, 15U, 16U, 1000U}) {
-    FlatIndex flat = FlatIndex::build(any(g.all.slice(0, old)));
+    Index flat = test::flat_index(any(g.all.slice(0, old)));
     flat.append(any(g.all.slice(old, 7)));
     flat.append(any(g.all.slice(old + 7, kAll2000 - old - 7)));
     ASSERT_EQ(flat.size(), kAll2000);
@@ -243,7 +246,7 @@ TEST(Append, AFlatIndexGrownIsAsGoodAsOneBuilt) {
     const auto truth = exact_knn(any(g.all), g.asked.slice(0, 4), {.k = kAll2000});
     EXPECT_EQ(hits.ids, test::elements(truth.ids)) << "grown from " << old;
   }
-  FlatIndex flat = FlatIndex::build(any(g.all));
+  Index flat = test::flat_index(any(g.all));
   expect_error(ErrorCode::invalid_argument, {"dimension 31", "32"},
                [&] { flat.append(any(test::normal_matrix(3, 31, 1))); });
   EXPECT_EQ(flat.size(), kAll2000);

@@ -9,6 +9,7 @@
 
 #include "file/temporary_directory.hpp"
 #include "keyseek/index.hpp"
+#include "support/indexes.hpp"
 #include "support/random_data.hpp"
 #include "support/reference.hpp"
 #include "support/search_run.hpp"
@@ -36,24 +37,13 @@ void scale(Matrix<float>& m, float by) {
 
 void make_zero(Matrix<float>& m, std::size_t row) { std::fill_n(m.row(row), m.cols(), 0.0F); }
 
-template <class Index>
-Index build(const Problem& p);
-template <>
-FlatIndex build(const Problem& p) {
-  return FlatIndex::build(any(p.keys));
-}
-template <>
-SketchIndex build(const Problem& p) {
-  return SketchIndex::build(any(p.keys), p.train);
-}
-template <>
-ProjectionIndex build(const Problem& p) {
+Index build(IndexKind kind, const Problem& p) {
   TrainingQueries training;
   training.train = p.train;
   training.tuning = p.queries;
   training.group = kGroup;
   training.tuning_steps = kSteps;
-  return ProjectionIndex::build(any(p.keys), training);
+  return Index::build(kind, any(p.keys), training);
 }
 
 /// Share of the hits that are as good as the k-th best key, in f64.
@@ -73,10 +63,11 @@ double quality(const Hits& hits, const Problem& p, std::size_t step) {
 }
 
 /// Mean quality of a walk; every query has its k hits, all distinct, in order, with their scores.
-template <class Index>
 double walk_quality(const Index& index, const Problem& p, std::size_t k, bool warm) {
   double sum = 0;
-  const auto steps = test::walk(index, p.queries, kGroup, {.k = k, .target_recall = 0.99}, warm);
+  SearchParams params{.k = k};
+  if (index.kind() == IndexKind::projection) params.projection = {.target_recall = 0.99};
+  const auto steps = test::walk(index, p.queries, kGroup, params, warm);
   for (std::size_t s = 0; s < steps.size(); ++s) {
     const auto queries = p.queries.view().slice(s * kGroup, kGroup);
     test::expect_valid(steps[s], any(p.keys), queries, k);
@@ -86,71 +77,70 @@ double walk_quality(const Index& index, const Problem& p, std::size_t k, bool wa
   return sum / static_cast<double>(steps.size());
 }
 
-template <class Index>
-class Degenerate : public testing::Test {
+class Degenerate : public testing::TestWithParam<IndexKind> {
  protected:
   /// Searched cold and warm, saved, loaded, searched again.
   void expect_right(const Problem& p, std::size_t k, double least = 0.9) {
-    const Index index = build<Index>(p);
+    const Index index = build(GetParam(), p);
     for (const bool warm : {false, true})
       EXPECT_GE(walk_quality(index, p, k, warm), least) << (warm ? "warm" : "cold");
     const test::TemporaryDirectory folder;
     index.save(folder / "x.ks");
-    const Index loaded = Index::load(folder / "x.ks");
+    const Index loaded = Index::open(folder / "x.ks");
     const auto first = p.queries.view().slice(0, kGroup);
     test::expect_same(test::search(loaded, first, {.k = k}), test::search(index, first, {.k = k}));
   }
 };
 
-using Kinds = testing::Types<FlatIndex, SketchIndex, ProjectionIndex>;
-TYPED_TEST_SUITE(Degenerate, Kinds);
+INSTANTIATE_TEST_SUITE_P(Kinds, Degenerate, testing::ValuesIn(index_kinds()),
+                         [](const auto& kind) { return std::string(to_string(kind.param)); });
 
-TYPED_TEST(Degenerate, ZeroTrainingQueries) {
+TEST_P(Degenerate, ZeroTrainingQueries) {
   Problem p = ordinary();
   make_zero(p.train, 3);
-  this->expect_right(p, 20);
+  expect_right(p, 20);
   scale(p.train, 0.0F);
-  this->expect_right(p, 20, 0.5);
+  expect_right(p, 20, 0.5);
 }
 
-TYPED_TEST(Degenerate, FewKeys) {
+TEST_P(Degenerate, FewKeys) {
   for (const std::size_t n : {1U, 2U, 3U, 17U}) {
     SCOPED_TRACE(n);
-    this->expect_right(ordinary(n), 1);
-    this->expect_right(ordinary(n), n);
+    expect_right(ordinary(n), 1);
+    expect_right(ordinary(n), n);
   }
 }
 
-TYPED_TEST(Degenerate, OneDimension) {
+TEST_P(Degenerate, OneDimension) {
   for (const std::size_t n : {1U, 40U, 300U}) {
     SCOPED_TRACE(n);
-    this->expect_right(ordinary(n, 1), n > 10 ? 10 : 1);
+    expect_right(ordinary(n, 1), n > 10 ? 10 : 1);
   }
 }
 
-TYPED_TEST(Degenerate, EqualKeysTieByTheSmallerId) {
+TEST_P(Degenerate, EqualKeysTieByTheSmallerId) {
   for (const float value : {0.0F, 1.0F, 0.1F, -1e30F}) {
     SCOPED_TRACE(value);
     Problem p = ordinary();
     std::fill_n(p.keys.data(), kKeys * kDim, value);
-    this->expect_right(p, 20);
-    const auto index = build<TypeParam>(p);
+    expect_right(p, 20);
+    const auto index = build(GetParam(), p);
     const Hits hits = test::search(index, p.queries.view().slice(0, kGroup), {.k = 20});
     for (std::size_t r = 0; r < 20; ++r) EXPECT_EQ(hits.ids[r], r);
   }
 }
 
-TYPED_TEST(Degenerate, SomeZeroKeysAndRepeatedOnes) {
+TEST_P(Degenerate, SomeZeroKeysAndRepeatedOnes) {
   Problem p = ordinary();
   for (std::size_t i = 0; i < kKeys; i += 3) make_zero(p.keys, i);
   for (std::size_t i = 1; i < kKeys; i += 3) std::copy_n(p.keys.row(1), kDim, p.keys.row(i));
-  this->expect_right(p, 20);
+  expect_right(p, 20);
 }
 
-TYPED_TEST(Degenerate, AZeroQueryHasTheFirstKeys) {
+TEST_P(Degenerate, AZeroQueryHasTheFirstKeys) {
   Problem p = ordinary();
   for (std::size_t i = 0; i < p.queries.rows(); i += 2) make_zero(p.queries, i);
-  const auto index = build<TypeParam>(p);
+  const auto index = build(GetParam(), p);
   for (const bool warm : {false, true}) {
     EXPECT_GE(walk_quality(index, p, 20, warm), 0.9);
     for (const Hits& hits : test::walk(index, p.queries, kGroup, {.k = 20}, warm))
@@ -158,14 +148,14 @@ TYPED_TEST(Degenerate, AZeroQueryHasTheFirstKeys) {
   }
 }
 
-TYPED_TEST(Degenerate, ZeroesAfterAnOrdinaryStep) {
+TEST_P(Degenerate, ZeroesAfterAnOrdinaryStep) {
   Problem p = ordinary();
   for (std::size_t i = kGroup; i < p.queries.rows(); ++i) make_zero(p.queries, i);
-  this->expect_right(p, 20);
+  expect_right(p, 20);
 }
 
 /// Recall is that of the same vectors at their own size.
-TYPED_TEST(Degenerate, NumbersOfAnySize) {
+TEST_P(Degenerate, NumbersOfAnySize) {
   for (const float of_keys : {1e-30F, 1e-20F, 1e-8F, 1e-3F, 1e8F, 1e20F, 1e30F}) {
     for (const float of_queries : {1e-30F, 1e-8F, 1.0F, 1e8F, 1e30F}) {
       if (of_keys * of_queries > 1e36F || of_keys * of_queries < 1e-36F) continue;
@@ -175,35 +165,35 @@ TYPED_TEST(Degenerate, NumbersOfAnySize) {
       scale(p.keys, of_keys);
       scale(p.train, of_queries);
       scale(p.queries, of_queries);
-      this->expect_right(p, 20);
+      expect_right(p, 20);
       p.train = ordinary().train;  // of another size than what is asked
-      this->expect_right(p, 20);
+      expect_right(p, 20);
     }
   }
 }
 
-TYPED_TEST(Degenerate, QueriesOfAGroupThatDifferInSize) {
+TEST_P(Degenerate, QueriesOfAGroupThatDifferInSize) {
   Problem p = ordinary();
   for (std::size_t i = 0; i < p.queries.rows(); i += 2)
     for (std::size_t j = 0; j < kDim; ++j) p.queries.row(i)[j] *= 1e-28F;
   for (std::size_t j = 0; j < kDim; ++j) p.train.row(5)[j] *= 1e25F;
-  this->expect_right(p, 20);
+  expect_right(p, 20);
 }
 
-TYPED_TEST(Degenerate, Subnormals) {
+TEST_P(Degenerate, Subnormals) {
   Problem p = ordinary();
   scale(p.keys, 1e-38F);
-  this->expect_right(p, 20, 0.8);
+  expect_right(p, 20, 0.8);
   p = ordinary();
   scale(p.train, 1e-39F);
   scale(p.queries, 1e-39F);
-  this->expect_right(p, 20, 0.8);
+  expect_right(p, 20, 0.8);
 }
 
-TYPED_TEST(Degenerate, ProductsBeyondF32AreRefused) {
+TEST_P(Degenerate, ProductsBeyondF32AreRefused) {
   Problem p = ordinary();
   scale(p.keys, 1e25F);
-  const auto index = build<TypeParam>(p);
+  const auto index = build(GetParam(), p);
   Matrix<float> queries = normal_matrix(kGroup, kDim, 4);
   scale(queries, 1e14F);
   expect_error(ErrorCode::invalid_argument, {"queries row 0", "f32"},
@@ -211,53 +201,44 @@ TYPED_TEST(Degenerate, ProductsBeyondF32AreRefused) {
   Problem huge = ordinary();
   huge.keys.row(7)[2] = std::numeric_limits<float>::max();
   expect_error(ErrorCode::invalid_argument, {"keys row 7", "scale"},
-               [&] { (void)build<TypeParam>(huge); });
-  auto grown = build<TypeParam>(ordinary());
-  expect_error(ErrorCode::invalid_argument, {"keys row 7", "scale"}, [&] {
-    if constexpr (std::is_same_v<TypeParam, ProjectionIndex>) {
-      grown.append(any(huge.keys), {});
-    } else {
-      grown.append(any(huge.keys));
-    }
-  });
+               [&] { (void)build(GetParam(), huge); });
+  auto grown = build(GetParam(), ordinary());
+  expect_error(ErrorCode::invalid_argument, {"keys row 7", "scale"},
+               [&] { grown.append(any(huge.keys)); });
   EXPECT_EQ(grown.size(), kKeys);
 }
 
-TYPED_TEST(Degenerate, TrainingQueriesBeyondF32AreRefused) {
-  if (std::is_same_v<TypeParam, FlatIndex>) return;  // has none
+TEST_P(Degenerate, TrainingQueriesBeyondF32AreRefused) {
+  if (GetParam() == IndexKind::flat) return;  // has none
   Problem p = ordinary();
   scale(p.keys, 1e20F);
   for (std::size_t j = 0; j < kDim; ++j) p.train.row(9)[j] *= 1e25F;
-  expect_error(ErrorCode::invalid_argument, {"row 9", "f32"}, [&] { (void)build<TypeParam>(p); });
+  expect_error(ErrorCode::invalid_argument, {"row 9", "f32"}, [&] { (void)build(GetParam(), p); });
 }
 
-TYPED_TEST(Degenerate, OneHugeChannelThatQueriesDoNotSee) {
+TEST_P(Degenerate, OneHugeChannelThatQueriesDoNotSee) {
   Problem p = ordinary();
   for (std::size_t i = 0; i < kKeys; ++i) p.keys.row(i)[4] *= 1e8F;
   for (Matrix<float>* m : {&p.train, &p.queries})
     for (std::size_t i = 0; i < m->rows(); ++i) m->row(i)[4] = 0;
-  if (std::is_same_v<TypeParam, FlatIndex>) return;  // knows no queries
-  this->expect_right(p, 20);
+  if (GetParam() == IndexKind::flat) return;  // knows no queries
+  expect_right(p, 20);
 }
 
-TYPED_TEST(Degenerate, NegativeZerosAreZeros) {
+TEST_P(Degenerate, NegativeZerosAreZeros) {
   Problem p = ordinary();
   for (std::size_t i = 0; i < kKeys * kDim; i += 2) p.keys.data()[i] = -0.0F;
   for (std::size_t j = 0; j < kDim; ++j) p.queries.row(0)[j] = -0.0F;
-  this->expect_right(p, 20);
+  expect_right(p, 20);
 }
 
-TYPED_TEST(Degenerate, AppendedKeysOfAnotherSize) {
+TEST_P(Degenerate, AppendedKeysOfAnotherSize) {
   for (const float size : {1e-20F, 1e20F}) {
     Problem p = ordinary();
-    auto index = build<TypeParam>(p);
+    auto index = build(GetParam(), p);
     Matrix<float> more = normal_matrix(50, kDim, 9);
     scale(more, size);
-    if constexpr (std::is_same_v<TypeParam, ProjectionIndex>) {
-      index.append(any(more), p.train);
-    } else {
-      index.append(any(more));
-    }
+    index.append(any(more), p.train);
     Problem all = p;
     all.keys = Matrix<float>(kKeys + 50, kDim);
     std::copy_n(p.keys.data(), kKeys * kDim, all.keys.data());
@@ -266,16 +247,18 @@ TYPED_TEST(Degenerate, AppendedKeysOfAnotherSize) {
   }
 }
 
-TYPED_TEST(Degenerate, MoreHitsThanListsName) {
+TEST_P(Degenerate, MoreHitsThanListsName) {
   const Problem p = ordinary();
-  const auto index = build<TypeParam>(p);
-  Hits hits = test::search(index, p.queries.view().slice(0, kGroup),
-                           {.k = 290, .dials = Dials{.probes = 1, .lists = 1, .expand = 0}});
+  const auto index = build(GetParam(), p);
+  SearchParams params{.k = 290};
+  if (index.kind() == IndexKind::projection)
+    params.projection = {.dials = Dials{.probes = 1, .lists = 1, .expand = 0}};
+  const Hits hits = test::search(index, p.queries.view().slice(0, kGroup), params);
   EXPECT_EQ(hits.count, std::vector<std::size_t>(kGroup, 290));
 }
 
 /// Sums of 8-bit products that would not fit 32 bits: refused, never wrapped.
-TYPED_TEST(Degenerate, ManyDimensions) {
+TEST_P(Degenerate, ManyDimensions) {
   constexpr std::size_t kMost = 133'000;
   Problem p{Matrix<float>(4, kMost), Matrix<float>(2, kMost),
             Matrix<float>(kSteps * kGroup, kMost)};
@@ -284,13 +267,13 @@ TYPED_TEST(Degenerate, ManyDimensions) {
     p.train.row(0)[j] = p.train.row(1)[j] = 1.0F;
     for (std::size_t q = 0; q < p.queries.rows(); ++q) p.queries.row(q)[j] = q % 2 == 0 ? 1 : -1;
   }
-  const auto index = build<TypeParam>(p);
+  const auto index = build(GetParam(), p);
   const Hits hits = test::search(index, p.queries.view().slice(0, kGroup), {.k = 2});
   EXPECT_EQ(hits.ids, (std::vector<Id>{0, 2, 1, 3}));
   const Problem more{Matrix<float>(4, kMost + 1), Matrix<float>(2, kMost + 1),
                      Matrix<float>(kSteps * kGroup, kMost + 1)};
   expect_error(ErrorCode::invalid_argument, {"133001", "133000"},
-               [&] { (void)build<TypeParam>(more); });
+               [&] { (void)build(GetParam(), more); });
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 
 #include "file/temporary_directory.hpp"
 #include "keyseek/index.hpp"
+#include "support/indexes.hpp"
 #include "support/ood_data.hpp"
 #include "support/reference.hpp"
 #include "support/search_run.hpp"
@@ -16,12 +17,12 @@ using test::any;
 using test::expect_error;
 using test::expect_valid;
 
-TEST(FlatIndex, FindsNearlyAllForEveryTypeAndGroup) {
+TEST(Index, FindsNearlyAllForEveryTypeAndGroup) {
   const test::OodData data = test::make_ood_data({.n = 3003, .d = 40, .test_steps = 66});
   for (const Dtype dtype : {Dtype::f32, Dtype::f16, Dtype::bf16, Dtype::i8}) {
     const AnyMatrix keys = test::stored_as(data.keys, dtype);
     const auto truth = exact_knn(keys.view(), data.test).ids;
-    const FlatIndex index = FlatIndex::build(keys.view());
+    const Index index = test::flat_index(keys.view());
     EXPECT_EQ(index.size(), 3003U);
     EXPECT_EQ(index.dim(), 40U);
     for (const std::size_t group : {1U, 2U, 3U, 4U, 6U, 11U, 44U}) {
@@ -34,17 +35,17 @@ TEST(FlatIndex, FindsNearlyAllForEveryTypeAndGroup) {
   }
 }
 
-TEST(FlatIndex, BytesAreKeysAndCodes) {
-  const FlatIndex index =
-      FlatIndex::build(test::stored_as(test::normal_matrix(33, 20, 1), Dtype::f16).view());
+TEST(Index, BytesAreKeysAndCodes) {
+  const Index index =
+      test::flat_index(test::stored_as(test::normal_matrix(33, 20, 1), Dtype::f16).view());
   EXPECT_EQ(index.bytes(), 33 * 20 * 2 + 48 * (32 + sizeof(float)) + 2 * 20 * sizeof(float));
 }
 
-TEST(FlatIndex, AllKeysInOrder) {
+TEST(Index, AllKeysInOrder) {
   test::OodData data = test::make_ood_data({.n = 333, .d = 7});
   for (std::size_t i = 0; i < 333 * 7; ++i) data.keys.data()[i] = std::round(data.keys.data()[i]);
   for (std::size_t i = 0; i < 120 * 7; ++i) data.test.data()[i] = std::round(data.test.data()[i]);
-  const FlatIndex index = FlatIndex::build(any(data.keys));
+  const Index index = test::flat_index(any(data.keys));
   const auto queries = data.test.view().slice(0, 6);
   const Hits hits = test::search(index, queries, {.k = 333});
   const KnnLists truth = test::brute_force(any(data.keys), queries, 333);
@@ -53,7 +54,7 @@ TEST(FlatIndex, AllKeysInOrder) {
 }
 
 /// Warm and cold searches of consecutive steps: the same hits.
-void expect_warm_is_cold(const FlatIndex& index, MatrixView<float> queries, std::size_t k) {
+void expect_warm_is_cold(const Index& index, MatrixView<float> queries, std::size_t k) {
   const auto cold = test::walk(index, queries, 2, {.k = k}, false);
   const auto warm = test::walk(index, queries, 2, {.k = k}, true);
   for (std::size_t s = 0; s < cold.size(); ++s) {
@@ -63,13 +64,13 @@ void expect_warm_is_cold(const FlatIndex& index, MatrixView<float> queries, std:
   }
 }
 
-TEST(FlatIndex, AWarmStartChangesNothing) {
+TEST(Index, AWarmStartChangesNothing) {
   const test::OodData data = test::make_ood_data({.n = 4000});
-  const FlatIndex index = FlatIndex::build(any(data.keys));
+  const Index index = test::flat_index(any(data.keys));
   for (const std::size_t k : {1U, 10U, 100U}) expect_warm_is_cold(index, data.test, k);
 }
 
-TEST(FlatIndex, AWarmStartChangesNothingWhenKeysDifferInSize) {
+TEST(Index, AWarmStartChangesNothingWhenKeysDifferInSize) {
   // Rounding errors of the long keys are ten times those of the short ones.
   test::OodData data = test::make_ood_data({.n = 4000});
   Random random(1);
@@ -79,13 +80,13 @@ TEST(FlatIndex, AWarmStartChangesNothingWhenKeysDifferInSize) {
   }
   for (std::size_t i = 0; i < data.test.rows() * 32; ++i)
     data.test.data()[i] -= 2.0F;  // scores of both signs
-  const FlatIndex index = FlatIndex::build(any(data.keys));
+  const Index index = test::flat_index(any(data.keys));
   for (const std::size_t k : {1U, 10U, 100U}) expect_warm_is_cold(index, data.test, k);
 }
 
-TEST(FlatIndex, PreviousHitsMayBeAnything) {
+TEST(Index, PreviousHitsMayBeAnything) {
   const test::OodData data = test::make_ood_data();
-  const FlatIndex index = FlatIndex::build(any(data.keys));
+  const Index index = test::flat_index(any(data.keys));
   const Hits cold = test::search(index, data.step(0), {.k = 10});
   // The worst keys of all, few keys, the same key many times, keys that are not there.
   Hits previous = test::search(index, data.step(0), {.k = 2000});
@@ -104,9 +105,9 @@ TEST(FlatIndex, PreviousHitsMayBeAnything) {
   EXPECT_EQ(same.ids, cold.ids);
 }
 
-TEST(FlatIndex, BetaKeepsWhatIsNearTheMaximum) {
+TEST(Index, BetaKeepsWhatIsNearTheMaximum) {
   const test::OodData data = test::make_ood_data();
-  const FlatIndex index = FlatIndex::build(any(data.keys));
+  const Index index = test::flat_index(any(data.keys));
   const Hits all = test::search(index, data.step(0), {.k = 200});
   const Hits hits = test::search(index, data.step(0), {.k = 200, .beta = 4.0F});
   expect_valid(hits, any(data.keys), data.step(0), 200);
@@ -119,9 +120,9 @@ TEST(FlatIndex, BetaKeepsWhatIsNearTheMaximum) {
   }
 }
 
-TEST(FlatIndex, StatisticsCountEverything) {
+TEST(Index, StatisticsCountEverything) {
   const test::OodData data = test::make_ood_data({.n = 1000});
-  const FlatIndex index = FlatIndex::build(any(data.keys));
+  const Index index = test::flat_index(any(data.keys));
   const Hits hits = test::search(index, data.step(0), {.k = 10});
   EXPECT_EQ(hits.stats.scanned, 1000U);
   EXPECT_EQ(hits.stats.expanded, 0U);
@@ -130,10 +131,10 @@ TEST(FlatIndex, StatisticsCountEverything) {
   EXPECT_EQ(hits.stats.bytes_read, 1000 * 36 + hits.stats.reranked * 32 * sizeof(float));
 }
 
-TEST(FlatIndex, StrangeKeysWork) {
+TEST(Index, StrangeKeysWork) {
   const auto searched = [](const Matrix<float>& keys, std::size_t k) {
     const Matrix<float> queries = test::normal_matrix(3, keys.cols(), 9);
-    const FlatIndex index = FlatIndex::build(any(keys));
+    const Index index = test::flat_index(any(keys));
     const Hits hits = test::search(index, queries, {.k = k});
     expect_valid(hits, any(keys), queries, k);
     EXPECT_EQ(hits.ids, test::elements(exact_knn(any(keys), queries, {.k = k}).ids));
@@ -148,11 +149,11 @@ TEST(FlatIndex, StrangeKeysWork) {
   searched(keys, 200);
 }
 
-TEST(FlatIndex, ScratchIsSharedWithOtherIndexes) {
+TEST(Index, ScratchIsSharedWithOtherIndexes) {
   const test::OodData a = test::make_ood_data({.n = 500, .d = 60}),
                       b = test::make_ood_data({.n = 900, .d = 64});
-  const FlatIndex flat_a = FlatIndex::build(any(a.keys)), flat_b = FlatIndex::build(any(b.keys));
-  const auto projection = ProjectionIndex::build(any(b.keys), b.training);
+  const Index flat_a = test::flat_index(any(a.keys)), flat_b = test::flat_index(any(b.keys));
+  const auto projection = test::projection_index(any(b.keys), b.training);
   SearchScratch scratch;
   Hits hits;
   for (std::size_t s = 0; s < 10; ++s) {
@@ -165,10 +166,10 @@ TEST(FlatIndex, ScratchIsSharedWithOtherIndexes) {
   }
 }
 
-TEST(FlatIndex, RefusesWrongInput) {
+TEST(Index, RefusesWrongInput) {
   const Matrix<float> keys = test::normal_matrix(50, 6, 1);
   Matrix<float> queries = test::normal_matrix(2, 6, 2);
-  const FlatIndex index = FlatIndex::build(any(keys));
+  const Index index = test::flat_index(any(keys));
   const auto invalid = ErrorCode::invalid_argument;
   const auto refused = [&](const std::vector<std::string>& parts, MatrixView<float> q,
                            const SearchParams& params) {
@@ -181,17 +182,17 @@ TEST(FlatIndex, RefusesWrongInput) {
   queries.row(0)[2] = std::numeric_limits<float>::quiet_NaN();
   expect_error(ErrorCode::not_finite, {"queries row 0"},
                [&] { (void)test::search(index, queries, {.k = 1}); });
-  expect_error(invalid, {"keys is empty"}, [] { (void)FlatIndex::build({}); });
+  expect_error(invalid, {"keys is empty"}, [] { (void)test::flat_index({}); });
   Matrix<float> bad = keys;
   bad.row(49)[5] = std::numeric_limits<float>::infinity();
-  expect_error(ErrorCode::not_finite, {"keys row 49"}, [&] { (void)FlatIndex::build(any(bad)); });
-  const auto is_empty = [&](auto body) { expect_error(invalid, {"FlatIndex is empty"}, body); };
-  is_empty([&] { (void)test::search(FlatIndex(), keys.view().slice(0, 1), {.k = 1}); });
-  is_empty([] { (void)FlatIndex().size(); });
-  is_empty([] { (void)FlatIndex().dim(); });
-  is_empty([] { (void)FlatIndex().bytes(); });
-  is_empty([] { FlatIndex().save("nowhere.ks"); });
-  is_empty([&] { FlatIndex().append(any(keys)); });
+  expect_error(ErrorCode::not_finite, {"keys row 49"}, [&] { (void)test::flat_index(any(bad)); });
+  const auto is_empty = [&](auto body) { expect_error(invalid, {"Index is empty"}, body); };
+  is_empty([&] { (void)test::search(Index(), keys.view().slice(0, 1), {.k = 1}); });
+  is_empty([] { (void)Index().size(); });
+  is_empty([] { (void)Index().dim(); });
+  is_empty([] { (void)Index().bytes(); });
+  is_empty([] { Index().save("nowhere.ks"); });
+  is_empty([&] { Index().append(any(keys)); });
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "file/temporary_directory.hpp"
+#include "support/indexes.hpp"
 #include "support/ood_data.hpp"
 #include "support/search_run.hpp"
 
@@ -22,10 +23,10 @@ struct Files {
   TemporaryDirectory directory;
   test::OodData data = test::make_ood_data({.n = 700, .d = 20, .train_steps = 120});
   AnyMatrix keys = test::stored_as(data.keys, Dtype::f16);
-  ProjectionIndex index =
-      ProjectionIndex::build(keys.view(), data.training, {.list_length = 40, .tuning_k = 40});
-  FlatIndex flat = FlatIndex::build(keys.view());
-  SketchIndex sketch = SketchIndex::build(keys.view(), data.training.train);
+  Index index =
+      test::projection_index(keys.view(), data.training, {.list_length = 40, .tuning_k = 40});
+  Index flat = test::flat_index(keys.view());
+  Index sketch = test::sketch_index(keys.view(), data.training.train);
   std::filesystem::path projection_path = directory / "projection.ks",
                         flat_path = directory / "flat.ks", sketch_path = directory / "sketch.ks";
 
@@ -54,18 +55,18 @@ TEST(IndexFile, LoadedAndMappedIndexesAreTheSame) {
     other.save(again);
     EXPECT_EQ(test::read_bytes(again), test::read_bytes(path));
   };
-  check(f.index, ProjectionIndex::load(f.projection_path), f.projection_path);
-  check(f.index, ProjectionIndex::map(f.projection_path), f.projection_path);
-  check(f.flat, FlatIndex::load(f.flat_path), f.flat_path);
-  check(f.flat, FlatIndex::map(f.flat_path), f.flat_path);
-  check(f.sketch, SketchIndex::load(f.sketch_path), f.sketch_path);
-  check(f.sketch, SketchIndex::map(f.sketch_path), f.sketch_path);
+  check(f.index, Index::open(f.projection_path), f.projection_path);
+  check(f.index, Index::open(f.projection_path, FileMemory::mapped), f.projection_path);
+  check(f.flat, Index::open(f.flat_path), f.flat_path);
+  check(f.flat, Index::open(f.flat_path, FileMemory::mapped), f.flat_path);
+  check(f.sketch, Index::open(f.sketch_path), f.sketch_path);
+  check(f.sketch, Index::open(f.sketch_path, FileMemory::mapped), f.sketch_path);
 }
 
 TEST(IndexFile, DialsAndReachabilityComeBack) {
   const Files f;
-  const auto loaded = ProjectionIndex::load(f.projection_path);
-  const auto expected = f.index.dials(), found = loaded.dials();
+  const auto loaded = Index::open(f.projection_path);
+  const auto expected = f.index.operating_points(), found = loaded.operating_points();
   ASSERT_EQ(found.size(), 5U);
   for (std::size_t i = 0; i < 5; ++i) {
     EXPECT_EQ(found[i].target_recall, expected[i].target_recall);
@@ -74,7 +75,7 @@ TEST(IndexFile, DialsAndReachabilityComeBack) {
     EXPECT_EQ(found[i].dials, expected[i].dials);
     EXPECT_EQ(found[i].flat_is_better, expected[i].flat_is_better);
   }
-  EXPECT_EQ(loaded.unreachable(), 0U);
+  EXPECT_EQ(test::fact(loaded, "unreachable"), 0U);
   EXPECT_EQ(loaded.extra_bytes(), f.index.extra_bytes());
 }
 
@@ -89,8 +90,6 @@ TEST(IndexFile, AllParametersAnAppendNeedsComeBack) {
                                              .max_degree = 23,
                                              .damping = 0.125,
                                              .sampled_lists = 77,
-                                             .repair_rank = 9,
-                                             .repair_room = 3,
                                              .entry_points = 5},
                                    .tuning_k = 12};
   IndexFileWriter writer("projection");
@@ -106,8 +105,6 @@ TEST(IndexFile, AllParametersAnAppendNeedsComeBack) {
   EXPECT_EQ(found.graph.max_degree, 23U);
   EXPECT_EQ(found.graph.damping, 0.125);
   EXPECT_EQ(found.graph.sampled_lists, 77U);
-  EXPECT_EQ(found.graph.repair_rank, 9U);
-  EXPECT_EQ(found.graph.repair_room, 3U);
   EXPECT_EQ(found.graph.entry_points, 5U);
 }
 
@@ -126,13 +123,13 @@ TEST(IndexFile, NumbersThatMakeNoSenseAreCorrupt) {
       if (section == "keys.shape") (void)read_store(reader);
     });
   };
-  const std::vector<double> params = {100, 100, 0, 64, 32, 48, 0.35, 400, 0, 16, 64, 1};
+  const std::vector<double> params = {100, 100, 0, 64, 32, 48, 0.35, 400, 64, 1};
   const auto with = [&](std::size_t i, double x) {
     auto changed = params;
     changed[i] = x;
     return changed;
   };
-  refused("params", {params.begin(), params.end() - 1}, "too early");
+  refused("params", {params.begin(), params.end() - 1}, "another version");
   refused("params", with(0, 0), "list_length is 0");
   refused("params", with(0, -1), "not a count");
   refused("params", with(1, 2.5), "not a count");
@@ -140,10 +137,10 @@ TEST(IndexFile, NumbersThatMakeNoSenseAreCorrupt) {
   refused("params", with(2, 2), "unknown projection");
   refused("params", with(4, 1e15), "degree");
   refused("params", with(6, 7), "damping is 7");
-  refused("params", with(11, 2), "unknown list method");
+  refused("params", with(9, 2), "unknown list method");
   auto longer = params;
   longer.push_back(0);
-  refused("params", longer, "longer");
+  refused("params", longer, "another version");
   refused("points", {0.9, 0.9, 0.1, 0, 4, 4, 4, 0}, "too early");
   refused("points", {0.9, INFINITY, 0.1, 0, 4, 4, 4, 0, -1}, "not finite");
   refused("points", {0.9, 0.9, 0.1, 0, 4, 0, 0, 0, -1}, "find nothing");
@@ -162,11 +159,10 @@ TEST(IndexFile, NumbersThatMakeNoSenseAreCorrupt) {
   refused("keys.shape", {4, 4, 4}, "unknown element type");
 }
 
-template <class Index>
 void open_every_way(const std::filesystem::path& path, ErrorCode code,
                     const std::vector<std::string>& parts) {
-  expect_error(code, parts, [&] { (void)Index::load(path); });
-  expect_error(code, parts, [&] { (void)Index::map(path); });
+  expect_error(code, parts, [&] { (void)Index::open(path); });
+  expect_error(code, parts, [&] { (void)Index::open(path, FileMemory::mapped); });
 }
 
 TEST(IndexFile, DamagedFilesAreRefused) {
@@ -176,13 +172,7 @@ TEST(IndexFile, DamagedFilesAreRefused) {
     const Bytes bytes = test::read_bytes(path);
     const auto refused = [&](const Bytes& content) {
       test::write_bytes(damaged, content);
-      if (path == f.flat_path) {
-        open_every_way<FlatIndex>(damaged, ErrorCode::corrupt, {damaged.string()});
-      } else if (path == f.sketch_path) {
-        open_every_way<SketchIndex>(damaged, ErrorCode::corrupt, {damaged.string()});
-      } else {
-        open_every_way<ProjectionIndex>(damaged, ErrorCode::corrupt, {damaged.string()});
-      }
+      open_every_way(damaged, ErrorCode::corrupt, {damaged.string()});
     };
     for (const std::size_t eighth : {0U, 1U, 2U, 3U, 4U, 5U, 6U, 7U}) {
       const std::size_t at = eighth * (bytes.size() - 1) / 7;
@@ -199,15 +189,10 @@ TEST(IndexFile, DamagedFilesAreRefused) {
 
 TEST(IndexFile, KindsAreToldApart) {
   const Files f;
-  EXPECT_EQ(index_kind(f.projection_path), "projection");
-  EXPECT_EQ(index_kind(f.flat_path), "flat");
-  EXPECT_EQ(index_kind(f.sketch_path), "sketch");
-  open_every_way<SketchIndex>(f.flat_path, ErrorCode::corrupt,
-                              {f.flat_path.string(), "\"flat\"", "\"sketch\""});
-  open_every_way<FlatIndex>(f.projection_path, ErrorCode::corrupt,
-                            {f.projection_path.string(), "\"projection\"", "\"flat\""});
-  open_every_way<ProjectionIndex>(f.flat_path, ErrorCode::corrupt,
-                                  {f.flat_path.string(), "\"flat\"", "\"projection\""});
+  EXPECT_EQ(index_kind(f.projection_path), IndexKind::projection);
+  EXPECT_EQ(index_kind(f.flat_path), IndexKind::flat);
+  EXPECT_EQ(index_kind(f.sketch_path), IndexKind::sketch);
+  EXPECT_EQ(Index::open(f.sketch_path).kind(), IndexKind::sketch);
   const auto other = f.directory / "other.ks";
   ContainerWriter("tail").save(other);
   expect_error(ErrorCode::unsupported, {other.string(), "tail"}, [&] { (void)index_kind(other); });
@@ -243,17 +228,17 @@ TEST(IndexFile, PartsOfDifferentIndexesDoNotMix) {
     writer.save(path);
   };
   save("projection", store, graph, router);
-  EXPECT_EQ(ProjectionIndex::load(path).size(), 700U);
+  EXPECT_EQ(Index::open(path).size(), 700U);
   save("projection", store, small_graph, router);
-  open_every_way<ProjectionIndex>(path, ErrorCode::corrupt, {"links 300 keys", "700"});
+  open_every_way(path, ErrorCode::corrupt, {"links 300 keys", "700"});
   save("projection", store, graph, narrow_router);
-  open_every_way<ProjectionIndex>(path, ErrorCode::corrupt, {"dimension 12", "20"});
+  open_every_way(path, ErrorCode::corrupt, {"dimension 12", "20"});
   save("projection", small_store, small_graph, router);
-  open_every_way<ProjectionIndex>(path, ErrorCode::corrupt, {"router", "out of range"});
+  open_every_way(path, ErrorCode::corrupt, {"router", "out of range"});
   save("projection", block_store, graph, router);
-  open_every_way<ProjectionIndex>(path, ErrorCode::corrupt, {"not in rows"});
+  open_every_way(path, ErrorCode::corrupt, {"not in rows"});
   save("flat", store, graph, router);
-  open_every_way<FlatIndex>(path, ErrorCode::corrupt, {"not in blocks"});
+  open_every_way(path, ErrorCode::corrupt, {"not in blocks"});
 }
 
 TEST(IndexFile, ASketchOfOtherKeysDoesNotMix) {
@@ -268,7 +253,7 @@ TEST(IndexFile, ASketchOfOtherKeysDoesNotMix) {
     writer.add(store);
     writer.add(sketch);
     writer.save(path);
-    open_every_way<SketchIndex>(path, ErrorCode::corrupt, parts);
+    open_every_way(path, ErrorCode::corrupt, parts);
   };
   refused(test::normal_matrix(700, 12, 2), CodeLayout::rows, {"dimension 12", "20"});
   refused(test::normal_matrix(650, 20, 2), CodeLayout::rows, {"codes do not match"});
@@ -281,22 +266,20 @@ TEST(IndexFile, FilesThatAreNotThereAreAnIoError) {
   const auto nowhere = f.directory / "missing" / "index.ks";
   expect_error(ErrorCode::io, {nowhere.string()}, [&] { f.index.save(nowhere); });
   expect_error(ErrorCode::io, {nowhere.string()}, [&] { f.flat.save(nowhere); });
-  open_every_way<ProjectionIndex>(nowhere, ErrorCode::io, {nowhere.string()});
-  open_every_way<FlatIndex>(nowhere, ErrorCode::io, {nowhere.string()});
-  open_every_way<SketchIndex>(nowhere, ErrorCode::io, {nowhere.string()});
+  open_every_way(nowhere, ErrorCode::io, {nowhere.string()});
   expect_error(ErrorCode::io, {nowhere.string()}, [&] { (void)index_kind(nowhere); });
   EXPECT_EQ(f.directory.names().size(), 3U);
 }
 
 TEST(IndexFile, AMappedIndexOutlivesItsReplacement) {
   Files f;
-  const auto mapped = ProjectionIndex::map(f.projection_path);
+  const auto mapped = Index::open(f.projection_path, FileMemory::mapped);
   const Hits before = test::search(mapped, f.data.step(0), {.k = 25});
   f.index.append(test::stored_as(test::normal_matrix(50, 20, 1), Dtype::f16).view(), {});
   f.index.save(f.projection_path);
   expect_same(test::search(mapped, f.data.step(0), {.k = 25}), before);
   EXPECT_EQ(mapped.size(), 700U);
-  EXPECT_EQ(ProjectionIndex::map(f.projection_path).size(), 750U);
+  EXPECT_EQ(Index::open(f.projection_path, FileMemory::mapped).size(), 750U);
 }
 
 }  // namespace

@@ -50,7 +50,7 @@ TEST(Pack, OnePieceWithTheSameContent) {
     EXPECT_EQ(elements(before), elements(after));
     extent.add(after.data(), after.bytes());
   };
-  same(s.keys.shared_bytes(), store.parts().keys.shared_bytes());
+  EXPECT_EQ(s.keys.view().data, store.parts().keys.view().data);  // others may share them
   same(s.codes, store.parts().codes);
   same(s.scales, store.parts().scales);
   same(s.mean, store.parts().mean);

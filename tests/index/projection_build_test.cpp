@@ -1,4 +1,4 @@
-// How a ProjectionIndex is built.
+// How a projection index is built.
 #include <gtest/gtest.h>
 
 #include <limits>
@@ -8,6 +8,7 @@
 #include "file/temporary_directory.hpp"
 #include "index/tuning.hpp"
 #include "keyseek/index.hpp"
+#include "support/indexes.hpp"
 #include "support/ood_data.hpp"
 #include "support/reference.hpp"
 #include "support/search_run.hpp"
@@ -20,7 +21,7 @@ using test::expect_error;
 
 constexpr auto kInvalid = ErrorCode::invalid_argument;
 
-test::Bytes saved(const ProjectionIndex& index) {
+test::Bytes saved(const Index& index) {
   const test::TemporaryDirectory directory;
   index.save(directory / "index.ks");
   return test::read_bytes(directory / "index.ks");
@@ -29,11 +30,10 @@ test::Bytes saved(const ProjectionIndex& index) {
 TEST(ProjectionBuild, TheSameBytesAtAnyThreadCount) {
   const test::OodData data = test::make_ood_data();
   for (const Projection projection : {Projection::cooccurrence, Projection::pivot}) {
-    const ProjectionParams params = {.list_length = 40,
-                                     .graph = {.projection = projection, .repair_rank = 20}};
+    const ProjectionParams params = {.list_length = 40, .graph = {.projection = projection}};
     const auto bytes = [&](int threads) {
       return saved(
-          ProjectionIndex::build(any(data.keys), data.training, params, {.threads = threads}));
+          test::projection_index(any(data.keys), data.training, params, {.threads = threads}));
     };
     const auto one = bytes(1);
     EXPECT_GT(one.size(), 2000U * 32 * 5);
@@ -46,27 +46,27 @@ TEST(ProjectionBuild, ListsMayBeGiven) {
   const test::OodData data = test::make_ood_data({.n = 800, .train_steps = 200});
   const auto lists = exact_knn(any(data.keys), data.training.train, {.k = 30}).ids;
   const ProjectionParams params = {.list_length = 30, .list_method = KnnMethod::f32};
-  EXPECT_EQ(saved(ProjectionIndex::build_from_lists(any(data.keys), data.training, lists, params)),
-            saved(ProjectionIndex::build(any(data.keys), data.training, params)));
+  TrainingQueries with_lists = data.training;
+  with_lists.lists = lists;
+  EXPECT_EQ(saved(test::projection_index(any(data.keys), with_lists, params)),
+            saved(test::projection_index(any(data.keys), data.training, params)));
 }
 
 TEST(ProjectionBuild, ReportsWhatItDid) {
   const test::OodData data = test::make_ood_data();
-  BuildReport report;
-  const auto index = ProjectionIndex::build(any(data.keys), data.training,
-                                            {.graph = {.repair_rank = 50}}, {}, &report);
+  const auto index = test::projection_index(any(data.keys), data.training);
+  const BuildReport report = index.build_report().value();
   EXPECT_EQ(report.training_queries, data.training.train.rows());
   EXPECT_EQ(report.tuning_queries, data.training.tuning.rows());
   EXPECT_GT(report.graph.unwanted, 0U);
   EXPECT_GE(report.graph.unreachable_before, report.graph.unwanted);
   EXPECT_EQ(report.graph.unreachable, 0U);
   EXPECT_GT(report.graph.links, 2000U);
-  EXPECT_GT(report.graph.repair_links, 0U);
   EXPECT_NEAR(report.total_s, report.lists_s + report.graph_s + report.router_s + report.tune_s,
               1e-9);
   for (const double s : {report.lists_s, report.graph_s, report.router_s, report.tune_s})
     EXPECT_GT(s, 0);
-  EXPECT_EQ(index.unreachable(), 0U);
+  EXPECT_EQ(test::fact(index, "unreachable"), 0U);
   EXPECT_EQ(index.size(), 2000U);
   EXPECT_EQ(index.dim(), 32U);
   EXPECT_EQ(index.bytes(), index.extra_bytes() + 2000 * 32 * sizeof(float));
@@ -77,7 +77,8 @@ TEST(ProjectionBuild, TuningFindsDialsForEachTarget) {
   const test::OodData data = test::make_ood_data();
   const ProjectionParams params = {
       .list_length = 20, .target_recalls = {0.99, 0.5, 0.9}, .tuning_k = 50};
-  const auto points = ProjectionIndex::build(any(data.keys), data.training, params).dials();
+  const auto points =
+      test::projection_index(any(data.keys), data.training, params).operating_points();
   ASSERT_EQ(points.size(), 3U);
   const std::vector<double> targets = {0.5, 0.9, 0.99};
   for (std::size_t i = 0; i < 3; ++i) {
@@ -91,14 +92,15 @@ TEST(ProjectionBuild, TuningFindsDialsForEachTarget) {
   EXPECT_GE(points[0].recall, 0.5);
   EXPECT_GE(points[1].recall, 0.9);
   EXPECT_LT(points[0].scanned_fraction, points[2].scanned_fraction / 2);
-  EXPECT_TRUE(ProjectionIndex::build(any(data.keys), data.training, {.target_recalls = {}})
-                  .dials()
+  EXPECT_TRUE(test::projection_index(any(data.keys), data.training, {.target_recalls = {}})
+                  .operating_points()
                   .empty());
 }
 
 TEST(ProjectionBuild, FewKeysAreBetterScanned) {
   const test::OodData data = test::make_ood_data({.n = 300});
-  for (const auto& point : ProjectionIndex::build(any(data.keys), data.training).dials()) {
+  for (const auto& point :
+       test::projection_index(any(data.keys), data.training).operating_points()) {
     EXPECT_TRUE(point.flat_is_better) << point.target_recall;
   }
 }
@@ -118,12 +120,12 @@ TEST(ProjectionBuild, DialsAreChosenByTargetAndK) {
 TEST(ProjectionBuild, StrangeDataWorks) {
   const auto builds = [](const Matrix<float>& keys, const Matrix<float>& queries) {
     const TrainingQueries training{queries, queries, 1, 4};
-    const auto index = ProjectionIndex::build(any(keys), training);
-    EXPECT_EQ(index.unreachable(), 0U);
+    const auto index = test::projection_index(any(keys), training);
+    EXPECT_EQ(test::fact(index, "unreachable"), 0U);
     const std::size_t k = std::min<std::size_t>(5, keys.rows());
-    const Hits hits =
-        test::search(index, queries.view().slice(0, 3),
-                     {.k = k, .dials = Dials{.lists = 0, .expand = 100000, .pool = 1000}});
+    const Hits hits = test::search(
+        index, queries.view().slice(0, 3),
+        {.k = k, .projection = {{.dials = Dials{.lists = 0, .expand = 100000, .pool = 1000}}}});
     test::expect_valid(hits, any(keys), queries.view().slice(0, 3), k);
     EXPECT_EQ(hits.ids,
               test::elements(exact_knn(any(keys), queries.view().slice(0, 3), {.k = k}).ids));
@@ -149,7 +151,7 @@ TEST(ProjectionBuild, EveryStageReportsAndCanBeCancelled) {
                           stages.insert(std::string(stage));
                           return stage != last;
                         }};
-    (void)ProjectionIndex::build(any(data.keys), data.training, {.list_length = 20}, run);
+    (void)test::projection_index(any(data.keys), data.training, {.list_length = 20}, run);
   };
   build("");
   EXPECT_GE(stages.size(), 6U);
@@ -165,7 +167,7 @@ TEST(ProjectionBuild, RefusesWrongInput) {
     TrainingQueries training = data.training;
     Matrix<float> keys = data.keys;
     change(keys, training);
-    expect_error(code, parts, [&] { (void)ProjectionIndex::build(any(keys), training, params); });
+    expect_error(code, parts, [&] { (void)test::projection_index(any(keys), training, params); });
   };
   constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
   refused({"keys is empty"}, [](auto& keys, auto&) { keys = {}; });
@@ -194,9 +196,10 @@ TEST(ProjectionBuild, RefusesWrongInput) {
   refused({"router.clusters is 0"}, nothing, kInvalid, {.router = {.clusters = 0}});
 
   const auto lists_refused = [&](const std::vector<std::string>& parts, const Matrix<Id>& lists) {
-    expect_error(kInvalid, parts, [&] {
-      (void)ProjectionIndex::build_from_lists(any(data.keys), data.training, lists);
-    });
+    TrainingQueries with_lists = data.training;
+    with_lists.lists = lists;
+    expect_error(kInvalid, parts,
+                 [&] { (void)test::projection_index(any(data.keys), with_lists); });
   };
   lists_refused({"lists has 59 rows", "60"}, Matrix<Id>(59, 5));
   Matrix<Id> wrong(60, 5);

@@ -1,10 +1,11 @@
-// What a search of a ProjectionIndex finds, returns and counts.
+// What a search of a projection index finds, returns and counts.
 #include <gtest/gtest.h>
 
 #include <limits>
 
 #include "file/temporary_directory.hpp"
 #include "keyseek/index.hpp"
+#include "support/indexes.hpp"
 #include "support/ood_data.hpp"
 #include "support/reference.hpp"
 #include "support/search_run.hpp"
@@ -22,11 +23,11 @@ constexpr Dials kAll{.probes = 0, .lists = 0, .expand = 1000000};
 
 struct Built {
   test::OodData data;
-  ProjectionIndex index;
+  Index index;
 
   explicit Built(const test::OodShape& shape = {}, Dtype dtype = Dtype::f32)
       : data(test::make_ood_data(shape)), keys(test::stored_as(data.keys, dtype)) {
-    index = ProjectionIndex::build(keys.view(), data.training, {.list_length = 50, .tuning_k = 50});
+    index = test::projection_index(keys.view(), data.training, {.list_length = 50, .tuning_k = 50});
   }
   AnyMatrix keys;
 };
@@ -36,7 +37,7 @@ TEST(ProjectionSearch, ReachesTheRecallItWasTunedFor) {
   const auto truth = exact_knn(any(built.data.keys), built.data.test, {.k = 50}).ids;
   for (const double target : {0.9, 0.95, 0.98}) {
     const auto steps = test::walk(built.index, built.data.test, built.data.training.group,
-                                  {.k = 50, .target_recall = target}, true);
+                                  {.k = 50, .projection = {{.target_recall = target}}}, true);
     const test::Outcome seen = test::outcome(steps, truth, 2000);
     EXPECT_GE(seen.recall, target - 0.02);
     EXPECT_GE(seen.scanned_fraction, 0.025);  // 50 of 2,000 keys are wanted
@@ -60,14 +61,14 @@ TEST(ProjectionSearch, ThoroughDialsAreExact) {
   const Built built;
   for (const std::size_t k : {1U, 50U, 51U, 500U, 2000U}) {  // beyond what it was tuned for, too
     const auto queries = built.data.step(3);
-    const Hits hits = test::search(built.index, queries, {.k = k, .dials = kAll});
+    const Hits hits = test::search(built.index, queries, {.k = k, .projection = {{.dials = kAll}}});
     EXPECT_EQ(hits.stats.scanned, 2000U);
     expect_valid(hits, any(built.data.keys), queries, k);
     const KnnLists truth = exact_knn(any(built.data.keys), queries, {.k = k});
     const double found = recall(truth.ids, {hits.ids.data(), queries.rows, k});
     EXPECT_GE(found, k == 2000 ? 1.0 : 0.99) << "k " << k;  // 8-bit codes choose what is reranked
-    const Hits wide =
-        test::search(built.index, queries, {.k = k, .dials = Dials{0, 0, 1000000, 2000}});
+    const Hits wide = test::search(built.index, queries,
+                                   {.k = k, .projection = {{.dials = Dials{0, 0, 1000000, 2000}}}});
     EXPECT_EQ(wide.ids, test::elements(truth.ids));
     EXPECT_EQ(wide.scores, test::elements(truth.scores));
   }
@@ -85,18 +86,20 @@ Matrix<float> novel_queries(const Built& built, std::size_t count) {
 
 TEST(ProjectionSearch, DialsBeyondWhatThereIsTakeNoMemory) {
   const auto data = test::make_ood_data({.n = 300, .d = 12, .train_steps = 40});
-  const auto index = ProjectionIndex::build(test::any(data.keys), data.training,
+  const auto index = test::projection_index(test::any(data.keys), data.training,
                                             {.list_length = 20, .tuning_k = 20});
   SearchScratch scratch;
   Hits most, all;
   const auto queries = data.test.view().slice(0, 16);
-  index.search(queries, {.k = 10, .dials = Dials{.probes = 256, .lists = 300, .expand = 300}},
-               scratch, all);
+  index.search(
+      queries,
+      {.k = 10, .projection = {{.dials = Dials{.probes = 256, .lists = 300, .expand = 300}}}},
+      scratch, all);
   // One number more for each list of each query would be 256 GiB.
   for (std::uint32_t Dials::*dial : {&Dials::probes, &Dials::lists, &Dials::expand, &Dials::pool}) {
     Dials dials = {.probes = 256, .lists = 300, .expand = 300};
     dials.*dial = 0xffffffff;
-    index.search(queries, {.k = 10, .dials = dials}, scratch, most);
+    index.search(queries, {.k = 10, .projection = {{.dials = dials}}}, scratch, most);
     EXPECT_EQ(most.ids, all.ids);
     EXPECT_EQ(most.stats.scanned, all.stats.scanned);
   }
@@ -111,14 +114,15 @@ TEST(ProjectionSearch, ANovelQueryIsAnsweredByAScan) {
     const auto query = novel.view().slice(i, 1);
     const MatrixView<Id> wanted = truth.ids.view().slice(i, 1);
     const Hits missed = test::search(built.index, query, {.k = 50});
-    const Hits hits = test::search(built.index, query, {.k = 50, .scan_novel = true});
+    const Hits hits =
+        test::search(built.index, query, {.k = 50, .projection = {{.scan_novel = true}}});
     learned += recall(wanted, {missed.ids.data(), 1, 50}) / 8;
     EXPECT_GE(recall(wanted, {hits.ids.data(), 1, 50}), 0.98);
     EXPECT_EQ(hits.stats.scanned, 2000U);
     expect_valid(hits, built.keys.view(), query, 50);
     // The bound on what is scanned goes before.
-    const Hits bounded =
-        test::search(built.index, query, {.k = 50, .scan_novel = true, .max_scanned = 1999});
+    const Hits bounded = test::search(
+        built.index, query, {.k = 50, .projection = {{.scan_novel = true, .max_scanned = 1999}}});
     EXPECT_EQ(bounded.ids, missed.ids);
   }
   EXPECT_LE(learned, 0.8);
@@ -132,12 +136,12 @@ TEST(ProjectionSearch, BesideANovelQueryOthersAreSearchedAsBefore) {
   std::copy_n(novel.row(0), step.cols(), step.row(1));
   SearchScratch scratch;
   Hits hits, again;
-  built.index.search(step, {.k = 20, .scan_novel = true}, scratch, hits);
+  built.index.search(step, {.k = 20, .projection = {{.scan_novel = true}}}, scratch, hits);
   expect_valid(hits, built.keys.view(), step, 20);
   const KnnLists truth = exact_knn(built.keys.view(), step, {.k = 20});
   EXPECT_GE(recall(truth.ids, {hits.ids.data(), 2, 20}), 0.9);
   // The scratch is as good as new.
-  built.index.search(step, {.k = 20, .scan_novel = true}, scratch, again);
+  built.index.search(step, {.k = 20, .projection = {{.scan_novel = true}}}, scratch, again);
   EXPECT_EQ(again.ids, hits.ids);
   built.index.search(built.data.step(3), {.k = 20}, scratch, again);
   EXPECT_EQ(again.ids, test::search(built.index, built.data.step(3), {.k = 20}).ids);
@@ -147,13 +151,14 @@ TEST(ProjectionSearch, FewQueriesOfTheTrainingsKindAreNovel) {
   const Built built;
   std::size_t scanned_whole = 0;
   for (std::size_t i = 0; i < built.data.steps(); ++i) {
-    const Hits hits = test::search(built.index, built.data.step(i), {.k = 50, .scan_novel = true});
+    const Hits hits = test::search(built.index, built.data.step(i),
+                                   {.k = 50, .projection = {{.scan_novel = true}}});
     scanned_whole += hits.stats.scanned == 2000 ? 1 : 0;
   }
   EXPECT_LE(scanned_whole, built.data.steps() / 5);
   // Dials that are given call none novel.
   const Hits hits = test::search(built.index, novel_queries(built, 1),
-                                 {.k = 50, .dials = Dials{}, .scan_novel = true});
+                                 {.k = 50, .projection = {{.dials = Dials{}, .scan_novel = true}}});
   EXPECT_LT(hits.stats.scanned, 2000U);
 }
 
@@ -163,10 +168,11 @@ TEST(ProjectionSearch, EqualScoresComeInOrderOfId) {
     for (std::size_t i = 0; i < m->rows() * m->cols(); ++i) m->data()[i] = std::round(m->data()[i]);
   }
   for (std::size_t i = 0; i < 100; ++i) std::copy_n(data.keys.row(i), 8, data.keys.row(300 + i));
-  const auto index = ProjectionIndex::build(any(data.keys), data.training, {.list_length = 20});
+  const auto index = test::projection_index(any(data.keys), data.training, {.list_length = 20});
   const Dials dials{.probes = 0, .lists = 0, .expand = 1000000, .pool = 400};
   for (std::size_t s = 0; s < 20; ++s) {
-    const Hits hits = test::search(index, data.step(s), {.k = 60, .dials = dials});
+    const Hits hits =
+        test::search(index, data.step(s), {.k = 60, .projection = {{.dials = dials}}});
     EXPECT_EQ(hits.ids, test::elements(test::brute_force(any(data.keys), data.step(s), 60).ids));
   }
 }
@@ -174,16 +180,16 @@ TEST(ProjectionSearch, EqualScoresComeInOrderOfId) {
 TEST(ProjectionSearch, MoreKeysThanTunedForAreFoundAsWell) {
   const Built built;
   const auto truth = exact_knn(any(built.data.keys), built.data.test, {.k = 100}).ids;
-  const auto steps =
-      test::walk(built.index, built.data.test, 2, {.k = 100, .target_recall = 0.95}, true);
+  const auto steps = test::walk(built.index, built.data.test, 2,
+                                {.k = 100, .projection = {{.target_recall = 0.95}}}, true);
   EXPECT_GE(test::outcome(steps, truth, 2000).recall, 0.87);  // twice as many
 }
 
 TEST(ProjectionSearch, WithoutTuningThereAreDefaultDials) {
   test::OodData data = test::make_ood_data();
   data.training.tuning = {};
-  const auto index = ProjectionIndex::build(any(data.keys), data.training);
-  EXPECT_TRUE(index.dials().empty());
+  const auto index = test::projection_index(any(data.keys), data.training);
+  EXPECT_TRUE(index.operating_points().empty());
   const auto truth = exact_knn(any(data.keys), data.test, {.k = 100}).ids;
   EXPECT_GE(test::outcome(test::walk(index, data.test, 2, {}, true), truth, 2000).recall, 0.9);
 }
@@ -191,7 +197,8 @@ TEST(ProjectionSearch, WithoutTuningThereAreDefaultDials) {
 TEST(ProjectionSearch, AWarmStartHelps) {
   const Built built;
   const auto truth = exact_knn(any(built.data.keys), built.data.test, {.k = 50}).ids;
-  const SearchParams weak = {.k = 50, .dials = Dials{.probes = 1, .lists = 1, .expand = 0}};
+  const SearchParams weak = {
+      .k = 50, .projection = {{.dials = Dials{.probes = 1, .lists = 1, .expand = 0}}}};
   const auto cold =
       test::outcome(test::walk(built.index, built.data.test, 2, weak, false), truth, 2000);
   const auto warm =
@@ -225,7 +232,8 @@ TEST(ProjectionSearch, PreviousHitsOfALargerIndexAreNoHarm) {
   const Built large({.n = 1500, .train_steps = 100}), small({.n = 300, .train_steps = 100});
   SearchScratch scratch;
   Hits hits;
-  large.index.search(large.data.step(0), {.k = 200, .dials = kAll}, scratch, hits);
+  large.index.search(large.data.step(0), {.k = 200, .projection = {{.dials = kAll}}}, scratch,
+                     hits);
   small.index.search(small.data.step(0), {.k = 50, .previous = &hits}, scratch, hits);
   expect_valid(hits, any(small.data.keys), small.data.step(0), 50);
 }
@@ -253,10 +261,11 @@ TEST(ProjectionSearch, BetaKeepsWhatIsNearTheMaximum) {
 
 TEST(ProjectionSearch, NoMoreKeysAreScannedThanAllowed) {
   const Built built;
-  const Hits free = test::search(built.index, built.data.step(0), {.k = 50, .dials = kAll});
+  const Hits free =
+      test::search(built.index, built.data.step(0), {.k = 50, .projection = {{.dials = kAll}}});
   for (const std::size_t most : {1U, 7U, 63U, 64U, 65U, 256U, 300U, 1999U, 5000U}) {
     const Hits hits = test::search(built.index, built.data.step(0),
-                                   {.k = 50, .dials = kAll, .max_scanned = most});
+                                   {.k = 50, .projection = {{.dials = kAll, .max_scanned = most}}});
     EXPECT_EQ(hits.stats.scanned, std::min<std::size_t>(most, 2000));
     expect_valid(hits, any(built.data.keys), built.data.step(0), 50);
     EXPECT_EQ(hits.count[0], std::min<std::size_t>(most, 50));
@@ -267,7 +276,8 @@ TEST(ProjectionSearch, NoMoreKeysAreScannedThanAllowed) {
 
 TEST(ProjectionSearch, StatisticsArePlausible) {
   const Built built;
-  const SearchParams params = {.k = 50, .dials = Dials{.probes = 4, .lists = 4, .expand = 16}};
+  const SearchParams params = {
+      .k = 50, .projection = {{.dials = Dials{.probes = 4, .lists = 4, .expand = 16}}}};
   SearchScratch scratch;
   Hits hits;
   built.index.search(built.data.step(0), params, scratch, hits);
@@ -283,8 +293,8 @@ TEST(ProjectionSearch, StatisticsArePlausible) {
     EXPECT_LE(hits.stats.reranked, 2 * hits.stats.scanned);
     EXPECT_GE(hits.stats.bytes_read, hits.stats.scanned * 32 + hits.stats.reranked * 32 * 4);
   }
-  const Hits lists_only =
-      test::search(built.index, built.data.step(0), {.k = 50, .dials = Dials{4, 4, 0, 0}});
+  const Hits lists_only = test::search(built.index, built.data.step(0),
+                                       {.k = 50, .projection = {{.dials = Dials{4, 4, 0, 0}}}});
   EXPECT_EQ(lists_only.stats.expanded, 0U);
 }
 
@@ -301,8 +311,8 @@ TEST(ProjectionSearch, EveryKeyIsScannedOnce) {
     for (const Hits* warm :
          {static_cast<const Hits*>(nullptr), static_cast<const Hits*>(&previous)}) {
       const auto queries = built.data.step(9);
-      const Hits hits =
-          test::search(built.index, queries, {.k = 2000, .dials = dials, .previous = warm});
+      const Hits hits = test::search(
+          built.index, queries, {.k = 2000, .projection = {{.dials = dials}}, .previous = warm});
       expect_valid(hits, any(built.data.keys), queries, 2000);
       EXPECT_EQ(hits.count[0], hits.stats.scanned);
       EXPECT_EQ(hits.count[1], hits.stats.scanned);
@@ -323,8 +333,8 @@ TEST(ProjectionSearch, ScratchMayBeReusedForAnyIndex) {
   for (std::size_t s = 0; s < 12; ++s) {
     for (const Built* built : {&one, &two, &three}) {
       SearchParams params = {.k = 20 + s};
-      if (s % 3 == 1) params.dials = kAll;
-      if (s % 3 == 2) params.max_scanned = 50 + s;
+      if (s % 3 == 1) params.projection = {.dials = kAll};
+      if (s % 3 == 2) params.projection = {.max_scanned = 50 + s};
       built->index.search(built->data.step(s), params, scratch, hits);
       expect_same(hits, test::search(built->index, built->data.step(s), params));
     }
@@ -341,7 +351,7 @@ TEST(ProjectionSearch, RefusesWrongInput) {
   };
   refused({"k is 0"}, queries, {.k = 0});
   refused({"k is 301", "300 keys"}, queries, {.k = 301});
-  refused({"target_recall is 2"}, queries, {.k = 5, .target_recall = 2});
+  refused({"target_recall is 2"}, queries, {.k = 5, .projection = {{.target_recall = 2}}});
   refused({"dimension 31", "index has 32"}, {queries.data, 2, 31, 32}, {.k = 5});
   refused({"queries has 0 rows"}, queries.slice(0, 0), {.k = 5});
   refused({"queries has 65 rows", "64"}, built.data.test.view().slice(0, 65), {.k = 5});
@@ -351,18 +361,18 @@ TEST(ProjectionSearch, RefusesWrongInput) {
   bad.row(1)[31] = -std::numeric_limits<float>::infinity();
   refused({"queries row 1"}, bad, {.k = 5}, ErrorCode::not_finite);
 
-  const ProjectionIndex empty;
+  const Index empty;
   const auto is_empty = [](auto body) {
-    expect_error(ErrorCode::invalid_argument, {"ProjectionIndex is empty"}, body);
+    expect_error(ErrorCode::invalid_argument, {"Index is empty"}, body);
   };
   is_empty([&] { (void)test::search(empty, queries, {.k = 5}); });
   is_empty([&] { (void)empty.size(); });
   is_empty([&] { (void)empty.dim(); });
   is_empty([&] { (void)empty.bytes(); });
-  is_empty([&] { (void)empty.unreachable(); });
-  is_empty([&] { (void)empty.dials(); });
+  is_empty([&] { (void)test::fact(empty, "unreachable"); });
+  is_empty([&] { (void)empty.operating_points(); });
   is_empty([&] { empty.save("nowhere.ks"); });
-  is_empty([&] { ProjectionIndex().append(any(queries), {}); });
+  is_empty([&] { Index().append(any(queries), {}); });
 }
 
 }  // namespace

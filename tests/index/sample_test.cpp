@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "keyseek/index.hpp"
+#include "support/indexes.hpp"
 #include "support/search_run.hpp"
 
 namespace keyseek {
@@ -12,10 +13,10 @@ using test::walk;
 
 TEST(SampleHead, TheProjectionIndexReachesItsTargets) {
   const test::Sample sample;
-  BuildReport report;
-  const auto index = ProjectionIndex::build(sample.keys(), sample.training, {}, {}, &report);
+  const auto index = test::projection_index(sample.keys(), sample.training);
+  const BuildReport report = index.build_report().value();
   EXPECT_EQ(report.graph.unreachable, 0U);
-  EXPECT_EQ(index.unreachable(), 0U);
+  EXPECT_EQ(test::fact(index, "unreachable"), 0U);
   struct Window {
     double target, least, most;
   };
@@ -23,7 +24,8 @@ TEST(SampleHead, TheProjectionIndexReachesItsTargets) {
   const Window windows[] = {{0.9, 0.04, 0.1}, {0.95, 0.05, 0.13}, {0.98, 0.07, 0.18}};
   const std::size_t group = sample.data.group;
   for (const auto& [target, least, most] : windows) {
-    const auto steps = walk(index, sample.data.queries, group, {.target_recall = target}, true);
+    const auto steps =
+        walk(index, sample.data.queries, group, {.projection = {{.target_recall = target}}}, true);
     const auto seen = outcome(steps, sample.data.truth_ids, index.size());
     EXPECT_GE(seen.recall, target - 0.02);
     EXPECT_GE(seen.scanned_fraction, least) << "target " << target;
@@ -38,7 +40,7 @@ TEST(SampleHead, TheProjectionIndexReachesItsTargets) {
 TEST(SampleHead, ASingleQueryWithoutAWarmStartScansLess) {
   const test::Sample sample;
   const auto index =
-      ProjectionIndex::build(sample.keys(), sample.training, {.target_recalls = {0.99}});
+      test::projection_index(sample.keys(), sample.training, {.target_recalls = {0.99}});
   const auto steps = walk(index, sample.data.queries, 1, {}, false);
   const auto seen = outcome(steps, sample.data.truth_ids, index.size());
   EXPECT_GE(seen.recall, 0.95);
@@ -47,7 +49,7 @@ TEST(SampleHead, ASingleQueryWithoutAWarmStartScansLess) {
 
 TEST(SampleHead, TheFlatIndexFindsNearlyAll) {
   const test::Sample sample;
-  const FlatIndex index = FlatIndex::build(sample.keys());
+  const Index index = test::flat_index(sample.keys());
   for (const bool warm : {false, true}) {
     const auto steps = walk(index, sample.data.queries, sample.data.group, {}, warm);
     EXPECT_GE(outcome(steps, sample.data.truth_ids, index.size()).recall, 0.9995)
@@ -57,8 +59,8 @@ TEST(SampleHead, TheFlatIndexFindsNearlyAll) {
 
 TEST(SampleHead, TheSketchIndexFindsNearlyAll) {
   const test::Sample sample;
-  const SketchIndex index = SketchIndex::build(sample.keys(), sample.training.train);
-  EXPECT_LE(index.sketch_dim(), 48U);
+  const Index index = test::sketch_index(sample.keys(), sample.training.train);
+  EXPECT_LE(test::fact(index, "sketch_dim"), 48U);
   for (const bool warm : {false, true}) {
     const auto steps = walk(index, sample.data.queries, sample.data.group, {}, warm);
     const auto seen = outcome(steps, sample.data.truth_ids, index.size());
@@ -77,8 +79,8 @@ TEST(SampleHead, PivotProjectionWorksToo) {
   const test::Sample sample;
   const ProjectionParams params = {.graph = {.projection = Projection::pivot},
                                    .target_recalls = {0.95}};
-  const auto index = ProjectionIndex::build(sample.keys(), sample.training, params);
-  EXPECT_EQ(index.unreachable(), 0U);
+  const auto index = test::projection_index(sample.keys(), sample.training, params);
+  EXPECT_EQ(test::fact(index, "unreachable"), 0U);
   const auto steps = walk(index, sample.data.queries, sample.data.group, {}, true);
   EXPECT_GE(outcome(steps, sample.data.truth_ids, index.size()).recall, 0.93);
 }

@@ -4,6 +4,7 @@
 
 #include "file/temporary_directory.hpp"
 #include "keyseek/index.hpp"
+#include "support/indexes.hpp"
 #include "support/ood_data.hpp"
 #include "support/reference.hpp"
 #include "support/search_run.hpp"
@@ -15,12 +16,12 @@ using test::any;
 using test::expect_error;
 using test::expect_valid;
 
-TEST(SketchIndex, FindsNearlyAllForEveryTypeAndGroup) {
+TEST(Index, FindsNearlyAllForEveryTypeAndGroup) {
   const test::OodData data = test::make_ood_data({.n = 3003, .d = 64, .test_steps = 66});
   for (const Dtype dtype : {Dtype::f32, Dtype::f16, Dtype::bf16, Dtype::i8}) {
     const AnyMatrix keys = test::stored_as(data.keys, dtype);
     const auto truth = exact_knn(keys.view(), data.test, {.k = 20}).ids;
-    const SketchIndex index = SketchIndex::build(keys.view(), data.training.train);
+    const Index index = test::sketch_index(keys.view(), data.training.train);
     EXPECT_EQ(index.size(), 3003U);
     EXPECT_EQ(index.dim(), 64U);
     for (const std::size_t group : {1U, 2U, 3U, 4U, 6U, 11U, 44U}) {
@@ -35,10 +36,10 @@ TEST(SketchIndex, FindsNearlyAllForEveryTypeAndGroup) {
   }
 }
 
-TEST(SketchIndex, CountsWhatItReads) {
+TEST(Index, CountsWhatItReads) {
   const test::OodData data = test::make_ood_data({.n = 3000, .d = 64});
-  const SketchIndex index = SketchIndex::build(any(data.keys), data.training.train, {.dim = 20});
-  EXPECT_EQ(index.sketch_dim(), 20U);
+  const Index index = test::sketch_index(any(data.keys), data.training.train, {.dim = 20});
+  EXPECT_EQ(test::fact(index, "sketch_dim"), 20U);
   const Hits cold = test::search(index, data.step(0), {.k = 10});
   EXPECT_EQ(cold.stats.sketched, 3000U);
   EXPECT_GE(cold.stats.scanned, 440U);
@@ -50,7 +51,7 @@ TEST(SketchIndex, CountsWhatItReads) {
   EXPECT_LT(warm.stats.scanned, cold.stats.scanned / 2);
 }
 
-TEST(SketchIndex, FindsTheKeyThatNoQueryWantedBefore) {
+TEST(Index, FindsTheKeyThatNoQueryWantedBefore) {
   test::OodData data = test::make_ood_data({.n = 3000, .d = 64});
   // One key in a direction of its own, below all others for the training's kind of query.
   const Matrix<float> direction = test::normal_matrix(1, 64, 7);
@@ -62,19 +63,21 @@ TEST(SketchIndex, FindsTheKeyThatNoQueryWantedBefore) {
   }
   const KnnLists truth = exact_knn(any(data.keys), asking, {.k = 1});
   ASSERT_EQ(truth.ids.row(0)[0], kHidden);
-  const SketchIndex index = SketchIndex::build(any(data.keys), data.training.train);
+  const Index index = test::sketch_index(any(data.keys), data.training.train);
   EXPECT_EQ(test::search(index, asking, {.k = 10}).ids[0], kHidden);
   const Hits before = test::search(index, data.test.view().slice(4, 1), {.k = 10});
   EXPECT_EQ(test::search(index, asking, {.k = 10, .previous = &before}).ids[0], kHidden);
-  const auto projection = ProjectionIndex::build(any(data.keys), data.training);
-  EXPECT_NE(test::search(projection, asking, {.k = 10, .target_recall = 0.9}).ids[0], kHidden);
+  const auto projection = test::projection_index(any(data.keys), data.training);
+  EXPECT_NE(
+      test::search(projection, asking, {.k = 10, .projection = {{.target_recall = 0.9}}}).ids[0],
+      kHidden);
 }
 
-TEST(SketchIndex, AllKeysInOrder) {
+TEST(Index, AllKeysInOrder) {
   test::OodData data = test::make_ood_data({.n = 333, .d = 7});
   for (std::size_t i = 0; i < 333 * 7; ++i) data.keys.data()[i] = std::round(data.keys.data()[i]);
   for (std::size_t i = 0; i < 120 * 7; ++i) data.test.data()[i] = std::round(data.test.data()[i]);
-  const SketchIndex index = SketchIndex::build(any(data.keys), data.training.train);
+  const Index index = test::sketch_index(any(data.keys), data.training.train);
   const auto queries = data.test.view().slice(0, 6);
   const Hits hits = test::search(index, queries, {.k = 333});
   const KnnLists truth = test::brute_force(any(data.keys), queries, 333);
@@ -82,9 +85,9 @@ TEST(SketchIndex, AllKeysInOrder) {
   EXPECT_EQ(hits.scores, test::elements(truth.scores));
 }
 
-TEST(SketchIndex, PreviousHitsMayBeAnything) {
+TEST(Index, PreviousHitsMayBeAnything) {
   const test::OodData data = test::make_ood_data();
-  const SketchIndex index = SketchIndex::build(any(data.keys), data.training.train);
+  const Index index = test::sketch_index(any(data.keys), data.training.train);
   const auto truth = exact_knn(any(data.keys), data.step(0), {.k = 10}).ids;
   const Hits cold = test::search(index, data.step(0), {.k = 10});
   const auto found = [&](const Hits& previous) {
@@ -105,9 +108,9 @@ TEST(SketchIndex, PreviousHitsMayBeAnything) {
   EXPECT_GE(found(previous), 0.95);
 }
 
-TEST(SketchIndex, BetaDropsKeysFarBelowTheBest) {
+TEST(Index, BetaDropsKeysFarBelowTheBest) {
   const test::OodData data = test::make_ood_data();
-  const SketchIndex index = SketchIndex::build(any(data.keys), data.training.train);
+  const Index index = test::sketch_index(any(data.keys), data.training.train);
   const Hits all = test::search(index, data.step(0), {.k = 50});
   const float beta = all.scores[0] - all.scores[20];
   const Hits some = test::search(index, data.step(0), {.k = 50, .beta = beta});
@@ -116,12 +119,12 @@ TEST(SketchIndex, BetaDropsKeysFarBelowTheBest) {
   expect_valid(some, any(data.keys), data.step(0), 50);
 }
 
-TEST(SketchIndex, IsEmptyUntilBuiltAndRefusesWhatDoesNotFit) {
+TEST(Index, IsEmptyUntilBuiltAndRefusesWhatDoesNotFit) {
   const test::OodData data = test::make_ood_data();
-  SketchIndex index;
+  Index index;
   const auto invalid = ErrorCode::invalid_argument;
-  expect_error(invalid, {"SketchIndex is empty"}, [&] { (void)index.size(); });
-  index = SketchIndex::build(any(data.keys), data.training.train);
+  expect_error(invalid, {"Index is empty"}, [&] { (void)index.size(); });
+  index = test::sketch_index(any(data.keys), data.training.train);
   expect_error(invalid, {"dimension 31", "32"},
                [&] { (void)test::search(index, test::normal_matrix(2, 31, 1), {}); });
   expect_error(invalid, {"k is 2001"},
@@ -129,7 +132,7 @@ TEST(SketchIndex, IsEmptyUntilBuiltAndRefusesWhatDoesNotFit) {
   expect_error(invalid, {"dimension 31", "32"},
                [&] { index.append(any(test::normal_matrix(3, 31, 1))); });
   expect_error(invalid, {"queries is empty"},
-               [&] { (void)SketchIndex::build(any(data.keys), Matrix<float>(0, 32)); });
+               [&] { (void)test::sketch_index(any(data.keys), Matrix<float>(0, 32)); });
   EXPECT_EQ(index.size(), 2000U);
 }
 

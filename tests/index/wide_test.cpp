@@ -7,6 +7,7 @@
 #include "keyseek/index.hpp"
 #include "router/projection.hpp"
 #include "sketch/maps.hpp"
+#include "support/indexes.hpp"
 #include "support/ood_data.hpp"
 #include "support/reference.hpp"
 #include "support/search_run.hpp"
@@ -90,8 +91,8 @@ TEST(WideCoordinates, AreChannelsWhereFewWouldNotDo) {
 TEST(WideCoordinates, OfKeysThatAreAllTheSame) {
   Matrix<float> keys(900, kDim);
   std::fill_n(keys.data(), 900 * kDim, 0.3F);
-  const auto index = SketchIndex::build(any(keys), test::normal_matrix(50, kDim, 2));
-  EXPECT_LE(index.sketch_dim(), 16U);
+  const auto index = test::sketch_index(any(keys), test::normal_matrix(50, kDim, 2));
+  EXPECT_LE(test::fact(index, "sketch_dim"), 16U);
   const Hits hits = test::search(index, test::normal_matrix(1, kDim, 3), {.k = 5});
   EXPECT_EQ(hits.ids, (std::vector<Id>{0, 1, 2, 3, 4}));
 }
@@ -99,12 +100,13 @@ TEST(WideCoordinates, OfKeysThatAreAllTheSame) {
 TEST(WideIndex, FindsWhatItShould) {
   const test::OodData data = falling(2000);
   const auto truth = exact_knn(any(data.keys), data.test, {.k = 20}).ids;
-  const auto sketch = SketchIndex::build(any(data.keys), data.training.train);
-  const auto projection = ProjectionIndex::build(any(data.keys), data.training);
+  const auto sketch = test::sketch_index(any(data.keys), data.training.train);
+  const auto projection = test::projection_index(any(data.keys), data.training);
   for (const bool warm : {false, true}) {
     EXPECT_GE(test::outcome(test::walk(sketch, data.test, 2, {.k = 20}, warm), truth, 2000).recall,
               0.99);
-    const auto steps = test::walk(projection, data.test, 2, {.k = 20, .target_recall = 0.98}, warm);
+    const auto steps = test::walk(projection, data.test, 2,
+                                  {.k = 20, .projection = {{.target_recall = 0.98}}}, warm);
     const auto found = test::outcome(steps, truth, 2000);
     EXPECT_GE(found.recall, 0.97);
     EXPECT_LE(found.scanned_fraction, 0.25);
@@ -116,9 +118,9 @@ TEST(WideIndex, IsTheSameAtAnyNumberOfThreads) {
   const test::TemporaryDirectory folder;
   std::vector<test::Bytes> sketches, projections;
   for (const int threads : {1, 3}) {
-    SketchIndex::build(any(data.keys), data.training.train, {}, {.threads = threads})
+    test::sketch_index(any(data.keys), data.training.train, {}, {.threads = threads})
         .save(folder / "s.ks");
-    ProjectionIndex::build(any(data.keys), data.training, {}, {.threads = threads})
+    test::projection_index(any(data.keys), data.training, {}, {.threads = threads})
         .save(folder / "p.ks");
     sketches.push_back(test::read_bytes(folder / "s.ks"));
     projections.push_back(test::read_bytes(folder / "p.ks"));
@@ -138,9 +140,9 @@ TEST(WideIndex, CanBeCancelledWhileItLooksForDirections) {
     };
     test::expect_error(ErrorCode::cancelled, {std::string(stage)}, [&] {
       if (stage == "finding coordinates") {
-        (void)SketchIndex::build(any(data.keys), data.training.train, {}, run);
+        (void)test::sketch_index(any(data.keys), data.training.train, {}, run);
       } else {
-        (void)ProjectionIndex::build(any(data.keys), data.training, {}, run);
+        (void)test::projection_index(any(data.keys), data.training, {}, run);
       }
     });
     EXPECT_EQ(calls, 1U);

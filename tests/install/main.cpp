@@ -12,7 +12,8 @@ int main() {
   query.row(0)[0] = 1.0F;
   query.row(0)[1] = 1.0F;
 
-  const auto index = keyseek::FlatIndex::build(keyseek::AnyMatrixView::of(keys.view()));
+  const auto index =
+      keyseek::Index::build(keyseek::IndexKind::flat, keyseek::AnyMatrixView::of(keys.view()));
   keyseek::SearchScratch scratch;
   keyseek::Hits hits;
   index.search(query, {.k = 2}, scratch, hits);

@@ -4,6 +4,7 @@
 #include "file/temporary_directory.hpp"
 #include "keyseek/index.hpp"
 #include "memory/out_of_memory.hpp"
+#include "support/indexes.hpp"
 #include "support/random_data.hpp"
 #include "support/search_run.hpp"
 
@@ -31,33 +32,21 @@ const Matrix<float>& queries() {
   return matrix;
 }
 
-template <class Index>
-Index build() {
-  if constexpr (std::is_same_v<Index, FlatIndex>) {
-    return FlatIndex::build(any(keys()), {.threads = 1});
-  } else if constexpr (std::is_same_v<Index, SketchIndex>) {
-    return SketchIndex::build(any(keys()), normal_matrix(80, kDim, 4), {}, {.threads = 1});
-  } else {
-    TrainingQueries training;
-    training.train = normal_matrix(80, kDim, 4);
-    training.tuning = normal_matrix(8, kDim, 5);
-    training.tuning_steps = 4;
-    return ProjectionIndex::build(any(keys()), training, {.list_length = 20, .tuning_k = 10},
-                                  {.threads = 1});
-  }
+Index build(IndexKind kind) {
+  TrainingQueries training;
+  training.train = normal_matrix(80, kDim, 4);
+  training.tuning = normal_matrix(8, kDim, 5);
+  training.tuning_steps = 4;
+  IndexParams params;
+  if (kind == IndexKind::projection) params = ProjectionParams{.list_length = 20, .tuning_k = 10};
+  return Index::build(kind, any(keys()), training, params, {.threads = 1});
 }
 
-template <class Index>
 void append(Index& index) {
-  if constexpr (std::is_same_v<Index, ProjectionIndex>) {
-    index.append(any(more_keys()), normal_matrix(30, kDim, 6), {.threads = 1});
-  } else {
-    index.append(any(more_keys()));
-  }
+  index.append(any(more_keys()), normal_matrix(30, kDim, 6), {.threads = 1});
 }
 
 /// A search of fewer queries, which leaves a scratch with some of the room that the next one needs.
-template <class Index>
 void search_a_little(const Index& index, SearchScratch& scratch) {
   Hits hits;
   index.search(queries().view().slice(0, 1), {.k = 2}, scratch, hits);
@@ -68,10 +57,9 @@ struct Search {
   Hits hits;
 };
 
-template <class Index>
-class Indexes : public testing::Test {
+class Indexes : public testing::TestWithParam<IndexKind> {
  protected:
-  const Index index = build<Index>();
+  const Index index = build(GetParam());
   const Hits expected = test::search(index, queries(), kSearch);
 
   void expect_whole(const Index& other) const {
@@ -79,84 +67,85 @@ class Indexes : public testing::Test {
     expect_same(test::search(other, queries(), kSearch), expected);
   }
 };
-using Kinds = testing::Types<FlatIndex, SketchIndex, ProjectionIndex>;
-TYPED_TEST_SUITE(Indexes, Kinds);
+INSTANTIATE_TEST_SUITE_P(Kinds, Indexes, testing::ValuesIn(index_kinds()),
+                         [](const auto& kind) { return std::string(to_string(kind.param)); });
 
-TYPED_TEST(Indexes, ABuildThatFailsCanBeTriedAgain) {
-  run_out_everywhere([] { return 0; }, [](int&) { static_cast<void>(build<TypeParam>()); },
+TEST_P(Indexes, ABuildThatFailsCanBeTriedAgain) {
+  run_out_everywhere([] { return 0; }, [](int&) { static_cast<void>(build(GetParam())); },
                      [](int&, bool) {});
-  this->expect_whole(build<TypeParam>());
+  expect_whole(build(GetParam()));
 }
 
-TYPED_TEST(Indexes, AScratchWorksAfterASearchThatFailed) {
+TEST_P(Indexes, AScratchWorksAfterASearchThatFailed) {
   for (const bool used : {false, true}) {
     run_out_everywhere(
         [&] {
           Search s;
-          if (used) search_a_little(this->index, s.scratch);
+          if (used) search_a_little(index, s.scratch);
           return s;
         },
-        [&](Search& s) { this->index.search(queries(), kSearch, s.scratch, s.hits); },
+        [&](Search& s) { index.search(queries(), kSearch, s.scratch, s.hits); },
         [&](Search& s, bool) {
-          this->index.search(queries(), kSearch, s.scratch, s.hits);
-          expect_same(s.hits, this->expected);
+          index.search(queries(), kSearch, s.scratch, s.hits);
+          expect_same(s.hits, expected);
         });
   }
 }
 
-TYPED_TEST(Indexes, HitsOfASearchThatFailedCanBeStartedFrom) {
+TEST_P(Indexes, HitsOfASearchThatFailedCanBeStartedFrom) {
   const auto warm = [&](Search& s) {
     SearchParams params = kSearch;
     params.previous = &s.hits;
-    this->index.search(queries(), params, s.scratch, s.hits);
+    index.search(queries(), params, s.scratch, s.hits);
   };
   run_out_everywhere(
       [&] {
         Search s;
-        this->index.search(queries().view().slice(0, 2), {.k = 4}, s.scratch, s.hits);
+        index.search(queries().view().slice(0, 2), {.k = 4}, s.scratch, s.hits);
         s.scratch = {};
         return s;
       },
       warm,
       [&](Search& s, bool) {
         warm(s);
-        EXPECT_EQ(s.hits.ids, this->expected.ids);
+        EXPECT_EQ(s.hits.ids, expected.ids);
       });
 }
 
-TYPED_TEST(Indexes, AnAppendThatFailedTookNothing) {
-  run_out_everywhere([&] { return this->index; }, [](TypeParam& copy) { append(copy); },
-                     [&](TypeParam& copy, bool threw) {
-                       if (threw) this->expect_whole(copy);
+TEST_P(Indexes, AnAppendThatFailedTookNothing) {
+  run_out_everywhere([&] { return index; }, [](Index& copy) { append(copy); },
+                     [&](Index& copy, bool threw) {
+                       if (threw) expect_whole(copy);
                      });
 }
 
-TYPED_TEST(Indexes, ASaveThatFailedLeavesTheOldFile) {
+TEST_P(Indexes, ASaveThatFailedLeavesTheOldFile) {
   const test::TemporaryDirectory folder;
   const auto path = folder / "index.ks";
-  TypeParam larger = this->index;
+  Index larger = index;
   append(larger);
   run_out_everywhere(
       [&] {
-        this->index.save(path);
+        index.save(path);
         return 0;
       },
       [&](int&) { larger.save(path); },
       [&](int&, bool threw) {
-        if (threw) this->expect_whole(TypeParam::load(path));
+        if (threw) expect_whole(Index::open(path));
         EXPECT_EQ(folder.names(), std::vector<std::string>{"index.ks"});
       });
 }
 
-TYPED_TEST(Indexes, ALoadThatFailedCanBeTriedAgain) {
+TEST_P(Indexes, ALoadThatFailedCanBeTriedAgain) {
   const test::TemporaryDirectory folder;
   const auto path = folder / "index.ks";
-  this->index.save(path);
-  run_out_everywhere([] { return 0; }, [&](int&) { static_cast<void>(TypeParam::load(path)); },
+  index.save(path);
+  run_out_everywhere([] { return 0; }, [&](int&) { static_cast<void>(Index::open(path)); },
                      [](int&, bool) {});
-  run_out_everywhere([] { return 0; }, [&](int&) { static_cast<void>(TypeParam::map(path)); },
+  run_out_everywhere([] { return 0; },
+                     [&](int&) { static_cast<void>(Index::open(path, FileMemory::mapped)); },
                      [](int&, bool) {});
-  this->expect_whole(TypeParam::load(path));
+  expect_whole(Index::open(path));
 }
 
 }  // namespace

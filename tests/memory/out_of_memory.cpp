@@ -8,7 +8,7 @@ namespace {
 constexpr long kNever = -1;
 std::atomic<long> left{kNever};
 
-/// Of any number of threads one comes to 0.
+/// However many threads count down, exactly one of them comes to 0.
 void count() {
   long now = left.load(std::memory_order_relaxed);
   while (now > kNever && !left.compare_exchange_weak(now, now - 1)) {

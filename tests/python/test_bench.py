@@ -8,16 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from keyseek._core import decode_view_defaults
 
 import keyseek
 from conftest import SAMPLE
 from keyseek import peers
 from keyseek.bench import __main__ as bench
-from keyseek.bench.ours import as_params, grid
 from keyseek.bench.peer_process import Handover, PeerFailed, PeerProcess
 from keyseek.bench.problem import read_problem
-from keyseek.bench.rounds import is_beaten, needs_repeating
 
 FIELDS = {
     "dataset", "index", "params", "k", "group", "recall_at_k", "scanned_fraction", "bytes_read",
@@ -149,18 +146,18 @@ def test_a_peer_that_fails_says_why(data):
     pytest.importorskip("hnswlib")
     view = {"single": False, "warm": True, "view": {}, "threads": 1}
     problem = read_problem(data, 10, **view)
-    handover = Handover(problem, 1, None)
+    handover = Handover(problem, None)
     ours = PeerProcess(handover, "hnswlib", {"M": 4, "efConstruction": 20}, [])
     try:
-        ours.build()
+        ours.build(1)
         with pytest.raises(PeerFailed, match=r"hnswlib: .*'ef'"):
-            ours.measure({"no such knob": 1}, cold=False)
+            ours.measure({"no such knob": 1})
         ours._process.kill()
         with pytest.raises(PeerFailed, match="hnswlib ended"):
-            ours.measure({"ef": 20}, cold=False)
+            ours.measure({"ef": 20})
         broken = PeerProcess(handover, "hnswlib", {"M": 4}, [])
         with pytest.raises(PeerFailed, match="KeyError: 'efConstruction'"):
-            broken.build()
+            broken.build(1)
         broken.close()
     finally:
         ours.close()
@@ -206,23 +203,65 @@ def test_two_runs_do_not_share_a_file(data, tmp_path, capsys):
     assert "in use by another run" in capsys.readouterr().err
 
 
-def test_the_grid_follows_the_balance_of_lists_and_expansions():
-    assert len(grid(0)) == 8
-    assert len(grid(1)) == 22
-    assert grid(0)[3] == as_params(keyseek.Dials(probes=8, lists=16, expand=32))
+class MadePeer:
+    """Finds everything, in less time the smaller `us` is; throws what it is given."""
+
+    index, version = "made", "1"
+
+    def __init__(self, truth: np.ndarray, error: Exception | None = None) -> None:
+        self.truth, self.error = truth, error
+        self.points = [{"us": 1}, {"us": 2}]
+
+    def build(self, threads: int) -> tuple[float, int]:
+        return 0.5, 100 * threads
+
+    def measure(self, params: dict) -> tuple[np.ndarray, float, int | None]:
+        if self.error and params["us"] == 2:
+            raise self.error
+        return self.truth, len(self.truth) * params["us"] / 1e6, len(self.truth) * KEYS // 2
 
 
-class FakeTrial:
-    def __init__(self, recall, us, seconds=0.1, index="x", cold=False):
-        self.contender = type("Contender", (), {"index": index})
-        self.recall, self.cold = recall, cold
-        self.samples = [type("Sample", (), {"seconds": seconds})]
-        self.step_time = lambda: us
+def sweep_of(data: str, out: Path, lines: list[str]) -> tuple[Sweep, np.ndarray]:
+    problem = read_problem(data, 10, single=False, warm=True, view={}, threads=1)
+    options = {"rounds": 2, "cold": True, "patience": 1.0, "pin": None, "log": lines.append}
+    return Sweep(problem, out=str(out), **options), problem.truth
 
 
-def test_points_that_decide_nothing_are_not_repeated():
-    good, worse, near = FakeTrial(0.9, 10), FakeTrial(0.8, 20), FakeTrial(0.89, 11)
-    other, long = FakeTrial(0.5, 90, index="y"), FakeTrial(0.95, 500, seconds=3)
-    trials = [good, worse, near, other, long]
-    assert [is_beaten(trial, trials) for trial in trials] == [False, True, False, False, False]
-    assert [needs_repeating(t, trials) for t in trials] == [True, False, True, True, False]
+def test_a_peer_is_any_object_with_the_right_functions(data, tmp_path):
+    lines: list[str] = []
+    sweep, truth = sweep_of(data, tmp_path / "R.jsonl", lines)
+    sweep.add_peer(MadePeer(truth), threads=3)
+    assert sweep.measure() == 2
+    beaten, first = map(json.loads, (tmp_path / "R.jsonl").read_text().splitlines())
+    assert (beaten["params"], beaten["rounds"], first["rounds"]) == ({"us": 2}, 1, 2)
+    assert {"recall_at_k": 1, "scanned_fraction": 0.5, "isa": None}.items() <= first.items()
+    assert (first["us_per_query"], first["us_per_step_p50"]) == pytest.approx((1, GROUP))
+    assert (first["build_s"], first["index_bytes"], first["build_threads"]) == (0.5, 300, 3)
+    assert lines[0] == "made: built in 0.5 s"
+
+
+def test_a_peer_that_refuses_is_left_out_and_a_wrong_one_ends_the_sweep(data, tmp_path):
+    lines: list[str] = []
+    sweep, truth = sweep_of(data, tmp_path / "R.jsonl", lines)
+    sweep.add_peer(MadePeer(truth, PeerFailed("no more", "unsupported")), threads=1)
+    assert sweep.measure() == 1
+    assert "note: no more, at its last point" in lines
+    sweep, truth = sweep_of(data, tmp_path / "S.jsonl", lines)
+    sweep.add_peer(MadePeer(truth, KeyError("us")), threads=1)
+    with pytest.raises(KeyError, match="us"):
+        sweep.measure()
+
+
+def test_a_file_of_rows_is_kept_as_python_sees_it(tmp_path):
+    path = tmp_path / "R.jsonl"
+    row = {"b": [1, 2.5, None, True], "a": {"c": "\u00e4\udc80"}}
+    with ResultFile(str(path)) as results:
+        results.append(row)
+        assert results.has({"a": row["a"]})
+        with pytest.raises(keyseek.IoError, match="in use by another run"):
+            ResultFile(str(path))
+        with pytest.raises(ValueError, match="JSON"):
+            results.append({"x": float("nan")})
+    assert path.read_text() == '{"b":[1,2.5,null,true],"a":{"c":"\u00e4?"}}\n'
+    with ResultFile(str(path)) as results:
+        assert list(results.rows[0]) == ["b", "a"]

@@ -1,23 +1,16 @@
-"""The library on NumPy arrays: results, memory, threads."""
+"""The library on NumPy arrays: exact search, training queries, files, measurements."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-import threading
 
 import numpy as np
 import pytest
 
 import keyseek
-from conftest import SAMPLE
-
-
-def best(keys: np.ndarray, queries: np.ndarray, k: int) -> np.ndarray:
-    """Ids of the k largest inner products, equal ones by smaller id."""
-    return np.argsort(-(queries.astype("f8") @ keys.astype("f8").T), axis=1, kind="stable")[:, :k]
-
+from conftest import SAMPLE, best
 
 # --- the package -------------------------------------------------------------------------
 
@@ -108,188 +101,6 @@ def test_recall_ignores_padding():
     truth = np.array([[0, 1, 2, 3], [4, 5, 6, 7]])
     found = np.array([[3, 0, -1], [9, 9, 9]], dtype=np.int32)
     assert keyseek.recall(truth, found) == pytest.approx(2 / 8)
-
-
-# --- indexes -----------------------------------------------------------------------------
-
-
-def test_flat_index_finds_everything(head, flat):
-    assert (len(flat), flat.dim) == head.keys.shape
-    assert flat.nbytes > head.keys.nbytes
-    hits = flat.search(head.queries[:3], k=100)
-    assert keyseek.recall(head.truth_ids[:3], hits.ids) >= 0.99
-    assert hits.stats.scanned == len(flat)
-    assert hits.ids.dtype == np.int64
-    assert hits.ids.shape == hits.scores.shape == (3, 100)
-    np.testing.assert_array_equal(hits.count, [100] * 3)
-
-
-def test_scores_are_exact_inner_products(head, projection):
-    queries = head.queries[30:33]
-    hits = projection.search(queries, k=10)
-    expected = np.take_along_axis(queries @ head.keys.astype("f4").T, hits.ids, axis=1)
-    np.testing.assert_allclose(hits.scores, expected, rtol=1e-4)
-    assert (np.diff(hits.scores, axis=1) <= 0).all()
-
-
-def test_projection_index_scans_few_keys(head, projection):
-    steps = keyseek.measure_steps(projection, head.queries, group=3, target_recall=0.95)
-    assert keyseek.recall(head.truth_ids, steps.ids) >= 0.93
-    assert steps.scanned_fraction < 0.2
-    assert projection.unreachable == 0
-    assert projection.extra_bytes == projection.nbytes - head.keys.nbytes
-    targets = [point.target_recall for point in projection.operating_points]
-    assert targets == sorted(targets)
-    assert len(targets) == 5
-    assert projection.report.training_queries == len(head.learn)
-    assert projection.report.total_s > 0
-
-
-def test_dials_and_previous_hits(head, projection):
-    little, much = keyseek.Dials(probes=4, lists=2, expand=0), keyseek.Dials(lists=64, expand=64)
-    assert little == keyseek.Dials(probes=4, lists=2, expand=0) != much
-    queries = head.queries[:3]
-    few, many = projection.search(queries, dials=little), projection.search(queries, dials=much)
-    assert few.stats.scanned < many.stats.scanned
-    warm = projection.search(queries, dials=little, previous=many)
-    truth = head.truth_ids[:3]
-    assert keyseek.recall(truth, warm.ids) > keyseek.recall(truth, few.ids)
-
-
-def test_beta_pads_and_max_scanned_bounds(head, projection):
-    queries = head.queries[:3]
-    hits = projection.search(queries, k=100, beta=1.0)
-    assert (hits.count < 100).any()
-    for row in range(3):
-        valid = int(hits.count[row])
-        assert hits.scores[row, valid - 1] >= hits.scores[row, 0] - 1
-        assert (hits.ids[row, valid:] == -1).all()
-        assert np.isneginf(hits.scores[row, valid:]).all()
-    assert projection.search(queries, k=100, max_scanned=200).stats.scanned <= 200
-
-
-def test_a_novel_query_is_scanned_for(head, projection):
-    queries = np.random.default_rng(1).standard_normal((3, 64), dtype=np.float32)
-    truth, _ = keyseek.exact_knn(head.keys, queries, 100)
-    lost = projection.search(queries, 100)
-    found = projection.search(queries, 100, scan_novel=True)
-    assert found.stats.scanned == len(projection) > lost.stats.scanned
-    assert keyseek.recall(truth, found.ids) >= 0.98 > keyseek.recall(truth, lost.ids)
-    assert all(0 < point.dials.novel < 1 for point in projection.operating_points)
-    none = keyseek.Dials(novel=-1)
-    assert projection.search(queries, 100, dials=none, scan_novel=True).stats.scanned < len(
-        projection
-    )
-
-
-def test_results_look_at_their_own_memory(head, flat):
-    scores = flat.search(head.queries[:1], k=5).scores
-    assert not scores.flags.owndata
-    assert not scores.flags.writeable
-    again = flat.search(head.queries[:1], k=5).scores  # the first ones live on
-    np.testing.assert_array_equal(scores, again)
-    assert np.shares_memory(head.keys, head.keys)
-
-
-@pytest.mark.parametrize("kind", ["flat", "sketch", "projection"])
-def test_save_load_map(kind, request, head, tmp_path):
-    index = request.getfixturevalue(kind)
-    path = tmp_path / "index.ks"
-    index.save(path)
-    assert keyseek.index_kind(path) == kind
-    queries = head.queries[:3]
-    for opened in (type(index).load(path), type(index).map(str(path))):
-        assert len(opened) == len(index)
-        np.testing.assert_array_equal(opened.search(queries).ids, index.search(queries).ids)
-    if kind == "projection":
-        assert opened.report is None
-        assert len(opened.operating_points) == 5
-
-
-def test_a_sketch_index_finds_nearly_all_and_reads_less(head, flat, sketch):
-    assert 0 < sketch.sketch_dim < sketch.dim == 64
-    assert flat.nbytes < sketch.nbytes < 1.5 * flat.nbytes
-    hits = None
-    for step in range(0, 30, head.group):
-        queries = head.queries[step : step + head.group]
-        hits = sketch.search(queries, k=100, previous=hits)
-        assert keyseek.recall(head.truth_ids[step : step + head.group], hits.ids) >= 0.98
-    scanned = flat.search(queries, k=100, previous=hits).stats
-    assert hits.stats.sketched == len(sketch) == scanned.scanned > 3 * hits.stats.scanned
-    assert hits.stats.bytes_read < 0.8 * scanned.bytes_read
-    close = sketch.search(queries, k=100, beta=1.0)
-    assert (close.count < 100).any()
-    measured = keyseek.measure_steps(sketch, head.queries[:30], group=head.group, k=100)
-    assert keyseek.recall(head.truth_ids[:30], measured.ids) >= 0.98
-
-
-def test_a_sketch_can_be_given_its_size(head, training):
-    build = keyseek.SketchIndex.build
-    assert build(head.keys, training.train, dim=20, threads=2).sketch_dim == 20
-    assert build(head.keys, training.train, residual=0.5, threads=2).sketch_dim == 16
-    grown = build(head.keys[:3000], training.train, threads=2)
-    grown.append(head.keys[3000:])
-    hits = grown.search(head.queries[:3], k=100)
-    assert keyseek.recall(head.truth_ids[:3], hits.ids) >= 0.95
-    with pytest.raises(keyseek.InvalidArgument, match="residual is 1"):
-        build(head.keys, training.train, residual=1.0)
-    with pytest.raises(keyseek.InvalidArgument, match="queries is empty"):
-        build(head.keys, training.train[:0])
-
-
-def test_build_from_lists_gives_the_same_index(head, training, projection):
-    lists, _ = keyseek.exact_knn(head.keys, training.train, k=100, method="int8", threads=2)
-    index = keyseek.ProjectionIndex.build_from_lists(head.keys, training, lists, threads=2)
-    queries = head.queries[:3]
-    np.testing.assert_array_equal(index.search(queries).ids, projection.search(queries).ids)
-
-
-def test_parameters_reach_the_builder(head):
-    graph = keyseek.GraphParams(projection="pivot", degree=8, max_degree=12, repair_room=0)
-    index = keyseek.ProjectionIndex.build(
-        head.keys, head.learn, graph=graph, router=keyseek.RouterParams(clusters=16), threads=2
-    )
-    assert index.operating_points == []  # a plain array brings nothing to tune on
-    assert index.report.graph.links < 14 * len(index)
-    assert index.search(head.queries[:3], k=10).ids.shape == (3, 10)
-
-
-def test_append_beside_searches(head, training):
-    half = len(head.keys) // 2
-    index = keyseek.ProjectionIndex.build(head.keys[:half], training, threads=1)
-    stop, failures, searches = threading.Event(), [], [0]
-
-    def search():
-        hits = None
-        try:
-            while not stop.is_set():
-                hits = index.search(head.queries[:3], k=50, previous=hits)
-                assert hits.ids.max() < len(index)
-                searches[0] += 1
-        except Exception as error:
-            failures.append(error)
-
-    threads = [threading.Thread(target=search) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for part in np.array_split(np.arange(half, len(head.keys)), 4):
-        index.append(head.keys[part], head.learn)
-    stop.set()
-    for thread in threads:
-        thread.join()
-    assert not failures
-    assert searches[0] > 0
-    assert len(index) == len(head.keys)
-    assert index.unreachable == 0
-    hits = index.search(head.queries[:3], k=100, target_recall=0.99)
-    assert keyseek.recall(head.truth_ids[:3], hits.ids) > 0.8
-
-
-def test_flat_append(vectors):
-    keys = vectors(60, 8)
-    index = keyseek.FlatIndex.build(keys[:40])
-    index.append(keys[40:])
-    np.testing.assert_array_equal(index.search(keys[50:51], k=3).ids, best(keys, keys[50:51], 3))
 
 
 # --- steps, positions, files -------------------------------------------------------------

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -314,13 +316,60 @@ def test_a_session_names_what_it_cannot_serve(captured, prefill):
         ({"softcap": -1.0}, "softcap is -1"),
         ({"softcap": float("nan")}, "softcap is nan"),
         ({"null_logits": np.zeros(2, "f4")}, "null_logits has 2 numbers.*group is 3"),
-        ({"null_logits": np.full(3, np.inf, "f4")}, "null_logits holds inf for query head 0"),
+        ({"null_logits": np.full(3, np.inf, "f4")}, r"null_logits\[0\] is inf"),
         ({"null_logits": np.zeros((3, 1), "f4")}, "null_logits has shape"),
     ],
 )
 def test_bad_input_is_named(prefill, options, fault):
     with pytest.raises(keyseek.Error, match=fault):
         prefill(**options)
+
+
+def test_params_are_an_object_or_keywords(captured, prefill):
+    """Each option has one name; keywords come before the object."""
+    params = keyseek.DecodeParams(retriever="flat", k=40, tail_vectors=16)
+    assert params == keyseek.DecodeParams().replace(retriever="flat", k=40, tail_vectors=16)
+    assert prefill(params=params).plan.k == 40
+    assert prefill(params=params, k=50).plan.k == 50
+    assert (params.sink, params.rule, params.limit, params.index) == (128, "top-k", None, None)
+    for name in (name for names in params.groups.values() for name in names):
+        value = getattr(params, name)
+        again = params.replace(**{name: value})
+        assert again == params, name
+    assert "retriever='flat', k=40" in repr(params)
+    with pytest.raises(AttributeError):
+        params.sink = 5
+    logits = params.replace(null_logits=np.array([1.0, -2.5], "f4"))
+    np.testing.assert_array_equal(logits.null_logits, np.array([1.0, -2.5], "f4"))
+    for way in (copy.copy, copy.deepcopy, lambda p: pickle.loads(pickle.dumps(p))):
+        assert way(logits) == logits
+
+
+def test_params_are_saved_by_name():
+    text = keyseek.DecodeParams(sink=7).to_text()
+    assert "\nsink 7\n" in text
+    with pytest.raises(keyseek.InvalidArgument, match="there is no option sinks"):
+        keyseek.DecodeParams.from_text(text.replace("\nsink", "\nsinks"))
+    with pytest.raises(keyseek.InvalidArgument, match="option sink is missing"):
+        keyseek.DecodeParams.from_text(text.replace("\nsink 7", ""))
+    with pytest.raises(keyseek.InvalidArgument, match="max_error is 3"):
+        keyseek.DecodeParams.from_text(text.replace("max_error 0.05", "max_error 3"))
+    with pytest.raises(keyseek.Error, match="a search of the caller's own"):
+        keyseek.DecodeParams(index=exact_search).to_text()
+
+
+def test_what_a_plan_sees_of_a_prompt_does_not_depend_on_what_it_is_given(captured):
+    """The newest share of it, however many queries there are."""
+
+    def plan(first: int):
+        return keyseek.HeadCache.prefill(
+            captured.keys[:PROMPT], captured.values[:PROMPT], captured.queries(first, PROMPT), 3,
+            scale=captured.scale, threads=1, **captured.rotary,
+        ).plan  # fmt: skip
+
+    seen = keyseek.DecodeParams().plan_positions(PROMPT)
+    assert seen == 2048
+    assert plan(0).expected_error == plan(PROMPT - seen).expected_error != plan(1500).expected_error
 
 
 def test_null_logits_are_an_array_of_float32(prefill):

@@ -16,45 +16,47 @@ LISTS = np.tile(np.arange(5), (4, 1))
 WITH_NAN = np.where(np.arange(320).reshape(40, 8) == 131, np.nan, KEYS).astype(np.float32)
 
 
-def flat() -> keyseek.FlatIndex:
-    return keyseek.FlatIndex.build(KEYS)
+def flat(keys=KEYS, **given) -> keyseek.Index:
+    return keyseek.Index.build("flat", keys, **given)
 
 
-def projection(keys=KEYS, training=QUERIES, **given) -> keyseek.ProjectionIndex:
-    return keyseek.ProjectionIndex.build(keys, training, list_length=5, threads=1, **given)
+def projection(keys=KEYS, training=QUERIES, **given) -> keyseek.Index:
+    params = keyseek.ProjectionParams(list_length=5, **given)
+    return keyseek.Index.build("projection", keys, training, params=params, threads=1)
 
 
-def from_lists(lists) -> keyseek.ProjectionIndex:
-    return keyseek.ProjectionIndex.build_from_lists(KEYS, QUERIES, lists)
+def from_lists(lists) -> keyseek.Index:
+    return projection(training=keyseek.TrainingQueries(QUERIES, lists=lists))
 
 
 INVALID = {
-    "NaN key": (lambda: keyseek.FlatIndex.build(WITH_NAN), "keys row 16 .*NaN"),
-    "infinite key": (lambda: keyseek.FlatIndex.build(np.full((2, 8), np.inf, "f4")), "keys row 0"),
+    "NaN key": (lambda: flat(WITH_NAN), "keys row 16 .*NaN"),
+    "infinite key": (lambda: flat(np.full((2, 8), np.inf, "f4")), "keys row 0"),
     "NaN query": (lambda: flat().search(WITH_NAN[16:17], 1), "queries row 0"),
     "NaN training": (lambda: projection(training=WITH_NAN), "row 16 .*NaN"),
     "k = 0": (lambda: flat().search(QUERIES, 0), "k is 0"),
     "k < 0": (lambda: flat().search(QUERIES, -3), "k is -3"),
     "k > n": (lambda: flat().search(QUERIES, 41), "k is 41.* 40 keys"),
     "k > n, exact": (lambda: keyseek.exact_knn(KEYS, QUERIES, 41), "k is 41"),
-    "no keys": (lambda: keyseek.FlatIndex.build(KEYS[:0]), "keys is empty"),
+    "no keys": (lambda: flat(KEYS[:0]), "keys is empty"),
     "no keys, projection": (lambda: projection(keys=KEYS[:0]), "keys is empty"),
+    "no training, None": (lambda: projection(training=None), "training.train is empty"),
     "no training": (lambda: projection(training=QUERIES[:0]), "train.* is empty"),
     "dimension of queries": (lambda: flat().search(np.ones((1, 7), "f4"), 1), "queries .*7.*8"),
     "dimension of training": (lambda: projection(training=np.ones((4, 7), "f4")), "7.*8"),
     "dimension of appended": (lambda: flat().append(np.ones((1, 7), "f4")), "7.*8"),
     "no queries": (lambda: flat().search(QUERIES[:0], 1), "queries has 0 rows"),
     "too many queries": (lambda: flat().search(np.ones((65, 8), "f4"), 1), "queries has 65 rows"),
-    "rank of keys": (lambda: keyseek.FlatIndex.build(KEYS[0]), r"keys has shape \(8,\).* 2 "),
+    "rank of keys": (lambda: flat(KEYS[0]), r"keys has shape \(8,\).* 2 "),
     "rank of queries": (lambda: flat().search(QUERIES[None], 1), r"queries has shape \(1, 4, 8\)"),
-    "transposed": (lambda: keyseek.FlatIndex.build(KEYS.T), "keys of shape .*ascontiguousarray"),
+    "transposed": (lambda: flat(KEYS.T), "keys of shape .*ascontiguousarray"),
     "strided": (lambda: flat().search(QUERIES[:, ::2], 1), "queries of shape .*ascontiguousarray"),
     "every second": (lambda: flat().search(QUERIES[::2], 1), "queries of shape"),
     "list out of range": (lambda: from_lists(LISTS + 36), "lists .*40"),
     "list id below -1": (lambda: from_lists(LISTS - 2), "lists holds -2 in row 0"),
     "list id too large": (lambda: from_lists(LISTS + 2**32), "lists holds 4294967296"),
     "rows of lists": (lambda: from_lists(LISTS[:3]), "lists has 3 rows"),
-    "threads": (lambda: keyseek.FlatIndex.build(KEYS, threads=-1), "threads is -1"),
+    "threads": (lambda: flat(threads=-1), "threads is -1"),
     "method": (lambda: keyseek.exact_knn(KEYS, QUERIES, 1, method="f64"), "method is 'f64'.*int8"),
     "beta": (lambda: flat().search(QUERIES, 1, beta=-1.0), "beta is -1"),
     "target": (lambda: projection().search(QUERIES, 1, target_recall=2.0), "target_recall is 2"),
@@ -98,14 +100,14 @@ def test_invalid_argument(name):
 
 
 WRONG_TYPE = {
-    "f64 keys": (lambda: keyseek.FlatIndex.build(KEYS.astype("f8")), "keys holds float64.*float16"),
+    "f64 keys": (lambda: flat(KEYS.astype("f8")), "keys holds float64.*float16"),
     "f16 queries": (lambda: flat().search(QUERIES.astype("f2"), 1), "queries holds float16"),
-    "uint16 keys": (lambda: keyseek.FlatIndex.build(KEYS.astype("u2")), "keys holds uint16"),
+    "uint16 keys": (lambda: flat(KEYS.astype("u2")), "keys holds uint16"),
     "list of lists": (lambda: flat().search([[1.0] * 8], 1), "queries is a list"),
-    "text": (lambda: keyseek.FlatIndex.build(np.array([["a"]])), "keys is a ndarray of <U1"),
+    "text": (lambda: flat(np.array([["a"]])), "keys is a ndarray of <U1"),
     "big-endian": (lambda: flat().search(QUERIES.astype(">f4"), 1), "queries is a ndarray of >f4"),
     "objects": (
-        lambda: keyseek.FlatIndex.build(KEYS.astype(object)),
+        lambda: flat(KEYS.astype(object)),
         "keys is a ndarray of object",
     ),
     "lists of floats": (lambda: from_lists(LISTS.astype("f4")), "lists holds float32.*int64"),
@@ -113,7 +115,8 @@ WRONG_TYPE = {
         lambda: keyseek.rope_shift(QUERIES, np.zeros(4, "i8")),
         "shifts holds int64, must hold float64",
     ),
-    "None": (lambda: projection(training=None), "None"),
+    "None": (lambda: flat(None), r"build\(\): keys is NoneType, must be an array$"),
+    "training": (lambda: projection(training="prompt"), "training is a str"),
 }
 
 
@@ -132,12 +135,12 @@ def saved(tmp_path) -> Path:
 
 
 @pytest.mark.parametrize("keep", [0, 7, 0.5, 0.99])
-@pytest.mark.parametrize("open_", [keyseek.ProjectionIndex.load, keyseek.ProjectionIndex.map])
-def test_a_truncated_file_is_refused(saved, keep, open_):
+@pytest.mark.parametrize("mapped", [False, True])
+def test_a_truncated_file_is_refused(saved, keep, mapped):
     content = saved.read_bytes()
     saved.write_bytes(content[: int(keep if keep >= 1 else keep * len(content))])
     with pytest.raises(keyseek.Error, match=r"index\.ks") as caught:
-        open_(saved)
+        keyseek.Index.open(saved, mapped=mapped)
     assert caught.value.code == "corrupt"
 
 
@@ -146,25 +149,28 @@ def test_a_changed_byte_is_refused(saved):
     content[len(content) // 2] ^= 1
     saved.write_bytes(content)
     with pytest.raises(keyseek.Error) as caught:
-        keyseek.ProjectionIndex.load(saved)
+        keyseek.Index.open(saved)
     assert caught.value.code == "corrupt"
 
 
-def test_the_other_kind_of_index_is_refused(saved):
-    with pytest.raises(keyseek.Error, match="projection"):
-        keyseek.FlatIndex.load(saved)
+def test_a_head_is_no_index(tmp_path):
+    path = tmp_path / "head.ks"
+    keyseek.HeadCache.prefill(KEYS, KEYS, KEYS, 1, scale=1.0, shift=False).save(path)
+    for open_ in (keyseek.index_kind, keyseek.Index.open):
+        with pytest.raises(keyseek.Error, match=r'head\.ks holds "head", which is no index'):
+            open_(path)
 
 
 def test_a_foreign_file_is_refused(tmp_path):
     path = tmp_path / "photo.ks"
     path.write_bytes(b"\x89PNG" * 1000)
-    for open_ in (keyseek.index_kind, keyseek.FlatIndex.load, keyseek.ProjectionIndex.map):
+    for open_ in (keyseek.index_kind, keyseek.Index.open):
         with pytest.raises(keyseek.Error, match=r"photo\.ks"):
             open_(path)
 
 
 def test_a_missing_file_is_an_os_error(tmp_path):
-    for open_ in (keyseek.FlatIndex.load, keyseek.capture_info):
+    for open_ in (keyseek.Index.open, keyseek.capture_info):
         with pytest.raises(keyseek.IoError, match="No such file") as caught:
             open_(tmp_path / "missing")
         assert isinstance(caught.value, OSError)
@@ -187,8 +193,15 @@ MISFITS = {
     "unknown": (lambda: flat().search(QUERIES, 5, kk=3), "there is no argument kk, but queries, k"),
     "missing": (lambda: flat().search(), "queries is missing"),
     "too large": (lambda: keyseek.exact_knn(KEYS, QUERIES, 2**70), "k is 1180591620717411303424"),
-    "path": (lambda: keyseek.FlatIndex.load(5), r"path is 5 \(int\), must be a path"),
-    "position": (lambda: keyseek.FlatIndex.build(KEYS, 1), "threads, progress are given by name"),
+    "path": (lambda: keyseek.Index.open(5), r"path is 5 \(int\), must be a path"),
+    "params": (
+        lambda: flat(params=keyseek.Dials()),
+        r"params is Dials\(.*\(Dials\), must be SketchParams or ProjectionParams or None",
+    ),
+    "position": (
+        lambda: keyseek.Index.build("flat", KEYS, None, 1),
+        "params, threads, progress are given by name",
+    ),
 }
 
 
@@ -201,7 +214,7 @@ def test_a_call_that_fits_no_signature_names_the_argument(name):
 
 def test_a_missing_file_is_what_python_calls_it(tmp_path):
     with pytest.raises(FileNotFoundError) as caught:
-        keyseek.FlatIndex.load(tmp_path / "none")
+        keyseek.Index.open(tmp_path / "none")
     assert caught.value.errno == 2
     assert caught.value.filename == str(tmp_path / "none")
     again = pickle.loads(pickle.dumps(caught.value))

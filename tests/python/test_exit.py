@@ -31,9 +31,12 @@ def exact(keys):
 
 # Each daemon thread does the second of these for ever; the first is done once.
 WORK = {
-    "search": ("index = keyseek.FlatIndex.build(keys, threads=1)", "index.search(queries, k=10)"),
-    "append": ("index = keyseek.FlatIndex.build(keys, threads=1)", "index.append(keys[:10])"),
-    "build": ("", "keyseek.ProjectionIndex.build(keys[:4000], training, threads=2)"),
+    "search": (
+        "index = keyseek.Index.build('flat', keys, threads=1)",
+        "index.search(queries, k=10)",
+    ),
+    "append": ("index = keyseek.Index.build('flat', keys, threads=1)", "index.append(keys[:10])"),
+    "build": ("", "keyseek.Index.build('projection', keys[:4000], training, threads=2)"),
     "progress": (
         "",
         "keyseek.exact_knn(keys, training, threads=2, progress=lambda *report: True)",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -340,6 +342,41 @@ def test_a_short_prompt_is_saved_as_it_is(model, tmp_path):
     seen = logits(model, ids[:, 40:], again, [240, *[1] * 10])
     assert again.retrieving
     torch.testing.assert_close(seen, logits(model, ids[:, 40:], cache, [240, *[1] * 10]))
+
+
+def test_the_fields_of_a_saved_cache_are_checked(tmp_path):
+    net = gemma()
+    cache = cache_of(net)
+    logits(net, prompt(300), cache, [280])
+    cache.save(tmp_path / "prefix")
+    file = tmp_path / "prefix" / "state.pt"
+    state = torch.load(file, weights_only=True)
+
+    def refused_as(pattern: str, change) -> None:
+        spoiled = copy.deepcopy(state)
+        change(spoiled)
+        torch.save(spoiled, file)
+        with pytest.raises(keyseek.Error, match=pattern) as raised:
+            RetrievalCache.load(net.config, tmp_path / "prefix")
+        assert raised.value.code == "corrupt"
+
+    refused_as("state.pt: field params is missing", lambda s: s.pop("params"))
+    refused_as("state.pt: there is no field more", lambda s: s.update(more=1))
+    refused_as("state.pt: layers is a dict, must be list", lambda s: s.update(layers={}))
+    refused_as("fingerprint: field weights is missing", lambda s: s["fingerprint"].pop("weights"))
+    # One that retrieves and one of a sliding window.
+    refused_as("layer 1: field tokens is missing", lambda s: s["layers"][1].pop("tokens"))
+    refused_as("layer 1: heads is a bool, must be int", lambda s: s["layers"][1].update(heads=True))
+    refused_as("layer 1: there is no field _call", lambda s: s["layers"][1].update(_call=None))
+    refused_as("layer 0: field keys is missing", lambda s: s["layers"][0].pop("keys"))
+    refused_as(
+        "layer 0: keys is a str, must be Tensor or None", lambda s: s["layers"][0].update(keys="x")
+    )
+    refused_as("layer 0: there is no field device", lambda s: s["layers"][0].update(device="cpu"))
+    refused_as(
+        "there is no option sank",
+        lambda s: s.update(params=s["params"].replace("\nsink", "\nsank")),
+    )
 
 
 def test_what_cannot_be_loaded_is_named(model, tmp_path):

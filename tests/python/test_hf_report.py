@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import pickle
-import re
-import typing
 import warnings
 
 import pytest
@@ -15,8 +12,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 import keyseek
-from keyseek.hf import PlanOptions, RetrievalCache, RetrievalWarning
-from keyseek.hf.options import PlanKeywords
+from keyseek.hf import RetrievalCache, RetrievalWarning
 from keyseek.hf.report import named
 from keyseek.hf.stored import stored_dtype
 from test_hf import (
@@ -41,25 +37,26 @@ def model():
     return llama()
 
 
-def test_options_are_those_of_the_core():
-    """Names and defaults, in the dataclass, as keywords, and in HeadCache.prefill."""
-    signature = keyseek.HeadCache.prefill.__doc__.splitlines()[0]
-    for field in dataclasses.fields(PlanOptions):
-        stated = re.search(rf"\b{field.name}: [^=]* = ([^,)]+)", signature)
-        assert stated, field.name
-        assert eval(stated[1]) == field.default, field.name
-    keywords = typing.get_type_hints(PlanKeywords)
-    assert set(keywords) == {f.name for f in dataclasses.fields(PlanOptions)} - {"max_error"}
+def test_options_are_those_of_the_core(model):
+    """As an object or by name, but for what the model says of itself."""
+    params = keyseek.DecodeParams(max_error=0.02, sink=20, window=30, least_indexed=50)
+    assert RetrievalCache(model, params=params)._params == params
+    assert RetrievalCache(model, 0.02, sink=20, window=30, least_indexed=50)._params == params
+    assert RetrievalCache(model, 0.1, params=params)._params == params.replace(max_error=0.1)
+    for group in ("logits", "rotary embedding"):
+        for name in keyseek.DecodeParams.groups[group]:
+            with refused(f"{name} is what the model says of itself"):
+                RetrievalCache(model, **{name: 1})
 
 
 @pytest.mark.parametrize(
     ("options", "pattern"),
     [
-        ({"sinks": 4}, "there is no option sinks; options are max_error, sink, window"),
-        ({"sink": "4"}, "sink is '4', must be of type int"),
-        ({"window": 3.5}, "window is 3.5, must be of type int"),
-        ({"scan_novel": 1}, "scan_novel is 1, must be of type bool"),
-        ({"seed": True}, "seed is True, must be of type int"),
+        ({"sinks": 4}, "there is no option sinks; options are max_error, safety, rule"),
+        ({"sink": "4"}, "sink is '4' .str., must be a whole number"),
+        ({"window": 3.5}, "window is 3.5 .float., must be a whole number"),
+        ({"scan_novel": 1}, "scan_novel is 1 .int., must be True or False"),
+        ({"seed": True}, "seed is True .bool., must be a whole number"),
         ({"index": 3}, "index is 3, must be a function"),
         ({"max_error": 0.0}, r"max_error is 0.*\(0, 1\)"),
         ({"share": 2.0}, "share is 2"),
@@ -74,7 +71,7 @@ def test_options_are_those_of_the_core():
     ],
 )
 def test_options_are_checked_before_a_prompt_is_read(model, options, pattern):
-    with refused(pattern):
+    with pytest.raises((keyseek.InvalidArgument, TypeError), match=pattern):
         RetrievalCache(model, **options)
 
 
@@ -271,6 +268,11 @@ def test_caches_are_copied_and_pickled(model):
         ):
             torch.testing.assert_close(logits(model, ids[:, 300:], again, [1] * 20), expected)
         assert cache.get_seq_length() == 300
+    layer = retrieving.layers[0]
+    with pytest.raises(keyseek.Error, match="a pickled layer: field tokens is missing"):
+        type(layer).__new__(type(layer)).__setstate__(
+            {name: value for name, value in layer.__getstate__().items() if name != "tokens"}
+        )
 
 
 def test_planning_tells_how_far_it_is(model, capfd):

@@ -13,8 +13,8 @@ import keyseek
 
 def test_progress_is_reported(head, training):
     calls = []
-    keyseek.ProjectionIndex.build(
-        head.keys, training, threads=2, progress=lambda *call: calls.append(call)
+    keyseek.Index.build(
+        "projection", head.keys, training, threads=2, progress=lambda *call: calls.append(call)
     )
     last = {stage: (done, total) for stage, done, total in calls}
     assert len(last) > 3

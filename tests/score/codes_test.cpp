@@ -79,7 +79,7 @@ struct Coded {
   [[nodiscard]] CodeTile tile() const {
     return {queries.data(), query_scales.data(), corrections.data(), group, cols};
   }
-  /// By the definition: whole numbers, then two products of floats.
+  /// The score by its definition: a sum of whole numbers, then two products of floats.
   [[nodiscard]] float score(std::size_t i, std::size_t g) const {
     std::int32_t dot = 0;
     for (std::size_t j = 0; j < cols; ++j) {
@@ -101,8 +101,8 @@ TEST(ScoreCodes, EveryLevelEqualsTheDefinition) {
         const std::size_t stride = n + 3;
         for (const Isa isa : available_isas()) {
           const Exact<float> out(group * stride, -9.0F);
-          kernels_for(isa).score_codes(coded.keys.data(), coded.scales.data(), ids.data(), n,
-                                       coded.tile(), out.data(), stride);
+          kernels_for(isa).score_codes({coded.keys.data(), coded.scales.data(), ids.data(), n},
+                                       coded.tile(), {out.data(), stride});
           for (std::size_t g = 0; g < group; ++g) {
             for (std::size_t j = 0; j < stride; ++j) {
               const float expected = j < n ? coded.score(ids[j], g) : -9.0F;

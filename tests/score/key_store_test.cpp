@@ -220,7 +220,7 @@ TEST(KeyStore, RefusesWhatCannotBeEncoded) {
   Matrix<float> keys = normal_matrix(4, 3, 8), queries = normal_matrix(2, 3, 9);
   const Matrix<float> other = normal_matrix(2, 4, 9);
   const auto invalid = ErrorCode::invalid_argument;
-  expect_error(invalid, {"keys is empty"}, [] { (void)KeyStore::encode({}, {}); });
+  expect_error(invalid, {"keys is empty"}, [] { (void)KeyStore::encode(AnyMatrixView(), {}); });
   expect_error(invalid, {"dimension 0"}, [&] {
     (void)KeyStore::encode({keys.data(), Dtype::f32, 4, 0, 0}, {});
   });

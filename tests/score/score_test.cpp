@@ -47,9 +47,7 @@ class LooseRows {
 
 void run_kernel(Isa isa, AnyMatrixView keys, const Id* ids, std::size_t n,
                 MatrixView<float> queries, float* out) {
-  kernels_for(isa).score_rows[static_cast<std::size_t>(keys.dtype)](
-      keys.data, keys.stride, ids, n, queries.data, queries.stride, queries.rows, queries.cols,
-      out);
+  kernels_for(isa).score_rows[static_cast<std::size_t>(keys.dtype)]({keys, ids, n}, queries, out);
 }
 
 /// Every level against f64 for one dimension, all sizes of groups, and rows that lie badly.

@@ -3,7 +3,9 @@
 
 #include <gtest/gtest.h>
 
-#include "keyseek/decode.hpp"
+#include <optional>
+
+#include "keyseek/decode_pool.hpp"
 #include "keyseek/io.hpp"
 #include "support/attention_reference.hpp"
 #include "support/random_data.hpp"
@@ -107,6 +109,7 @@ inline DecodeHead sample_head(std::size_t layer) {
   for (std::size_t i = 0; i < head.tokens(); ++i)
     for (std::size_t g = 0; g < head.group; ++g)
       std::copy_n(captured.queries[g].row(i), d, head.queries.row(i * head.group + g));
+  head.params.plan_share = 1;  // of prompts as short as those of the tests, all queries
   head.params.scale = static_cast<float>(captured.scale);
   head.params.rope = captured.rope;
   return head;
@@ -124,10 +127,22 @@ inline const DecodeHead& sample_of_layer_2() {
   return head;
 }
 
-/// Its parameters with a plan that is given.
-inline DecodeParams given_plan(Retriever retriever, const StopRule& stop = {.k = 40}) {
-  return with(sample_of_layer_2().params,
-              [&](DecodeParams& p) { p.given = GivenPlan{.retriever = retriever, .stop = stop}; });
+/// Whichever retriever looks at every key.
+inline constexpr std::optional<Retriever> kComplete = {};
+
+/// Parameters with a plan that is given, whose outcome is to be `stop`.
+inline void give(DecodeParams& p, std::optional<Retriever> retriever, const StopRule& stop) {
+  p.given = GivenPlan{.retriever = retriever, .k = stop.k};
+  p.rule = stop.rule;
+  if (stop.rule == Rule::top_k) return;
+  p.given->limit = stop.limit;
+  p.least_k = stop.least;
+}
+
+/// Those of the sample's layer 2.
+inline DecodeParams given_plan(std::optional<Retriever> retriever,
+                               const StopRule& stop = {.k = 40}) {
+  return with(sample_of_layer_2().params, [&](DecodeParams& p) { give(p, retriever, stop); });
 }
 
 }  // namespace keyseek::test

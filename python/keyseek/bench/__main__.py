@@ -17,14 +17,11 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import keyseek
+from keyseek._core import Sweep
 from keyseek.peers import PEERS, is_installed, load_peer
 
-from .contender import Contender, Params
-from .ours import Flat, Projection, Sketch
-from .peer_process import Handover, PeerFailed, PeerProcess
+from .peer_process import Handover, Params, PeerProcess
 from .problem import Problem, read_problem
-from .results import ResultFile
-from .rounds import Trial, measure_rounds, plan
 
 OURS = ("flat", "sketch", "projection")
 
@@ -143,8 +140,6 @@ def check(options: argparse.Namespace) -> None:
         value = getattr(options, name)
         if value < least:
             raise keyseek.InvalidArgument(f"--{name} is {value}, must be at least {least}")
-    if options.pin is not None and options.pin not in os.sched_getaffinity(0):
-        raise keyseek.InvalidArgument(f"--pin is {options.pin}, a CPU this process may not use")
 
 
 def view_of(options: argparse.Namespace) -> dict[str, object]:
@@ -154,48 +149,28 @@ def view_of(options: argparse.Namespace) -> dict[str, object]:
     return {**view, "shift": False} if options.no_shift else view
 
 
-def contenders(
-    options: argparse.Namespace, problem: Problem, stack: ExitStack
-) -> Iterator[Contender]:
-    if "flat" in options.ours:
-        yield Flat(problem, options.threads)
-    if "sketch" in options.ours:
-        yield Sketch(problem, options.threads)
-    if "projection" in options.ours:
-        yield Projection(problem, options.threads, options.spread)
+def installed_peers(options: argparse.Namespace) -> list[str]:
     peers = [name for name in options.peers if is_installed(name)]
     for name in options.peers:
         if name not in peers:
             log(f"warning: {name} is left out: it is not installed (pip install 'keyseek[peers]')")
-    if not peers:
-        return
-    handover = Handover(problem, options.peer_threads, options.pin)
-    stack.callback(handover.close)
-    keys = len(problem.data.keys)
-    for name in peers:
-        peer = load_peer(name)
-        variants = peer.variants(keys)
-        for variant in variants[:1] if options.brief else variants:
-            points = peer.points(keys, options.k, variant)
-            yield PeerProcess(handover, name, variant, thin(points) if options.brief else points)
+    return peers
+
+
+def peer_processes(
+    options: argparse.Namespace, problem: Problem, handover: Handover, name: str
+) -> Iterator[PeerProcess]:
+    """A process for each variant of the peer."""
+    peer, keys = load_peer(name), len(problem.data.keys)
+    variants = peer.variants(keys)
+    for variant in variants[:1] if options.brief else variants:
+        points = peer.points(keys, options.k, variant)
+        yield PeerProcess(handover, name, variant, thin(points) if options.brief else points)
 
 
 def thin(points: list[Params]) -> list[Params]:
     """Every second one of many, the most thorough one among them."""
     return points if len(points) < 4 else points[::-2][::-1]
-
-
-def plan_all(
-    options: argparse.Namespace, problem: Problem, results: ResultFile, stack: ExitStack
-) -> list[Trial]:
-    trials: list[Trial] = []
-    for contender in contenders(options, problem, stack):
-        stack.callback(contender.close)
-        try:
-            trials += plan(contender, results, options.cold, log)
-        except PeerFailed as failure:
-            log(f"warning: {failure}; it is left out")
-    return trials
 
 
 def run(options: argparse.Namespace) -> None:
@@ -210,12 +185,25 @@ def run(options: argparse.Namespace) -> None:
             threads=options.threads,
         )
         log(f"{problem.name}: {problem.data}")
-        results = stack.enter_context(ResultFile(options.out))
-        trials = plan_all(options, problem, results, stack)
-        if options.pin is not None:
-            os.sched_setaffinity(0, {options.pin})
-        rows = measure_rounds(trials, results, options.rounds, options.patience, log)
-        log(f"{rows} rows added to {options.out}")
+        sweep = Sweep(
+            problem,
+            out=options.out,
+            rounds=options.rounds,
+            cold=options.cold,
+            patience=options.patience,
+            pin=options.pin,
+            log=log,
+        )
+        for kind in filter(options.ours.__contains__, OURS):
+            sweep.add_index(kind, spread=options.spread, threads=options.threads)
+        if peers := installed_peers(options):
+            handover = Handover(problem, options.pin)
+            stack.callback(handover.close)
+            for name in peers:
+                for process in peer_processes(options, problem, handover, name):
+                    stack.callback(process.close)
+                    sweep.add_peer(process, threads=options.peer_threads)
+        log(f"{sweep.measure()} rows added to {options.out}")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -28,7 +28,6 @@ import keyseek
 from keyseek.peers import is_installed, load_peer
 
 PEERS = ("faiss-flat", "faiss-ivf", "faiss-hnsw")
-PROMPT_SHARE = 0.3  # newest part of the prompt whose queries a plan gets
 SLACK = 1.02  # on our index's error, within which a peer's is as good
 
 
@@ -88,7 +87,7 @@ class Head:
         return keyseek.HeadCache.prefill(
             head.keys[:n],
             head.values[:n],
-            head.queries(n - int(PROMPT_SHARE * n), n),
+            head.queries(n - min(n, keyseek.DecodeParams().plan_positions(n)), n),
             head.group,
             scale=head.scale,
             retriever=retriever,

@@ -18,7 +18,6 @@ import torch
 import keyseek
 from keyseek.hf.arguments import AttentionCall
 from keyseek.hf.layer import RetrievalLayer
-from keyseek.hf.options import PlanOptions
 from keyseek.hf.planning import LayerOptions
 
 GROUP, KV_HEADS, DIM, PROMPT, WARM_UP = 3, 3, 64, 300, 50
@@ -28,7 +27,7 @@ CALL = AttentionCall(scale=DIM**-0.5)
 def layer_in_decoding() -> RetrievalLayer:
     """Of a prompt so short that the library's own work is little."""
     options = LayerOptions(
-        plan=PlanOptions(sink=0, window=1, least_indexed=0),
+        params=keyseek.DecodeParams(sink=0, window=1, least_indexed=0),
         dtype=torch.float16,
         pool=keyseek.DecodePool(1),
         progress=lambda heads: None,

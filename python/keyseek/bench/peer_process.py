@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 import keyseek
 from keyseek.peers import load_peer
 
-from .contender import Built, Contender, Params, Sample
 from .problem import Problem
+
+Params = dict[str, Any]
 
 # Read by OpenMP, BLAS and TensorFlow runtimes when they are loaded. One thread everywhere but
 # where a wrapper asks for more while it builds.
@@ -38,12 +40,11 @@ class PeerFailed(keyseek.Error):
 
 
 class Handover:
-    """What the processes of the peers share: keys and queries as files, in f32, and how many
-    threads build and which CPU searches."""
+    """What the processes of the peers share: keys and queries as files, in f32, how many keys
+    are wanted, and which CPU searches."""
 
-    def __init__(self, problem: Problem, threads: int, pin: int | None) -> None:
-        self.problem = problem
-        self.threads = threads
+    def __init__(self, problem: Problem, pin: int | None) -> None:
+        self.k = problem.k
         self.pin = pin
         self._folder = tempfile.TemporaryDirectory(prefix="keyseek-bench-")
         self.keys = self.path("keys.npy")
@@ -58,30 +59,25 @@ class Handover:
         self._folder.cleanup()
 
 
-class PeerProcess(Contender):
-    """One variant of a peer's index, and the points to search it with."""
+class PeerProcess:
+    """One variant of a peer's index, and the points to search it with: a peer of
+    keyseek._core.Sweep."""
 
     def __init__(
         self, handover: Handover, name: str, variant: Params, points: list[Params]
     ) -> None:
-        self.problem = handover.problem
         self.index = name
+        self.version = load_peer(name).version()
         self.variant = variant
-        self._points = points
+        self.points = [{**variant, **point} for point in points]
         self._handover = handover
         self._process: subprocess.Popen[str] | None = None
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed with this)
 
-    def identity(self) -> dict[str, Any]:
-        version = load_peer(self.index).version()
-        return {"warm": False, "isa": None, "threads": 1, "version": version}
-
-    def points(self) -> list[Params]:
-        return [{**self.variant, **point} for point in self._points]
-
-    def build(self) -> Built:
+    def build(self, threads: int) -> tuple[float, int]:
+        """Seconds and bytes."""
         shared = self._handover
-        spec = {"variant": self.variant, "threads": shared.threads, "pin": shared.pin}
+        spec = {"variant": self.variant, "threads": threads, "pin": shared.pin}
         self._process = subprocess.Popen(
             [
                 sys.executable,
@@ -99,22 +95,14 @@ class PeerProcess(Contender):
             env={**os.environ, **ONE_THREAD},
         )
         answer = self._answer()
-        return Built(answer["build_s"], answer["index_bytes"], shared.threads)
+        return answer["build_s"], answer["index_bytes"]
 
-    def measure(self, params: Params, cold: bool) -> Sample:
+    def measure(self, params: Params) -> tuple[NDArray[np.int64], float, int | None]:
+        """Of all queries in one call: ids [queries, k], seconds, and the keys scanned."""
         point = {name: value for name, value in params.items() if name not in self.variant}
         ids = self._handover.path("ids.npy")
-        answer = self._ask({"k": self.problem.k, "point": point, "ids": ids})
-        queries, keys = len(self.problem.queries), len(self.problem.data.keys)
-        us_per_query = answer["seconds"] / queries * 1e6
-        scanned = answer["scanned"]
-        return Sample(
-            ids=np.load(ids),
-            seconds=answer["seconds"],
-            us_per_query=us_per_query,
-            us_per_step_p50=us_per_query * self.problem.group,
-            scanned_fraction=None if scanned is None else scanned / queries / keys,
-        )
+        answer = self._ask({"k": self._handover.k, "point": point, "ids": ids})
+        return np.load(ids), answer["seconds"], answer["scanned"]
 
     def close(self) -> None:
         if self._process is not None:

@@ -28,29 +28,6 @@ class Problem:
     def queries(self) -> NDArray[np.float32]:
         return self.data.queries
 
-    def identity(self) -> dict[str, Any]:
-        """The fields of a row that this problem decides."""
-        keys, dim = self.data.keys.shape
-        return {
-            "dataset": self.name,
-            "k": self.k,
-            "group": self.group,
-            "keys": keys,
-            "dim": dim,
-            "queries": len(self.queries),
-            **self.view,
-        }
-
-    def training(self) -> keyseek.TrainingQueries:
-        """Tuned as it will be searched: each query alone when it is measured so."""
-        given = self.data.training
-        return keyseek.TrainingQueries(
-            given.train,
-            given.tuning,
-            group=self.group,
-            tuning_steps=given.tuning_steps if self.warm else 1,
-        )
-
 
 def read_problem(
     name: str, k: int, *, single: bool, warm: bool, view: dict[str, Any], threads: int

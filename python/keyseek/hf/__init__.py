@@ -29,7 +29,6 @@ except ModuleNotFoundError as error:
 from .attention import ATTENTION_NAME, attention
 from .cache import RetrievalCache
 from .loading import refuse_at_load
-from .options import PlanOptions
 from .report import CacheReport, HeadReport, LayerReport, RetrievalWarning
 
 refuse_at_load()
@@ -39,7 +38,6 @@ __all__ = [
     "CacheReport",
     "HeadReport",
     "LayerReport",
-    "PlanOptions",
     "RetrievalCache",
     "RetrievalWarning",
     "attention",

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from .._core import DecodePool
+from .._core import DecodeParams, DecodePool
 from ..errors import InvalidArgument
+from .copied import Copied
 from .fingerprint import TokenIds, fingerprint_of, require_same_tokens, tokens_hash
 from .layer import RetrievalLayer
-from .options import PlanOptions
 from .planning import LayerOptions
-from .prefix import read_state, restore_layers, save_layers
+from .prefix import params_of, read_state, restore_layers, save_layers
 from .progress import PlanProgress
 from .report import (
     CacheReport,
@@ -33,12 +33,10 @@ from .stored import checked_dtype, dtype_name, dtype_named
 from .support import reason_of, require_attention, require_support
 
 if TYPE_CHECKING:
-    from typing_extensions import Self, Unpack
-
-    from .options import PlanKeywords
+    from typing_extensions import Self
 
 
-class RetrievalCache(DynamicCache):
+class RetrievalCache(Copied, DynamicCache):
     """A DynamicCache whose layers retrieve once decoding has begun.
 
     model: the model, whose attention must be "keyseek"; or its configuration. max_error: wanted
@@ -46,8 +44,9 @@ class RetrievalCache(DynamicCache):
     values are stored as this; "auto": float16, or what holds them if that does not; None: as the
     model gives them; on a GPU float16 or bfloat16. threads: for planning and for steps; 0: as
     PyTorch. progress: while planning, True for a bar, or a function that is called with the number
-    of heads planned and of all. options: keyseek.hf.PlanOptions (sink, window, horizon,
-    least_indexed, pinned, ...; or a given plan by retriever, k, target_recall, limit, index).
+    of heads planned and of all. params, options: those of keyseek.DecodeParams, as an object or by
+    name (sink, window, pinned, ...; or a given plan by retriever, k, ...), but for the groups
+    "logits" and "rotary embedding", which the model says.
 
     A prompt is read with full attention, in one piece or several; the plan is made before the
     first single token after it. Prompts that are too short to gain anything, and tokens until
@@ -60,16 +59,20 @@ class RetrievalCache(DynamicCache):
     def __init__(
         self,
         model: Any,
-        max_error: float = 0.05,
+        max_error: float | None = None,
         *,
+        params: DecodeParams | None = None,
         dtype: torch.dtype | str | None = "auto",
         threads: int = 0,
         progress: bool | Callable[[int, int], None] = False,
-        **options: Unpack[PlanKeywords],
+        **options: Any,
     ) -> None:
         config = model.config if isinstance(model, PreTrainedModel) else model
         text = config.get_text_config(decoder=True)
-        self._plan_options = PlanOptions.of(max_error=max_error, **options)
+        _require_not_of_the_model(options)
+        if max_error is not None:
+            options["max_error"] = max_error
+        self._params = (params or DecodeParams()).replace(**options)
         self._dtype = checked_dtype(dtype)
         require_support(config, text, model if isinstance(model, PreTrainedModel) else None)
         _make_layers(super(), config)
@@ -77,7 +80,7 @@ class RetrievalCache(DynamicCache):
         self._progress = PlanProgress(progress)
         self._said = False
         shared = LayerOptions(
-            plan=self._plan_options,
+            params=self._params,
             dtype=self._dtype,
             pool=DecodePool(threads or torch.get_num_threads()),
             progress=self._progress.step,
@@ -138,26 +141,17 @@ class RetrievalCache(DynamicCache):
         ]
         return other
 
-    def __copy__(self) -> Self:
-        return self.copy()
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        other = self.copy()
-        memo[id(self)] = other
-        return other
-
     def save(self, path: str | os.PathLike[str], *, tokens: TokenIds | None = None) -> None:
         """Plans, then writes all of it to a new folder, for a prompt that many requests share.
 
         tokens: ids [n] or [B, n] of all that was read, for `load` to compare with; only a hash of
         them is kept.
         """
-        options = self._plan_options.arguments()
-        if options.pop("index") is not None:
+        if self._params.index is not None:
             raise InvalidArgument("index is a search of your own, which cannot be saved")
         about = {
             "dtype": dtype_name(self._dtype),
-            "options": options,
+            "params": self._params.to_text(),
             "fingerprint": self._fingerprint.state(),
             "tokens": None if tokens is None else tokens_hash(tokens, self._tokens()),
         }
@@ -181,7 +175,8 @@ class RetrievalCache(DynamicCache):
         of them are those that it was saved with.
         """
         state = read_state(path, device)
-        cache = cls(model, dtype=dtype_named(state["dtype"]), threads=threads, **state["options"])
+        params = params_of(state, path)
+        cache = cls(model, params=params, dtype=dtype_named(state["dtype"]), threads=threads)
         restore_layers(cache.layers, cache._fingerprint, state, path)
         if tokens is not None:
             require_same_tokens(state["tokens"], tokens, cache._tokens(), str(path))
@@ -319,6 +314,13 @@ def _make_layers(cache: Any, config: Any) -> None:
             f"transformers makes no cache for a {type(config).__name__}, which lacks a value "
             f"({error}): use the cache that the model makes itself"
         ) from None
+
+
+def _require_not_of_the_model(options: dict[str, Any]) -> None:
+    for group in ("logits", "rotary embedding"):
+        for name in DecodeParams.groups[group]:
+            if name in options:
+                raise InvalidArgument(f"{name} is what the model says of itself: leave it out")
 
 
 def _note(rotary: LayerRotary) -> str:

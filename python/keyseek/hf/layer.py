@@ -14,13 +14,15 @@ from ..errors import InvalidArgument
 from . import device as devices
 from .arguments import AttentionCall, require_same_call
 from .attention import LAYER
+from .copied import Copied
 from .planning import LayerOptions, plan_heads, retrieve_topk
 from .queries import PromptQueries, rows
+from .schema import PICKLED_LAYER, checked
 from .stored import stored_dtype
 from .visible import Visibility, as_visible
 
 
-class RetrievalLayer(DynamicLayer):
+class RetrievalLayer(Copied, DynamicLayer):
     """Keys and values of a layer that attends to everything.
 
     While a prompt is read it is a DynamicLayer that also keeps the newest queries. The first
@@ -53,8 +55,7 @@ class RetrievalLayer(DynamicLayer):
         self._session: devices.LayerSession | None = None
 
     def state(self) -> dict[str, Any]:
-        """What a file has of it beside its heads: numbers, and tensors of a layer that does not
-        retrieve."""
+        """What a file has of it beside its heads: schema.RETRIEVAL_LAYER, but for kind and read."""
         call = self._call
         return {
             "heads": len(self.heads),
@@ -62,7 +63,9 @@ class RetrievalLayer(DynamicLayer):
             "tokens": self._tokens,
             "reason": self.reason,
             "visible": self._visible.state(),
-            "call": None if call is None else (call.scale, call.softcap, call.sinks),
+            "scale": None if call is None else call.scale,
+            "softcap": None if call is None else call.softcap,
+            "sinks": None if call is None else call.sinks,
             "keys": self.keys,
             "values": self.values,
             "queries": self._queries.pieces,
@@ -74,7 +77,8 @@ class RetrievalLayer(DynamicLayer):
         self._batch, self._tokens = state["batch"], state["tokens"]
         self.reason = state["reason"]
         self._visible = Visibility.restored(state["visible"])
-        self._call = None if state["call"] is None else AttentionCall(*state["call"])
+        if state["scale"] is not None:
+            self._call = AttentionCall(state["scale"], state["softcap"], state["sinks"])
         self._queries = PromptQueries(state["queries"])
         self.keys, self.values = state["keys"], state["values"]
         if self.keys is not None:
@@ -92,12 +96,16 @@ class RetrievalLayer(DynamicLayer):
         other._session = None  # their windows differ from here on
         return other
 
-    def __copy__(self) -> RetrievalLayer:
-        return self.copy()
+    def __getstate__(self) -> dict[str, Any]:
+        own = {"options": self._options, "index": self._index, "rotary": self._rotary}
+        return {**own, "note": self.note, "caches": self.heads, **self.state()}
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> RetrievalLayer:
-        memo[id(self)] = other = self.copy()
-        return other
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        checked("a pickled layer", state, PICKLED_LAYER)
+        RetrievalLayer.__init__(
+            self, *(state[name] for name in ("options", "index", "rotary", "note"))
+        )
+        self.restore(state, state["caches"])
 
     @property
     def retrieving(self) -> bool:
@@ -120,7 +128,7 @@ class RetrievalLayer(DynamicLayer):
                 "its keys never came to the attention 'keyseek': the model computes this layer's "
                 "attention itself, or from other keys than it caches"
             )
-        least, shortest = self._options.plan.least_tokens, self._shortest()
+        least, shortest = self._options.least_tokens, self._shortest()
         if shortest < least:
             whose = "the shortest request of the batch has" if self._batch > 1 else "there are"
             return f"{whose} {shortest} tokens: from {least} on it is worth it"
@@ -132,7 +140,7 @@ class RetrievalLayer(DynamicLayer):
         """Whether it does not retrieve because no request is long enough: nothing to warn of."""
         if self.reason is not None or self._call is None:
             return False
-        return max(self._visible.lengths(self._batch)) < self._options.plan.least_tokens
+        return max(self._visible.lengths(self._batch)) < self._options.least_tokens
 
     def heads_to_plan(self) -> int:
         """How many HeadCaches a plan would make now."""
@@ -193,7 +201,7 @@ class RetrievalLayer(DynamicLayer):
             self.stop(reason)
             return
         self._visible.read_prompt(mask, query.shape[0], self._tokens)
-        self._queries.add(query, self._tokens)
+        self._queries.add(query, self._options.params.plan_positions(self._tokens))
 
     def _reason_in(self, query: Tensor, mask: Tensor | None, call: AttentionCall) -> str | None:
         """Why a call cannot be answered by retrieval."""
@@ -370,7 +378,7 @@ class RetrievalLayer(DynamicLayer):
         return min(self._visible.lengths(self._batch))
 
     def _is_long_enough(self) -> bool:
-        return self._shortest() >= self._options.plan.least_tokens
+        return self._shortest() >= self._options.least_tokens
 
     def plan(self) -> None:
         """Turns the prompt into HeadCaches, if it is long enough and they are not there yet."""

@@ -9,22 +9,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._core import DecodePool, HeadCache
+from .._core import DecodeParams, DecodePool, HeadCache
 from ..errors import InvalidArgument
 from .arguments import AttentionCall
-from .options import PlanOptions
 from .queries import rows
 from .stored import stored_dtype
 
 
 @dataclass(frozen=True)
 class LayerOptions:
-    """What every layer of a cache shares: options of the plan, storage, threads."""
+    """What every layer of a cache shares: options of decoding, storage, threads."""
 
-    plan: PlanOptions
+    params: DecodeParams  # but for what the model says of itself
     dtype: torch.dtype | str | None  # see stored_dtype
     pool: DecodePool
     progress: Callable[[int], None]  # told how many heads have been planned since it was called
+
+    @property
+    def least_tokens(self) -> int:
+        """A shorter prompt is attended in full."""
+        return self.params.sink + self.params.window + self.params.least_indexed
 
 
 def plan_heads(
@@ -48,11 +52,11 @@ def plan_heads(
                 _array(values[head].to(dtype)),
                 rows(own.transpose(0, 1)),
                 group,
-                scale=call.scale,
+                params=options.params,
                 threads=options.pool.threads,
+                scale=call.scale,
                 **_logits(call, head * group, group),
                 **rotary,
-                **options.plan.arguments(),
             )
         )
         options.progress(1)

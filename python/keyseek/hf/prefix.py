@@ -1,6 +1,7 @@
 """The folder in which a RetrievalCache is kept: a common prompt is read and planned once.
 
-It has a file `state.pt` (what is plain tensors and numbers) and, of every layer that retrieves, a
+It has a file `state.pt` (tensors, numbers and text: schema.py) and, of every layer that retrieves,
+a
 file for each request and KV head (docs/index-format.md, "A head"). This module knows the layers;
 the cache that they belong to calls it.
 """
@@ -16,13 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._core import HeadCache
+from .._core import DecodeParams, HeadCache
 from ..errors import Error, IoError
 from .fingerprint import ModelFingerprint, heads_hash, require_same_model
 from .layer import RetrievalLayer
+from .schema import CACHE, FINGERPRINT, RETRIEVAL_LAYER, VERSION, checked, fields_of
 
-STATE, VERSION = "state.pt", 3
-_FIELDS = {"version", "dtype", "options", "fingerprint", "tokens", "layers"}
+STATE = "state.pt"
 
 
 def save_layers(layers: Sequence[Any], about: dict[str, Any], path: str | os.PathLike[str]) -> None:
@@ -61,10 +62,15 @@ def read_state(path: str | os.PathLike[str], device: Any) -> dict[str, Any]:
         raise Error(
             f"{file} is not the state of a RetrievalCache that this version knows", "corrupt"
         )
-    if set(state) != _FIELDS:
-        odd = ", ".join(sorted(set(state) ^ _FIELDS))
-        raise Error(f"{file} is damaged: missing or unknown fields: {odd}", "corrupt")
-    return state
+    return checked(str(file), state, CACHE)
+
+
+def params_of(state: dict[str, Any], path: str | os.PathLike[str]) -> DecodeParams:
+    """The options that the cache was made with."""
+    try:
+        return DecodeParams.from_text(state["params"])
+    except Error as error:
+        raise Error(f"{path}: {STATE}, params: {error}", "corrupt") from None
 
 
 def restore_layers(
@@ -74,26 +80,32 @@ def restore_layers(
     path: str | os.PathLike[str],
 ) -> None:
     """Fills the layers of a new cache for `model` with what `read_state` found at `path`."""
-    require_same_model(ModelFingerprint.of_state(state["fingerprint"]), model, str(path))
+    file = f"{path}: {STATE}"
+    saved_for = ModelFingerprint.of_state(
+        checked(f"{file}, fingerprint", state["fingerprint"], FINGERPRINT)
+    )
+    require_same_model(saved_for, model, str(path))
     if len(state["layers"]) != len(layers):
         raise Error(
             f"{path} is of a model of {len(state['layers'])} layers, this one has {len(layers)}",
             "invalid_argument",
         )
     for index, (layer, saved) in enumerate(zip(layers, state["layers"], strict=True)):
-        if saved.pop("kind") != type(layer).__name__:
+        if not isinstance(saved, dict) or saved.get("kind") != type(layer).__name__:
             raise Error(
                 f"{path}: layer {index} is of another kind in this model", "invalid_argument"
             )
+        what = f"{file}, layer {index}"
         if isinstance(layer, RetrievalLayer):
+            checked(what, saved, RETRIEVAL_LAYER)
             heads = [HeadCache.map(Path(path, head_name(index, i))) for i in range(saved["heads"])]
-            if heads and heads_hash(heads) != saved.pop("read"):
+            if heads and heads_hash(heads) != saved["read"]:
                 raise Error(
                     f"{path}: files of layer {index} are of another text than {STATE}", "corrupt"
                 )
             layer.restore(saved, heads)
         else:
-            _restore_plain(layer, saved)
+            _restore_plain(layer, checked(what, saved, {"kind": (str,), **fields_of(layer)}))
 
 
 def head_name(layer: int, head: int) -> str:
@@ -104,21 +116,14 @@ def _state_of(layer: Any) -> dict[str, Any]:
     if isinstance(layer, RetrievalLayer):
         read = heads_hash(layer.heads) if layer.heads else ""
         return {"kind": type(layer).__name__, "read": read, **layer.state()}
-    # Of layers of transformers' own, the tensors, numbers, and lists of them are kept.
-    plain = {name: value for name, value in vars(layer).items() if _is_plain(value)}
+    plain = {name: getattr(layer, name) for name in fields_of(layer)}
     return {"kind": type(layer).__name__, **plain}
 
 
 def _restore_plain(layer: Any, saved: dict[str, Any]) -> None:
-    for name, value in saved.items():
-        setattr(layer, name, value)
+    for name in fields_of(layer):
+        setattr(layer, name, saved[name])
     if isinstance(getattr(layer, "keys", None), Tensor):
         layer.dtype, layer.device = layer.keys.dtype, layer.keys.device
-
-
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, list):
-        return all(isinstance(each, (bool, int, float, str, Tensor)) for each in value)
-    if isinstance(value, dict):
-        return all(_is_plain(each) for each in value.values())
-    return value is None or isinstance(value, (bool, int, float, str, Tensor))
+        if hasattr(layer, "_sliding_window_tensor"):  # transformers 5: a number beside the keys
+            layer._sliding_window_tensor = layer._sliding_window_tensor.to(layer.device)

@@ -7,10 +7,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-# The queries of this newest part of a prompt are kept, and of so many positions at least.
-_KEPT_SHARE = 0.2
-_KEPT_LEAST = 2048
-
 
 class PromptQueries:
     """Pieces [B, Hq, q, d] of a prompt's newest positions, oldest first."""
@@ -24,9 +20,8 @@ class PromptQueries:
     def copy(self) -> PromptQueries:
         return PromptQueries(list(self.pieces))
 
-    def add(self, query: Tensor, tokens: int) -> None:
-        """Takes the queries of new positions, the newest of `tokens` in all."""
-        kept = kept_positions(tokens)
+    def add(self, query: Tensor, kept: int) -> None:
+        """Those of new positions; of all, the pieces that hold the newest `kept` positions stay."""
         newest = query[:, :, -kept:].detach()
         self.pieces.append(
             newest.to(torch.float16, copy=True) if _fits_f16(newest) else newest.clone()
@@ -36,7 +31,7 @@ class PromptQueries:
             total -= self.pieces.pop(0).shape[2]
 
     def take_back(self, positions: int) -> None:
-        """Drops the queries of the newest positions."""
+        """Drops those of the newest positions."""
         while positions > 0 and self.pieces:
             newest = self.pieces.pop()
             if newest.shape[2] > positions:
@@ -49,11 +44,6 @@ class PromptQueries:
     def of(self, request: int) -> Tensor:
         """[Hq, p, d] on the CPU."""
         return torch.cat([piece[request] for piece in self.pieces], dim=1).cpu()
-
-
-def kept_positions(tokens: int) -> int:
-    """How many of the newest positions of a prompt keep their queries for the plan."""
-    return max(_KEPT_LEAST, int(_KEPT_SHARE * tokens))
 
 
 def rows(states: Tensor) -> NDArray[np.float32]:

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..._core import HeadCache, step_heads
+from ..._core import DecodeParams, HeadCache, step_heads
 from ...errors import InvalidArgument
-from ...hf.queries import kept_positions, rows
+from ...hf.queries import rows
 from ..block import Attended, Block, Static
 from ..prompt import LayerPrompt
 from .base import LayerPolicy, Policy, tail_of
@@ -28,7 +28,7 @@ class HeadCachePolicy(Policy):
     def options(self) -> dict[str, Any]: ...
 
     def prepare(self, prompt: LayerPrompt, static: Static) -> LayerPolicy:
-        kept = kept_positions(prompt.tokens)
+        kept = DecodeParams().plan_positions(prompt.tokens)
         queries = prompt.queries[:, :, -kept:].transpose(1, 2)  # [Hkv, p, G, d]
         return KeyseekLayer(
             [

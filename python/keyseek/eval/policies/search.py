@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import torch
 
-from ..._core import FlatIndex
+from ..._core import Index
 from ...hf.queries import rows
 from ...peers import Peer, load_peer
 from ...peers.base import Knobs
@@ -20,18 +20,20 @@ from .top import mask_of
 
 @dataclass(frozen=True)
 class Flat(Policy):
-    """Top-k by keyseek's FlatIndex: a scan in 8 bits, reranked."""
+    """Top-k by keyseek's flat index: a scan in 8 bits, reranked."""
 
     family = "flat"
 
     def prepare(self, prompt: LayerPrompt, static: Static) -> LayerPolicy:
         indexed = static.indexed(prompt.tokens)
         keys = prompt.keys[:, indexed].half()
-        return _FlatLayer(indexed, [FlatIndex.build(own.contiguous()) for own in keys], self.budget)
+        return _FlatLayer(
+            indexed, [Index.build("flat", own.contiguous()) for own in keys], self.budget
+        )
 
 
 class _FlatLayer(LayerPolicy):
-    def __init__(self, indexed: slice, indexes: list[FlatIndex], k: int) -> None:
+    def __init__(self, indexed: slice, indexes: list[Index], k: int) -> None:
         self._indexed = indexed
         self._indexes = indexes
         self._k = min(k, len(indexes[0]))

@@ -1,0 +1,61 @@
+/// Many heads at once: all KV heads of all requests of a layer, or any of them, on several threads.
+///
+/// Heads share group, d and dv; each is named once. `queries` are [heads * group, d], `keys`
+/// [heads, d], `values` [heads, dv], all f32; `out` is [heads * group, dv]. When one throws, its
+/// error leaves all heads as they were. A DecodePool serves any number of callers at once.
+///
+///     keyseek::DecodePool pool(2);
+///     keyseek::Matrix<float> out(heads.size() * heads[0]->group(), heads[0]->value_dim());
+///     keyseek::step_heads(heads, queries, keys, values, pool, out.data());
+#pragma once
+
+#include <cstddef>
+#include <functional>
+#include <memory>
+#include <span>
+
+#include "keyseek/decode.hpp"
+#include "keyseek/execution.hpp"
+#include "keyseek/matrix.hpp"
+
+namespace keyseek {
+
+/// Threads, and the memory they work in, for step_heads: started at first use, then waiting
+/// between calls. Serves any number of callers at once, which share the threads; a body may call
+/// it again. A process that forks is safe: the child starts threads of its own.
+class DecodePool {
+ public:
+  /// 0: as many threads as this process may use. The caller's own is one of them. `executor`: whose
+  /// they are; null: OpenMP's where keyseek has them, else the pool's own.
+  explicit DecodePool(int threads = 1, std::shared_ptr<Executor> executor = {});
+  ~DecodePool();
+  DecodePool(DecodePool&&) noexcept;
+  DecodePool& operator=(DecodePool&&) noexcept;
+
+  [[nodiscard]] int threads() const noexcept;
+  /// body(i, scratch) for all i < count, in any order; rethrows the first error.
+  void run(std::size_t count, const std::function<void(std::size_t, DecodeScratch&)>& body);
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+/// HeadCache::append of each.
+void append_heads(std::span<HeadCache* const> heads, MatrixView<float> keys,
+                  MatrixView<float> values, DecodePool& pool);
+
+/// HeadCache::attend of each.
+void attend_heads(std::span<HeadCache* const> heads, MatrixView<float> queries, DecodePool& pool,
+                  float* out);
+
+/// HeadCache::step of each.
+void step_heads(std::span<HeadCache* const> heads, MatrixView<float> queries,
+                MatrixView<float> keys, MatrixView<float> values, DecodePool& pool, float* out);
+
+/// HeadCache::step_beside_static of each; `lse` [heads * group].
+void step_heads_beside_static(std::span<HeadCache* const> heads, MatrixView<float> queries,
+                              MatrixView<float> keys, MatrixView<float> values, DecodePool& pool,
+                              float* out, float* lse);
+
+}  // namespace keyseek

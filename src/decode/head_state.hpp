@@ -1,0 +1,116 @@
+/// What a HeadCache and a DecodeScratch are made of.
+#pragma once
+
+#include <cstddef>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "decode/head_index.hpp"
+#include "decode/occupancy.hpp"
+#include "decode/stored_rows.hpp"
+#include "keyseek/decode.hpp"
+
+namespace keyseek {
+
+/// What attention leaves in a head.
+struct Attended {
+  Hits hits;  ///< the next search's warm start
+  StepStats stats;
+  std::size_t remembered = 0;  ///< positions remembered before it
+};
+
+struct DecodeScratch::State {
+  SearchScratch search;
+  AttendScratch attend;
+  Partial part, summary, all;
+  std::vector<std::size_t> kept;
+  Attended last;  ///< of the step under way
+
+  [[nodiscard]] static State& of(DecodeScratch& scratch);
+};
+
+/// Tokens, plan and what it uses. Its functions are for whoever occupies the head; each leaves it
+/// as it was when it throws, but for a refresh that was due.
+struct HeadCache::State {
+  Occupancy occupancy;  ///< first, so that a head at work is not copied
+
+  DecodeParams params;
+  std::size_t group = 0, dim = 0, value_dim = 0;
+  AnyMatrix sink_keys, sink_values;        ///< pinned tokens follow the sink
+  std::vector<std::size_t> pinned;         ///< their positions
+  AnyMatrix indexed_keys, indexed_values;  ///< keys share the index's memory
+  std::vector<float> value_scales;         ///< of indexed values in 8 bits
+  HeadIndex index;
+  Tail tail;
+  HeadPlan plan;
+  StoredRows recent_keys, recent_values;
+  std::vector<float> remembered;  ///< queries of some decoded positions, for the next refresh
+  std::vector<std::size_t> remembered_at;  ///< their positions
+  Attended last, before;                   ///< of the last step, and of the one before
+
+  /// Both throw Error when the head is empty.
+  [[nodiscard]] static State& of(HeadCache& head);
+  [[nodiscard]] static const State& of(const HeadCache& head);
+  /// To be looked at; of an empty head one of no size.
+  [[nodiscard]] static const State& seen(const HeadCache& head) noexcept;
+
+  [[nodiscard]] std::size_t indexed() const noexcept { return indexed_values.rows(); }
+  [[nodiscard]] std::size_t tokens() const noexcept {
+    return sink_keys.rows() + indexed() + recent_keys.rows();
+  }
+  /// Tokens at the front of sink_keys that are not pinned.
+  [[nodiscard]] std::size_t sink() const noexcept { return sink_keys.rows() - pinned.size(); }
+  [[nodiscard]] ValuesView values_of_indexed() const {
+    return {indexed_values.view(), value_scales.empty() ? nullptr : value_scales.data()};
+  }
+  [[nodiscard]] std::size_t bytes() const;
+
+  // head_refresh.cpp
+  /// Takes a prompt that was checked, and plans.
+  void take_prompt(AnyMatrixView keys, AnyMatrixView values, MatrixView<float> queries,
+                   const Execution& run);
+  /// With the queries remembered, if they are enough.
+  void refresh(const Execution& run);
+
+  // head_step.cpp
+  void take_token(const float* key, const float* value);
+  void drop_token() noexcept;
+  void attend_all(MatrixView<float> queries, DecodeScratch::State& scratch, float* out);
+  void forget_attention() noexcept;  ///< of the last attend_all
+  void step_over_all(MatrixView<float> queries, const float* key, const float* value,
+                     DecodeScratch::State& scratch, float* out);
+  void step_over_rest(MatrixView<float> queries, const float* key, const float* value,
+                      DecodeScratch::State& scratch, float* out, float* lse);
+  void undo_step() noexcept;  ///< the last one
+  void retrieve(MatrixView<float> queries, std::size_t k, DecodeScratch::State& scratch,
+                Hits& hits) const;
+  [[nodiscard]] StaticPart static_part() const;
+
+  // head_file.cpp
+  /// `options` are to_text(params), looked at until the file is written.
+  void write(IndexFileWriter& file, std::string_view options) const;
+  [[nodiscard]] static HeadCache read(const ContainerReader& file);
+
+ private:
+  void pin(AnyMatrixView keys, AnyMatrixView values, MatrixView<float> queries);
+  void refresh_with(MatrixView<float> queries, std::span<const std::size_t> positions,
+                    const Execution& run);
+  [[nodiscard]] bool can_refresh() const noexcept;
+  [[nodiscard]] HeadIndex grown_index(AnyMatrixView moved_keys, MatrixView<float> queries,
+                                      std::span<const std::size_t> positions,
+                                      const Execution& run) const;
+  void require_queries(MatrixView<float> queries) const;
+  void make_room_to_remember();
+  void attend_but(std::size_t first, std::size_t window, MatrixView<float> queries,
+                  DecodeScratch::State& scratch) const;
+  void attend_indexed(MatrixView<float> queries, DecodeScratch::State& scratch,
+                      Partial& into) const;
+  void retrieve_for(MatrixView<float> queries, DecodeScratch::State& scratch) const;
+  void accept(MatrixView<float> queries, DecodeScratch::State& scratch) noexcept;
+  void read_all(const ContainerReader& file);
+  void read_tokens(const ContainerReader& file);
+  void read_rest(const ContainerReader& file);
+};
+
+}  // namespace keyseek

@@ -1,0 +1,38 @@
+/// Keys or values that come and go one by one.
+#pragma once
+
+#include <cstddef>
+#include <vector>
+
+#include "keyseek/matrix.hpp"
+
+namespace keyseek {
+
+/// Rows that grow at the end and shrink at the front, stored in an element type.
+class StoredRows {
+ public:
+  StoredRows() = default;
+  explicit StoredRows(AnyMatrixView rows);  ///< copies; not i8
+
+  /// Throws Error(not_finite) that names `name` when an element of a row of f32 is NaN or
+  /// infinite, or becomes so as it is stored.
+  void check(const float* row, const char* name) const;
+  void make_room();                        ///< for one more row
+  void append(const float* row) noexcept;  ///< into the room that was made
+  void drop_back() noexcept { --rows_; }   ///< the newest row
+  /// All rows but the first `count`.
+  [[nodiscard]] StoredRows without_front(std::size_t count) const;
+  [[nodiscard]] AnyMatrixView view() const;
+  [[nodiscard]] std::size_t rows() const noexcept { return rows_; }
+  [[nodiscard]] Dtype dtype() const noexcept { return dtype_; }
+  [[nodiscard]] std::size_t bytes() const noexcept { return rows_ * row_bytes(); }
+
+ private:
+  [[nodiscard]] std::size_t row_bytes() const noexcept { return cols_ * size_of(dtype_); }
+
+  std::vector<std::byte> data_;  ///< the rows, and room for more
+  Dtype dtype_ = Dtype::f32;
+  std::size_t rows_ = 0, cols_ = 0;
+};
+
+}  // namespace keyseek

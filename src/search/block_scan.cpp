@@ -1,0 +1,38 @@
+/// Block after block of codes, with thresholds that rise as the pools fill.
+#include "search/block_scan.hpp"
+
+#include <algorithm>
+
+namespace keyseek {
+namespace {
+
+// Blocks scanned between two looks at the thresholds: 1,024 keys.
+constexpr std::size_t kBlocksAtOnce = 64;
+
+}  // namespace
+
+void scan_blocks(const std::uint8_t* codes, const float* scales, std::size_t n,
+                 const CodeTile& tile, Pool* pools, BlockScanScratch& scratch) {
+  const std::size_t blocks = (n + KeyStore::kBlock - 1) / KeyStore::kBlock;
+  constexpr std::size_t kRoom = kBlocksAtOnce * KeyStore::kBlock;
+  scratch.ids.resize(CodeTile::kMaxTile * kRoom);
+  scratch.scores.resize(CodeTile::kMaxTile * kRoom);
+  const Kernels& k = kernels();
+  float thresholds[CodeTile::kMaxTile];
+  std::size_t counts[CodeTile::kMaxTile];
+  for (std::size_t first = 0; first < blocks; first += kBlocksAtOnce) {
+    for (std::size_t g = 0; g < tile.group; ++g) thresholds[g] = pools[g].threshold();
+    const std::size_t last = std::min(blocks, first + kBlocksAtOnce);
+    k.scan_blocks({codes, scales, first, last}, tile,
+                  {scratch.ids.data(), scratch.scores.data(), kRoom, thresholds, counts});
+    for (std::size_t g = 0; g < tile.group; ++g) {
+      for (std::size_t i = g * kRoom; i < g * kRoom + counts[g]; ++i) {
+        pools[g].add(scratch.scores[i], scratch.ids[i]);
+      }
+      pools[g].settle();
+    }
+  }
+  for (std::size_t g = 0; g < tile.group; ++g) pools[g].shrink();
+}
+
+}  // namespace keyseek

@@ -1,3 +1,4 @@
+/// HeadCache and its like, on NumPy arrays.
 #include "keyseek/decode.hpp"
 
 #include <nanobind/stl/filesystem.h>
@@ -187,16 +188,7 @@ indexed tokens.)");
       .def_ro("total_us", &StepStats::total_us);
 }
 
-}  // namespace
-
-void bind_decode(nb::module_& m) {
-  bind_plan(m);
-  nb::class_<HeadCache> type(m, "HeadCache",
-                             R"(Keys, values, index and plan of one KV head while decoding.
-
-For one thread at a time, a second one is refused; different heads are independent. Made by
-`prefill`.)");
-  pickle_as_file(type);
+void bind_steps(nb::class_<HeadCache>& type) {
   type.def_static("prefill", &prefill, nb::arg("keys"), nb::arg("values"), nb::arg("queries"),
                   nb::arg("group") = 1, nb::kw_only(), nb::arg("params") = nb::none(),
                   nb::arg("threads") = 0, nb::arg("progress") = nb::none(), nb::arg("options"),
@@ -214,8 +206,11 @@ For one thread at a time, a second one is refused; different heads are independe
           },
           nb::arg("queries"), nb::arg("k") = 100,
           "The k best indexed tokens found for queries [group, d]: Hits whose ids are positions.")
-      .def("static_part", &static_part, kStaticPartDoc)
-      .def(
+      .def("static_part", &static_part, kStaticPartDoc);
+}
+
+void bind_lifetime(nb::class_<HeadCache>& type) {
+  type.def(
           "refresh",
           [](HeadCache& self, int threads, const ProgressCallback& progress) {
             run_long(threads, progress, [&](const Execution& run) { self.refresh(run); });
@@ -231,8 +226,11 @@ For one thread at a time, a second one is refused; different heads are independe
       .def_static("load", &HeadCache::load, nb::arg("path"), nb::call_guard<GilReleased>(),
                   "Reads and checks everything.")
       .def_static("map", &HeadCache::map, nb::arg("path"), nb::call_guard<GilReleased>(),
-                  "Maps the file: what is indexed is shared with others who map it.")
-      .def_prop_ro("plan", [](const HeadCache& self) { return self.plan(); })
+                  "Maps the file: what is indexed is shared with others who map it.");
+}
+
+void bind_properties(nb::class_<HeadCache>& type) {
+  type.def_prop_ro("plan", [](const HeadCache& self) { return self.plan(); })
       .def_prop_ro("stats", [](const HeadCache& self) { return self.stats(); })
       .def_prop_ro("indexed", &HeadCache::indexed)
       .def_prop_ro(
@@ -247,6 +245,21 @@ For one thread at a time, a second one is refused; different heads are independe
         return fmt::format("HeadCache({} tokens, {} indexed, {})", self.tokens(), self.indexed(),
                            to_string(self.plan().retriever));
       });
+}
+
+}  // namespace
+
+void bind_decode(nb::module_& m) {
+  bind_plan(m);
+  nb::class_<HeadCache> type(m, "HeadCache",
+                             R"(Keys, values, index and plan of one KV head while decoding.
+
+For one thread at a time, a second one is refused; different heads are independent. Made by
+`prefill`.)");
+  pickle_as_file(type);
+  bind_steps(type);
+  bind_lifetime(type);
+  bind_properties(type);
 }
 
 }  // namespace keyseek::python

@@ -12,6 +12,7 @@ import pytest
 import keyseek
 from conftest import SAMPLE
 from keyseek import peers
+from keyseek._core import ResultFile, Sweep, decode_view_defaults
 from keyseek.bench import __main__ as bench
 from keyseek.bench.peer_process import Handover, PeerFailed, PeerProcess
 from keyseek.bench.problem import read_problem

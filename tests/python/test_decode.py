@@ -1,9 +1,8 @@
-"""HeadCache, step_heads, a search of one's own, and the comparison of retrievers."""
+"""HeadCache, step_heads, and a search of one's own."""
 
 from __future__ import annotations
 
 import copy
-import json
 import pickle
 
 import numpy as np
@@ -11,7 +10,6 @@ import pytest
 
 import keyseek
 from conftest import SAMPLE
-from keyseek.bench import decode as bench
 
 PROMPT, LAYER = 2500, 2
 
@@ -376,49 +374,3 @@ def test_null_logits_are_an_array_of_float32(prefill):
     for wrong, fault in (([1.0, 2.0, 3.0], "null_logits is a list"), (np.zeros(3), "float64")):
         with pytest.raises(TypeError, match=fault):
             prefill(null_logits=wrong)
-
-
-def test_retrievers_are_compared_in_one_path(capsys):
-    pytest.importorskip("faiss")
-    options = [
-        "--data",
-        str(SAMPLE),
-        "--layers",
-        "15",
-        "--steps",
-        "8",
-        "--rounds",
-        "1",
-        "--k",
-        "50",
-    ]
-    assert bench.main([*options, "--json", "--cold"]) == 0
-    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert {row["caches"] for row in rows} == {"hot", "cold"}
-    of = {row["retriever"]: row for row in rows if row["caches"] == "hot"}
-    assert of.keys() == {"flat", "sketch", "projection", *bench.PEERS}
-    assert of["faiss-flat"]["error"] == pytest.approx(of["flat"]["error"], rel=0.05)
-    assert of["faiss-ivf"]["error"] <= bench.SLACK * of["projection"]["error"]
-    for row in rows:
-        parts = row["search_us"] + row["attend_us"] + row["other_us"]
-        assert parts == pytest.approx(row["total_us"], rel=0.3)
-    assert bench.main([*options, "--peers", "none"]) == 0
-    assert "| hot | projection |" in capsys.readouterr().out
-
-
-def test_bad_options_of_the_comparison_are_named(capsys):
-    for options, fault in (
-        (["--peers", "scann"], "--peers has 'scann'"),
-        (["--k", "0"], "--k is 0"),
-        (["--layers", "99"], "--layers is 99"),
-    ):
-        assert bench.main(["--data", str(SAMPLE), *options]) == 2
-        assert fault in capsys.readouterr().err
-
-
-def test_the_overhead_of_python_is_measured(capsys):
-    pytest.importorskip("transformers")
-    from keyseek.bench import overhead
-
-    assert overhead.main(["--steps", "5"]) == 0
-    assert "us (median of 5)" in capsys.readouterr().out

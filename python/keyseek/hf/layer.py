@@ -274,15 +274,10 @@ class RetrievalLayer(Copied, DynamicLayer):
                 "attention_mask hides new tokens of some requests of a batch, which is not served "
                 "on a GPU: give every request its own cache"
             )
-        per_request = len(self.heads) // self._batch
         out = torch.zeros(len(query), query.shape[1], self.heads[0].value_dim)
         some = present.nonzero()[:, 0]
         if len(some):
-            heads = [
-                h
-                for r in some.tolist()
-                for h in self.heads[r * per_request : (r + 1) * per_request]
-            ]
+            heads = [head for request in some.tolist() for head in self._heads_of(request)]
             found = step_heads(
                 heads, rows(query[some]), rows(key[some]), rows(value[some]), self._options.pool
             )
@@ -327,22 +322,19 @@ class RetrievalLayer(Copied, DynamicLayer):
             self._queries.select(indices)
             self._batch = len(indices)
             return
-        before = len(self.heads)
-        per_request = before // self._batch
         chosen = indices.tolist()
         # A request that is chosen once moves, one that is chosen again is copied.
         seen: set[int] = set()
         heads: list[HeadCache] = []
         for request in chosen:
-            of_request = self.heads[request * per_request : (request + 1) * per_request]
-            heads += [head.copy() for head in of_request] if request in seen else of_request
+            own = self._heads_of(request)
+            heads += [head.copy() for head in own] if request in seen else own
             seen.add(request)
-        self.heads = heads
-        self._batch = len(chosen)
-        if self._session is not None and len(chosen) * per_request == before:
+        if self._session is not None and len(heads) == len(self.heads):
             self._session.load(heads)
         else:
             self._session = None  # the next step makes one of the new size
+        self.heads, self._batch = heads, len(chosen)
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         if self._batch:
@@ -368,6 +360,10 @@ class RetrievalLayer(Copied, DynamicLayer):
         self._tokens = kept
         self._visible.crop(kept)
         self._queries.take_back(removed)
+
+    def _heads_of(self, request: int) -> list[HeadCache]:
+        each = len(self.heads) // self._batch
+        return self.heads[request * each : (request + 1) * each]
 
     def _stored(self) -> tuple[Tensor, Tensor]:
         """Keys and values of what was read, while they are tensors."""

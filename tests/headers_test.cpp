@@ -69,11 +69,11 @@ void decode_heads(const std::vector<HeadCache*>& heads, MatrixView<float> querie
   keyseek::step_heads(heads, queries, keys, values, pool, out.data());
 }
 
-Partial tail(MatrixView<float> train, std::size_t group, const Partial& fixed, AnyMatrixView keys,
+Partial tail(MatrixView<float> train, std::size_t group, const Partial& exact, AnyMatrixView keys,
              ValuesView values, float scale, MatrixView<float> queries, const Hits& hits) {
   AttendScratch scratch;
   Partial retrieved, part;
-  auto seen = keyseek::observe(train, group, fixed, keys, values, scale, {.top = 256});
+  auto seen = keyseek::observe(train, group, exact, keys, values, scale, {.top = 256});
   auto tail = keyseek::Tail::fit(seen, keys, values, 100, {.vectors = 64});
   keyseek::attend_hits(hits, values, scale, scratch, retrieved);
   keyseek::attend_tail(queries, hits, retrieved, tail, scratch, part);

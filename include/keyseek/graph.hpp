@@ -1,4 +1,4 @@
-/// Links between keys, projected from the training queries' exact lists.
+/// Links between keys, from the training queries' exact lists.
 ///
 /// Two keys are linked when the same queries want both. A graph holds links only: no
 /// vectors, no search state. It is built by small named steps, each a free function:
@@ -24,14 +24,14 @@
 
 namespace keyseek {
 
-/// How the lists are projected onto the keys.
-enum class Projection : std::uint8_t {
+/// How lists become links. RoarGraph calls it a projection of the bipartite graph onto the keys.
+enum class LinkMethod : std::uint8_t {
   cooccurrence = 0,  ///< weight = shared queries, damped by popularity (this library's own)
   pivot = 1,         ///< each query's best key is linked to the rest (RoarGraph, arXiv 2408.08933)
 };
 
 struct GraphParams {
-  Projection projection = Projection::cooccurrence;
+  LinkMethod link_method = LinkMethod::cooccurrence;
   std::size_t candidates = 64;      ///< heaviest links that pruning chooses from
   std::size_t degree = 32;          ///< links kept per key before reverse links
   std::size_t max_degree = 48;      ///< links per key after reverse links

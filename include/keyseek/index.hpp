@@ -8,7 +8,7 @@
 /// step, exact rerank). `sketch` scans a sketch of every key, a fraction of its codes, and scores
 /// the best of each query again: at 5 % left out by the sketch, recall is .99 and more, and what it
 /// misses are keys like others that it found. `projection` looks at a few per cent of the keys,
-/// where training queries and the graph that was projected from them lead.
+/// where training queries and the graph that was made from them lead.
 ///
 /// Searching is const, thread-safe and takes no lock that another search or an append
 /// holds for long: it works on a snapshot. `append` is for one writer at a time, beside

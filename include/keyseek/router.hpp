@@ -2,13 +2,13 @@
 ///
 /// Queries are out of the keys' distribution but not out of each other's, so the nearest
 /// training queries are easy to find, and their exact lists hold most of what a new query
-/// wants. Two queries are near when they see the keys alike: they are compared after a
-/// projection by the square root of the covariance C of the keys that training queries want,
-/// where |x - y|^2 is the expected squared difference of the two queries' scores, apart from
-/// what all keys share: E((q1 - q2).(k - mean))^2 = (q1 - q2)' C (q1 - q2). It is cut to the
-/// directions in which training queries vary most and scaled to unit length (a query's length
-/// does not change its top k). The projected queries are kept in 8 bits, sorted by spherical
-/// k-means clusters.
+/// wants. Two queries are near when they see the keys alike: they are compared in coordinates
+/// that a linear map gives, the query map: the square root of the covariance C of the keys that
+/// training queries want, where |x - y|^2 is the expected squared difference of the two queries'
+/// scores, apart from what all keys share: E((q1 - q2).(k - mean))^2 = (q1 - q2)' C (q1 - q2). It
+/// is cut to the directions in which training queries vary most and scaled to unit length (a
+/// query's length does not change its top k). Their coordinates are kept in 8 bits, sorted by
+/// spherical k-means clusters.
 ///
 /// Immutable and thread-safe; copies share the bytes.
 ///
@@ -31,7 +31,7 @@
 namespace keyseek {
 
 struct RouterParams {
-  std::size_t dim = 64;           ///< of the projected queries; at most the keys' dimension is used
+  std::size_t dim = 64;           ///< of the query map; at most the keys' dimension is used
   std::size_t clusters = 256;     ///< at most; fewer when there are few training queries
   std::size_t iterations = 6;     ///< of k-means
   double queries_per_key = 0.45;  ///< bounds memory: of more, an even sample is kept
@@ -61,7 +61,7 @@ class Router {
                                     AnyMatrixView keys, const RouterParams& params = {},
                                     const Execution& run = {});
 
-  /// The router with more training queries [m, d] and their `lists`; clusters and projection stay.
+  /// The router with more training queries [m, d] and their `lists`; clusters and query map stay.
   [[nodiscard]] Router extended(MatrixView<float> queries, MatrixView<Id> lists, std::size_t n,
                                 const Execution& run = {}) const;
 
@@ -70,12 +70,12 @@ class Router {
   }
   [[nodiscard]] std::size_t queries() const noexcept { return parts_.scales.size(); }
   [[nodiscard]] bool empty() const noexcept { return queries() == 0; }
-  [[nodiscard]] std::size_t dim() const noexcept { return parts_.projection.rows(); }
+  [[nodiscard]] std::size_t dim() const noexcept { return parts_.query_map.rows(); }
   [[nodiscard]] std::size_t bytes() const noexcept;
 
   /// For each row of `queries` [G, d] the `count` nearest training queries among those of the
   /// `probes` nearest clusters, in no order; row after row, padded with kNoId. Lies in `scratch`,
-  /// as does how similar the nearest one is: the cosine after projection, from 8-bit codes.
+  /// as does how similar the nearest one is: the cosine of their coordinates, from 8-bit codes.
   [[nodiscard]] std::span<const std::uint32_t> nearest(MatrixView<float> queries,
                                                        std::size_t probes, std::size_t count,
                                                        RouteScratch& scratch) const;
@@ -89,7 +89,7 @@ class Router {
   }
 
   struct Parts {
-    AnyMatrix projection;                        ///< f16 [dim, d]
+    AnyMatrix query_map;                         ///< f16 [dim, d]
     SharedArray<std::uint8_t> centroids;         ///< codes [C, code_cols(dim)]
     SharedArray<float> centroid_scales;          ///< [C]
     SharedArray<std::uint32_t> cluster_offsets;  ///< [C + 1], into the queries

@@ -12,7 +12,7 @@
 /// `observe` computes once what full attention gives the training queries; tails for several k
 /// and their errors on held-out queries follow from that. Values; functions keep no state.
 ///
-///     auto seen = keyseek::observe(train, group, fixed, keys, values, scale, {.top = 256});
+///     auto seen = keyseek::observe(train, group, exact, keys, values, scale, {.top = 256});
 ///     auto tail = keyseek::Tail::fit(seen, keys, values, 100, {.vectors = 64});
 ///     keyseek::attend_hits(hits, values, scale, scratch, retrieved);
 ///     keyseek::attend_tail(queries, hits, retrieved, tail, scratch, part);  // to be merged too
@@ -40,22 +40,22 @@ struct Observations {
   std::size_t group = 1;
   Logits logits;
   Matrix<float> queries;     ///< [m * G, d]
-  Partial fixed;             ///< over what is always attended: sink, window, null logits
+  Partial exact;             ///< over what is always attended: sink, window, null logits
   Partial rest;              ///< over all indexed keys
   Matrix<Id> top_ids;        ///< [m * G, top] best indexed keys, best first
   Matrix<float> top_scores;  ///< [m * G, top] their inner products
-  /// [n, G] sum over the queries of a head of the attention that key i gets, the fixed tokens
+  /// [n, G] sum over the queries of a head of the attention that key i gets, the exact tokens
   /// counted in.
   Matrix<float> mass;
 
   [[nodiscard]] std::size_t steps() const { return queries.rows() / group; }
 };
 
-/// Attention of `queries` [m * G, d] over `keys` [n, d] and their `values`; `fixed` is their
+/// Attention of `queries` [m * G, d] over `keys` [n, d] and their `values`; `exact` is their
 /// attention over all else (m * G rows). Two passes over all keys for every query: a
 /// few hundred steps are enough. Throws Error on shapes that do not match, n = 0 or m = 0.
 [[nodiscard]] Observations observe(MatrixView<float> queries, std::size_t group,
-                                   const Partial& fixed, AnyMatrixView keys, ValuesView values,
+                                   const Partial& exact, AnyMatrixView keys, ValuesView values,
                                    Logits logits, const ObserveParams& params = {},
                                    const Execution& run = {});
 
@@ -123,7 +123,7 @@ void attend_tail(MatrixView<float> queries, const Hits& hits, const Partial& ret
 using Retrieve = std::function<void(std::size_t step, Hits& hits)>;
 
 /// |approximate - full| / |full| of each observed query's attention output when `retrieve` says
-/// which keys are attended beside the fixed tokens, and `tail` (may be empty) stands for the rest.
+/// which keys are attended beside the exact tokens, and `tail` (may be empty) stands for the rest.
 [[nodiscard]] std::vector<float> attention_errors(const Observations& seen, ValuesView values,
                                                   const Tail& tail, const Retrieve& retrieve);
 /// The same when the kept[q] best keys of query q are retrieved.

@@ -35,10 +35,10 @@ template <class T, std::size_t N>
   return value_of(kMethods, name, argument);
 }
 
-inline constexpr Named<Projection> kProjections[] = {{"cooccurrence", Projection::cooccurrence},
-                                                     {"pivot", Projection::pivot}};
-[[nodiscard]] inline Projection projection_of(const std::string& name, const char* argument) {
-  return value_of(kProjections, name, argument);
+inline constexpr Named<LinkMethod> kLinkMethods[] = {{"cooccurrence", LinkMethod::cooccurrence},
+                                                     {"pivot", LinkMethod::pivot}};
+[[nodiscard]] inline LinkMethod link_method_of(const std::string& name, const char* argument) {
+  return value_of(kLinkMethods, name, argument);
 }
 
 [[nodiscard]] inline RopeLayout rope_layout_of(const std::string& name, const char* argument) {

@@ -16,9 +16,9 @@
 namespace keyseek::python {
 namespace {
 
-std::string name_of(Projection projection) {
-  for (const auto& entry : kProjections) {
-    if (entry.value == projection) return std::string(entry.name);
+std::string name_of(LinkMethod method) {
+  for (const auto& entry : kLinkMethods) {
+    if (entry.value == method) return std::string(entry.name);
   }
   return "";
 }
@@ -29,20 +29,20 @@ void bind_graph_params(nb::module_& m) {
   const GraphParams defaults;
   nb::class_<GraphParams> type(m, "GraphParams", R"(How a graph is projected from training queries.
 
-projection: "cooccurrence" (this library's own) or "pivot" (RoarGraph, arXiv 2408.08933).
+link_method: "cooccurrence" (this library's own) or "pivot" (RoarGraph, arXiv 2408.08933).
 candidates: heaviest links that pruning chooses from. degree: links kept per key before reverse
 links, max_degree after them. damping: exponent of the popularity a weight is divided by.
 sampled_lists: lists counted per key at most.
 entry_points: keys the reachability is counted from.)");
-  pickle_members(type, &GraphParams::projection, &GraphParams::candidates, &GraphParams::degree,
+  pickle_members(type, &GraphParams::link_method, &GraphParams::candidates, &GraphParams::degree,
                  &GraphParams::max_degree, &GraphParams::damping, &GraphParams::sampled_lists,
                  &GraphParams::entry_points);
   type.def(
           "__init__",
-          [](GraphParams* self, const std::string& projection, std::int64_t candidates,
+          [](GraphParams* self, const std::string& link_method, std::int64_t candidates,
              std::int64_t degree, std::int64_t max_degree, double damping,
              std::int64_t sampled_lists, std::int64_t entry_points) {
-            new (self) GraphParams{.projection = projection_of(projection, "projection"),
+            new (self) GraphParams{.link_method = link_method_of(link_method, "link_method"),
                                    .candidates = count_of(candidates, "candidates"),
                                    .degree = count_of(degree, "degree"),
                                    .max_degree = count_of(max_degree, "max_degree"),
@@ -51,12 +51,12 @@ entry_points: keys the reachability is counted from.)");
                                    .entry_points = count_of(entry_points, "entry_points")};
             self->validate();
           },
-          nb::kw_only(), nb::arg("projection") = name_of(defaults.projection),
+          nb::kw_only(), nb::arg("link_method") = name_of(defaults.link_method),
           nb::arg("candidates") = defaults.candidates, nb::arg("degree") = defaults.degree,
           nb::arg("max_degree") = defaults.max_degree, nb::arg("damping") = defaults.damping,
           nb::arg("sampled_lists") = defaults.sampled_lists,
           nb::arg("entry_points") = defaults.entry_points)
-      .def_prop_ro("projection", [](const GraphParams& p) { return name_of(p.projection); })
+      .def_prop_ro("link_method", [](const GraphParams& p) { return name_of(p.link_method); })
       .def_ro("candidates", &GraphParams::candidates)
       .def_ro("degree", &GraphParams::degree)
       .def_ro("max_degree", &GraphParams::max_degree)

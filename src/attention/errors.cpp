@@ -33,7 +33,7 @@ std::vector<float> attention_errors(const Observations& seen, ValuesView values,
   errors.reserve(seen.queries.rows());
   for (std::size_t first = 0; first < seen.queries.rows(); first += group) {
     retrieve(first / group, hits);
-    Partial part = seen.fixed.slice(first, group), full = part;
+    Partial part = seen.exact.slice(first, group), full = part;
     merge(seen.rest.slice(first, group), full);
     attend_hits(hits, values, seen.logits, scratch, retrieved);
     merge(retrieved, part);

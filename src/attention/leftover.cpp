@@ -13,7 +13,7 @@ constexpr double kNoise = 1e-5;
 }  // namespace
 
 Leftover leftover(const Observations& seen, ValuesView values, std::size_t k, std::size_t q) {
-  const double rest = seen.rest.lse[q], fixed = seen.fixed.lse[q];
+  const double rest = seen.rest.lse[q], exact = seen.exact.lse[q];
   const std::size_t dv = values.rows.cols;
   Leftover left;
   left.out.assign(seen.rest.out.row(q), seen.rest.out.row(q) + dv);
@@ -28,7 +28,7 @@ Leftover leftover(const Observations& seen, ValuesView values, std::size_t k, st
     for (std::size_t c = 0; c < dv; ++c) left.out[c] -= weight * factor * double{value[c]};
   }
   const double remaining = 1.0 - taken >= kNoise ? 1.0 - taken : 0.0;
-  left.share = remaining / (1.0 + std::exp(fixed - rest));
+  left.share = remaining / (1.0 + std::exp(exact - rest));
   left.lse = rest + std::log(std::max(remaining, kLeastShare));
   // Of logits so large that f32 does not tell their sum from the best one, that one.
   if (k > 0)
@@ -40,8 +40,8 @@ Leftover leftover(const Observations& seen, ValuesView values, std::size_t k, st
 Matrix<float> mass_without(const Observations& seen, std::span<const std::size_t> kept) {
   Matrix<float> mass = seen.mass;
   for (std::size_t q = 0; q < seen.queries.rows(); ++q) {
-    const double rest = seen.rest.lse[q], fixed = seen.fixed.lse[q];
-    const double total = rest + std::log1p(std::exp(fixed - rest));
+    const double rest = seen.rest.lse[q], exact = seen.exact.lse[q];
+    const double total = rest + std::log1p(std::exp(exact - rest));
     for (std::size_t r = 0; r < kept[q]; ++r) {
       const double logit = seen.logits.of(seen.top_scores.row(q)[r]);
       float& of_key = mass.row(seen.top_ids.row(q)[r])[q % seen.group];

@@ -31,7 +31,7 @@ class Observer {
       const float lse = scale * best[q] + std::log(sum[q]);
       seen_.rest.lse[first + q] = lse;
       seen_.rest.best[first + q] = scale * best[q];
-      share[q] = 1.0F / (sum[q] * (1.0F + std::exp(seen_.fixed.lse[first + q] - lse)));
+      share[q] = 1.0F / (sum[q] * (1.0F + std::exp(seen_.exact.lse[first + q] - lse)));
     }
     add_mass(first, count, share);
     add_values(first, count, sum);
@@ -67,7 +67,7 @@ class Observer {
 
 }  // namespace
 
-Observations observe(MatrixView<float> queries, std::size_t group, const Partial& fixed,
+Observations observe(MatrixView<float> queries, std::size_t group, const Partial& exact,
                      AnyMatrixView keys, ValuesView values, Logits logits,
                      const ObserveParams& params, const Execution& run) {
   require(keys.rows > 0, "keys is empty");
@@ -79,10 +79,10 @@ Observations observe(MatrixView<float> queries, std::size_t group, const Partial
           keys.cols);
   require(values.rows.rows == keys.rows, "values has {} rows, keys has {}", values.rows.rows,
           keys.rows);
-  require(fixed.lse.size() == queries.rows, "fixed is of {} queries, there are {}",
-          fixed.lse.size(), queries.rows);
-  require(fixed.out.rows() == queries.rows && fixed.out.cols() == values.rows.cols,
-          "fixed.out is {} x {}, must be {} x {}", fixed.out.rows(), fixed.out.cols(), queries.rows,
+  require(exact.lse.size() == queries.rows, "exact is of {} queries, there are {}",
+          exact.lse.size(), queries.rows);
+  require(exact.out.rows() == queries.rows && exact.out.cols() == values.rows.cols,
+          "exact.out is {} x {}, must be {} x {}", exact.out.rows(), exact.out.cols(), queries.rows,
           values.rows.cols);
   logits.validate();
   run.validate();
@@ -93,7 +93,7 @@ Observations observe(MatrixView<float> queries, std::size_t group, const Partial
   seen.queries = Matrix<float>(queries.rows, queries.cols);
   for (std::size_t i = 0; i < queries.rows; ++i)
     std::copy_n(queries.row(i), queries.cols, seen.queries.row(i));
-  seen.fixed = fixed;
+  seen.exact = exact;
   const std::size_t top = std::min(params.top, keys.rows);
   if (top > 0) {
     KnnLists lists = exact_knn(keys, queries, {.k = top, .method = KnnMethod::int8}, run);

@@ -163,8 +163,8 @@ class Fit {
     Eigen::RowVectorXd expected = Eigen::RowVectorXd::Zero(index(count_));
     for (std::size_t s = 0; s < seen_.steps(); ++s) {
       const std::size_t q = s * group_ + g;
-      const double rest = seen_.rest.lse[q], fixed = seen_.fixed.lse[q];
-      const double total = rest + std::log1p(std::exp(fixed - rest));
+      const double rest = seen_.rest.lse[q], exact = seen_.exact.lse[q];
+      const double total = rest + std::log1p(std::exp(exact - rest));
       expected += (logits.row(index(s)).array() - total).min(60.0).exp().matrix();
     }
     const double least = kLeastShare * shares_.col(index(g)).sum() + 1e-30;

@@ -16,8 +16,8 @@ namespace {
 
 const std::vector<std::pair<std::string, KnnMethod>> kKnnMethods = {{"f32", KnnMethod::f32},
                                                                     {"int8", KnnMethod::int8}};
-const std::vector<std::pair<std::string, Projection>> kProjections = {
-    {"cooccurrence", Projection::cooccurrence}, {"pivot", Projection::pivot}};
+const std::vector<std::pair<std::string, LinkMethod>> kLinkMethods = {
+    {"cooccurrence", LinkMethod::cooccurrence}, {"pivot", LinkMethod::pivot}};
 
 template <class Value>
 std::string name_of(const std::vector<std::pair<std::string, Value>>& names, Value value) {
@@ -135,7 +135,7 @@ std::vector<CLI::Option*> add_options(CLI::App& app, ProjectionParams& params) {
   };
   GraphParams& graph = params.graph;
   RouterParams& router = params.router;
-  add(add_choice(app, "--projection", graph.projection, kProjections, "How lists become links"));
+  add(add_choice(app, "--link-method", graph.link_method, kLinkMethods, "How lists become links"));
   count("--list-length", params.list_length, "Keys in the exact list of a training query");
   add(add_method(app, "--list-method", params.list_method));
   count("--candidates", graph.candidates, "Links of a key that pruning chooses from");
@@ -144,7 +144,7 @@ std::vector<CLI::Option*> add_options(CLI::App& app, ProjectionParams& params) {
   real("--damping", graph.damping, "Exponent of the popularity a weight is divided by");
   count("--sampled-lists", graph.sampled_lists, "Lists counted per key at most");
   count("--entry-points", graph.entry_points, "Keys that reachability is counted from");
-  count("--router-dim", router.dim, "Dimension of the projected training queries");
+  count("--router-dim", router.dim, "Coordinates that training queries are compared in");
   count("--clusters", router.clusters, "Clusters of training queries at most");
   count("--iterations", router.iterations, "Iterations of k-means");
   real("--queries-per-key", router.queries_per_key, "Training queries kept, per key, at most");
@@ -159,7 +159,7 @@ std::vector<CLI::Option*> add_options(CLI::App& app, ProjectionParams& params) {
 Json to_json(const ProjectionParams& params) {
   const GraphParams& graph = params.graph;
   const RouterParams& router = params.router;
-  return {{"projection", name_of(kProjections, graph.projection)},
+  return {{"link_method", name_of(kLinkMethods, graph.link_method)},
           {"list_length", params.list_length},
           {"list_method", name_of(kKnnMethods, params.list_method)},
           {"candidates", graph.candidates},

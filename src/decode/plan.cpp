@@ -110,7 +110,7 @@ class Planner {
     std::vector<std::size_t> counts;
     for (std::size_t q = 0; q < seen.queries.rows(); ++q)
       counts.push_back(kept_by(stop, {seen.top_scores.row(q), seen.top_scores.cols()}, seen.logits,
-                               seen.fixed.best[q], seen.fixed.lse[q]));
+                               seen.exact.best[q], seen.exact.lse[q]));
     return counts;
   }
 
@@ -283,7 +283,7 @@ class Planner {
       for (std::size_t g = 0; g < input_.group; ++g) {
         hits.count[g] =
             kept_by(plan.stop, found.row_scores(g), params_.logits(),
-                    seen_.held_seen.fixed.best[first + g], seen_.held_seen.fixed.lse[first + g]);
+                    seen_.held_seen.exact.best[first + g], seen_.held_seen.exact.lse[first + g]);
         attended += static_cast<double>(hits.count[g]);
       }
     };

@@ -1,4 +1,4 @@
-/// Links two keys by how many training queries want both of them (co-occurrence projection).
+/// Links two keys by how many training queries want both of them.
 #include <algorithm>
 #include <cmath>
 #include <functional>

@@ -44,8 +44,8 @@ void GraphParams::validate() const {
   require(candidates >= degree && candidates <= 65536,
           "candidates is {}, must be in [degree = {}, 65536]", candidates, degree);
   require(damping >= 0.0 && damping <= 1.0, "damping is {}, must be in [0, 1]", damping);
-  require(projection <= Projection::pivot, "projection is {}, which is none",
-          static_cast<int>(projection));
+  require(link_method <= LinkMethod::pivot, "link_method is {}, which is none",
+          static_cast<int>(link_method));
   require(sampled_lists >= 1, "sampled_lists is 0");
   require_saveable("sampled_lists", sampled_lists);
   require(entry_points >= 1, "entry_points is 0");
@@ -102,7 +102,7 @@ BuiltGraph build_graph(MatrixView<Id> lists, const KeyStore& store, const GraphP
   const std::size_t n = store.size();
   require(lists.rows > 0, "lists is empty");
   require_lists(lists, n);
-  Links links = params.projection == Projection::cooccurrence
+  Links links = params.link_method == LinkMethod::cooccurrence
                     ? project_cooccurrence(lists, n, params, run)
                     : project_pivots(lists, n, params);
   prune(links, store, params.degree, run);

@@ -1,4 +1,4 @@
-/// Links the best key of each training query to the rest of its list (pivot projection).
+/// Links the best key of each training query to the rest of its list, as RoarGraph does.
 #include <algorithm>
 
 #include "graph/lists.hpp"

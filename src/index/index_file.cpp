@@ -123,7 +123,7 @@ void IndexFileWriter::add(const Graph& graph) {
 
 void IndexFileWriter::add(const Router& router) {
   const Router::Parts& parts = router.parts();
-  add_matrix("router.projection", "router.shape", parts.projection);
+  add_matrix("router.query_map", "router.shape", parts.query_map);
   add_array("router.centroids", parts.centroids);
   add_array("router.centroid_scales", parts.centroid_scales);
   add_array("router.clusters", parts.cluster_offsets);
@@ -150,7 +150,7 @@ void IndexFileWriter::add(const ProjectionParams& p) {
   add_numbers(
       "params",
       {saved_count(p.list_length), saved_count(p.tuning_k),
-       static_cast<double>(static_cast<int>(g.projection)), saved_count(g.candidates),
+       static_cast<double>(static_cast<int>(g.link_method)), saved_count(g.candidates),
        saved_count(g.degree), saved_count(g.max_degree), g.damping, saved_count(g.sampled_lists),
        saved_count(g.entry_points), static_cast<double>(static_cast<int>(p.list_method))});
 }
@@ -200,10 +200,10 @@ Graph read_graph(const ContainerReader& reader, std::size_t n) {
 
 Router read_router(const ContainerReader& reader, const KeyStore& store) {
   Router::Parts parts;
-  parts.projection = read_matrix(reader, "router.projection", "router.shape");
-  if (parts.projection.cols() != store.dim()) {
+  parts.query_map = read_matrix(reader, "router.query_map", "router.shape");
+  if (parts.query_map.cols() != store.dim()) {
     fail(ErrorCode::corrupt, "{}: the router is for dimension {}, the keys have {}",
-         reader.path().string(), parts.projection.cols(), store.dim());
+         reader.path().string(), parts.query_map.cols(), store.dim());
   }
   parts.centroids = reader.array<std::uint8_t>("router.centroids");
   parts.centroid_scales = reader.array<float>("router.centroid_scales");
@@ -243,20 +243,20 @@ ProjectionParams read_params(const ContainerReader& reader) {
   ProjectionParams p;
   p.list_length = numbers.whole();
   p.tuning_k = numbers.whole();
-  const std::size_t projection = numbers.whole();
-  numbers.check(projection <= static_cast<std::size_t>(Projection::pivot),
-                "names an unknown projection");
-  p.graph.projection = static_cast<Projection>(projection);
+  const std::size_t link_method = numbers.whole();
+  numbers.check(link_method <= static_cast<std::size_t>(LinkMethod::pivot),
+                "names an unknown link method");
+  p.graph.link_method = static_cast<LinkMethod>(link_method);
   p.graph.candidates = numbers.whole();
   p.graph.degree = numbers.whole();
   p.graph.max_degree = numbers.whole();
   p.graph.damping = numbers.real();
   p.graph.sampled_lists = numbers.whole();
   p.graph.entry_points = numbers.whole();
-  const std::size_t method = numbers.whole();
-  numbers.check(method <= static_cast<std::size_t>(KnnMethod::int8),
+  const std::size_t list_method = numbers.whole();
+  numbers.check(list_method <= static_cast<std::size_t>(KnnMethod::int8),
                 "names an unknown list method");
-  p.list_method = static_cast<KnnMethod>(method);
+  p.list_method = static_cast<KnnMethod>(list_method);
   try {
     p.validate();
   } catch (const Error& e) {

@@ -39,7 +39,7 @@ void each_array(Graph::Parts& parts, const Visit& visit) {
 
 template <class Visit>
 void each_array(Router::Parts& parts, const Visit& visit) {
-  visit(parts.projection);
+  visit(parts.query_map);
   visit(parts.centroids);
   visit(parts.centroid_scales);
   visit(parts.cluster_offsets);

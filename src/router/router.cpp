@@ -11,7 +11,7 @@
 #include "base/parallel.hpp"
 #include "graph/lists.hpp"
 #include "router/clustering.hpp"
-#include "router/projection.hpp"
+#include "router/query_map.hpp"
 #include "score/code_tile.hpp"
 #include "score/codes.hpp"
 #include "score/kernels.hpp"
@@ -69,16 +69,16 @@ float similarity(std::span<const Ranked> near, const float* query, std::size_t d
 }
 
 Matrix<float> projected_rows(MatrixView<float> queries, const std::vector<std::size_t>& rows,
-                             AnyMatrixView projection, const Execution& run) {
-  Matrix<float> out(rows.size(), projection.rows);
+                             AnyMatrixView query_map, const Execution& run) {
+  Matrix<float> out(rows.size(), query_map.rows);
   parallel_for(rows.size(), 256, run, "projecting queries",
                [&](std::size_t begin, std::size_t end, int) {
-                 std::vector<float> scratch(projection.rows);
+                 std::vector<float> scratch(query_map.rows);
                  Matrix<float> moved;
                  for (std::size_t i = begin; i < end; ++i) {
-                   project(in_range(queries.slice(rows[i], 1), 1.0, moved), projection, out.row(i),
+                   project(in_range(queries.slice(rows[i], 1), 1.0, moved), query_map, out.row(i),
                            scratch.data());
-                   scale_to_unit(out.row(i), projection.rows);
+                   scale_to_unit(out.row(i), query_map.rows);
                  }
                });
   return out;
@@ -218,12 +218,12 @@ Router Router::build(MatrixView<float> queries, MatrixView<Id> lists, AnyMatrixV
   Parts parts;
   const Matrix<float> wanted = wanted_keys(lists, keys);
   require(wanted.rows() > 0, "lists name no key");
-  const Matrix<Half> projection =
-      query_projection(AnyMatrixView::of(wanted.view()), queries, params.dim, run);
-  parts.projection = AnyMatrix::copy_of(AnyMatrixView::of(projection.view()));
+  const Matrix<Half> query_map =
+      query_map_of(AnyMatrixView::of(wanted.view()), queries, params.dim, run);
+  parts.query_map = AnyMatrix::copy_of(AnyMatrixView::of(query_map.view()));
 
   const std::vector<std::size_t> rows = kept_rows(queries.rows, keys.rows, params.queries_per_key);
-  const Matrix<float> projected = projected_rows(queries, rows, parts.projection.view(), run);
+  const Matrix<float> projected = projected_rows(queries, rows, parts.query_map.view(), run);
   // A cluster of fewer than a few queries would only cost a look at its centroid.
   const std::size_t clusters = std::clamp<std::size_t>(rows.size() / 8, 1, params.clusters);
   const Clustering clustering =
@@ -248,14 +248,14 @@ Router Router::build(MatrixView<float> queries, MatrixView<Id> lists, AnyMatrixV
 Router Router::extended(MatrixView<float> queries, MatrixView<Id> lists, std::size_t n,
                         const Execution& run) const {
   require(!empty(), "an empty router cannot be extended");
-  require(queries.cols == parts_.projection.cols(), "queries have dimension {}, the router has {}",
-          queries.cols, parts_.projection.cols());
+  require(queries.cols == parts_.query_map.cols(), "queries have dimension {}, the router has {}",
+          queries.cols, parts_.query_map.cols());
   require(lists.rows == queries.rows, "lists has {} rows, queries {}", lists.rows, queries.rows);
   require_lists(lists, n);
 
   std::vector<std::size_t> rows(queries.rows);
   std::iota(rows.begin(), rows.end(), std::size_t{0});
-  const Matrix<float> projected = projected_rows(queries, rows, parts_.projection.view(), run);
+  const Matrix<float> projected = projected_rows(queries, rows, parts_.query_map.view(), run);
   std::vector<std::uint32_t> cluster(queries.rows);
   RouteScratch scratch;
   for (std::size_t i = 0; i < queries.rows; ++i) {
@@ -300,14 +300,14 @@ std::span<const std::uint64_t> Router::nearest_clusters(std::size_t g, std::size
 std::span<const std::uint32_t> Router::nearest(MatrixView<float> queries, std::size_t probes,
                                                std::size_t count, RouteScratch& s) const {
   require(!empty(), "the router is empty: build one first");
-  require(queries.cols == parts_.projection.cols(), "queries have dimension {}, the router has {}",
-          queries.cols, parts_.projection.cols());
+  require(queries.cols == parts_.query_map.cols(), "queries have dimension {}, the router has {}",
+          queries.cols, parts_.query_map.cols());
   require(probes >= 1, "probes is 0");
   require(count >= 1, "count is 0");
   const std::size_t group = queries.rows;
   s.projected.resize(group * dim());
   s.scores.resize(group * dim());
-  project(queries, parts_.projection.view(), s.projected.data(), s.scores.data());
+  project(queries, parts_.query_map.view(), s.projected.data(), s.scores.data());
   encode_projected({s.projected.data(), group, dim()}, s.encoded);
   score_centroids(group, s);
   s.near.assign(group * count, kNoId);
@@ -355,20 +355,20 @@ void Router::append_list(std::uint32_t query, std::vector<Id>& out) const {
 }
 
 std::size_t Router::bytes() const noexcept {
-  return parts_.projection.bytes() + parts_.centroids.bytes() + parts_.centroid_scales.bytes() +
+  return parts_.query_map.bytes() + parts_.centroids.bytes() + parts_.centroid_scales.bytes() +
          parts_.cluster_offsets.bytes() + parts_.codes.bytes() + parts_.scales.bytes() +
          parts_.list_offsets.bytes() + parts_.gaps.bytes();
 }
 
 Router Router::from_parts(Parts parts, std::size_t n) {
-  const std::size_t cols = code_cols(parts.projection.rows());
+  const std::size_t cols = code_cols(parts.query_map.rows());
   const std::size_t queries = parts.scales.size();
   const std::size_t clusters = parts.centroid_scales.size();
-  check(parts.projection.dtype() == Dtype::f16 && parts.projection.rows() > 0,
-        "the projection is wrong");
+  check(parts.query_map.dtype() == Dtype::f16 && parts.query_map.rows() > 0,
+        "the query map is wrong");
   check(clusters > 0 && queries > 0, "no queries");
-  check(parts.centroids.size() == clusters * cols, "centroids do not match the projection");
-  check(parts.codes.size() == queries * cols, "codes do not match the projection");
+  check(parts.centroids.size() == clusters * cols, "centroids do not match the query map");
+  check(parts.codes.size() == queries * cols, "codes do not match the query map");
   check_offsets(parts.cluster_offsets, clusters, queries);
   check_offsets(parts.list_offsets, queries, parts.gaps.size());
   check_scales(parts.centroid_scales);

@@ -124,7 +124,7 @@ TEST(NullLogits, AreOneMorePart) {
   EXPECT_EQ(alone.out.row(1)[3], 0.0F);
 }
 
-/// A problem whose fixed part has null logits and whose logits are capped.
+/// A problem whose exact part has null logits and whose logits are capped.
 struct CappedProblem {
   static constexpr std::size_t kGroup = 3, kK = 24;
   TailProblem problem{{.n = 600, .group = kGroup}};
@@ -132,12 +132,12 @@ struct CappedProblem {
   std::vector<float> nulls = {2.0F, 5.0F, -1.0F};
 
   [[nodiscard]] Observations seen(MatrixView<float> queries, Logits how) const {
-    Partial fixed;
-    fixed.reset(queries.rows, TailProblem::kValueDim, nulls);
-    merge(test::attend_many(queries, problem.all_keys.view().slice(0, TailProblem::kFixed),
-                            {problem.all_values.view().slice(0, TailProblem::kFixed)}, how),
-          fixed);
-    return observe(queries, kGroup, fixed, problem.keys(), problem.values(), how, {.top = 64});
+    Partial exact;
+    exact.reset(queries.rows, TailProblem::kValueDim, nulls);
+    merge(test::attend_many(queries, problem.all_keys.view().slice(0, TailProblem::kExact),
+                            {problem.all_values.view().slice(0, TailProblem::kExact)}, how),
+          exact);
+    return observe(queries, kGroup, exact, problem.keys(), problem.values(), how, {.top = 64});
   }
 };
 
@@ -145,7 +145,7 @@ TEST(SoftCap, ObservationsEqualSumsInDoublePrecision) {
   const CappedProblem capped;
   const Matrix<float>& queries = capped.problem.data.test;
   const Observations seen = capped.seen(queries, capped.logits);
-  const std::size_t n = capped.problem.keys().rows, fixed = TailProblem::kFixed;
+  const std::size_t n = capped.problem.keys().rows, exact = TailProblem::kExact;
   const AnyMatrixView all = capped.problem.all_keys.view();
   const ValuesView values = {capped.problem.all_values.view()};
   Matrix<double> mass(n, CappedProblem::kGroup);
@@ -153,12 +153,12 @@ TEST(SoftCap, ObservationsEqualSumsInDoublePrecision) {
     const std::size_t g = q % CappedProblem::kGroup;
     NaiveLogits naive = {.scale = 0.5, .softcap = 4.0};
     expect_close(seen.rest, q,
-                 reference(queries.row(q), all, values, range(fixed, fixed + n), naive));
+                 reference(queries.row(q), all, values, range(exact, exact + n), naive));
     naive.null = double{capped.nulls[g]};
-    const auto full = reference(queries.row(q), all, values, range(0, fixed + n), naive);
+    const auto full = reference(queries.row(q), all, values, range(0, exact + n), naive);
     for (std::size_t i = 0; i < n; ++i)
       mass.row(i)[g] +=
-          std::exp(naive.of(test::product(all, fixed + i, queries.row(q)).value) - full.lse);
+          std::exp(naive.of(test::product(all, exact + i, queries.row(q)).value) - full.lse);
   }
   for (std::size_t i = 0; i < n; ++i)
     for (std::size_t g = 0; g < CappedProblem::kGroup; ++g)

@@ -228,38 +228,38 @@ const auto refused = [](const std::string& fault, const auto& call) {
 TEST(TailInput, OfObserveIsNamed) {
   const TailProblem p({.n = 30, .group = 2, .held_out_steps = 4});
   const MatrixView<float> queries = p.data.test;
-  const Partial fixed = p.fixed(queries);
+  const Partial exact = p.exact(queries);
   const auto run = [&](MatrixView<float> q, std::size_t group, const Partial& f, AnyMatrixView keys,
                        AnyMatrixView values,
                        float scale) { (void)observe(q, group, f, keys, {values}, scale); };
   const AnyMatrixView keys = p.keys(), values = p.values().rows;
-  refused("keys is empty", [&] { run(queries, 2, fixed, keys.slice(0, 0), values, 1.0F); });
-  refused("queries is empty", [&] { run(queries.slice(0, 0), 2, fixed, keys, values, 1.0F); });
-  refused("group is 0", [&] { run(queries, 0, fixed, keys, values, 1.0F); });
-  refused("group is 65", [&] { run(queries, 65, fixed, keys, values, 1.0F); });
-  refused("8 rows, no multiple of group = 3", [&] { run(queries, 3, fixed, keys, values, 1.0F); });
+  refused("keys is empty", [&] { run(queries, 2, exact, keys.slice(0, 0), values, 1.0F); });
+  refused("queries is empty", [&] { run(queries.slice(0, 0), 2, exact, keys, values, 1.0F); });
+  refused("group is 0", [&] { run(queries, 0, exact, keys, values, 1.0F); });
+  refused("group is 65", [&] { run(queries, 65, exact, keys, values, 1.0F); });
+  refused("8 rows, no multiple of group = 3", [&] { run(queries, 3, exact, keys, values, 1.0F); });
   const Matrix<float> narrow = normal_matrix(8, 31, 1);
-  refused("dimension 31", [&] { run(narrow, 2, fixed, keys, values, 1.0F); });
-  refused("29 rows, keys has 30", [&] { run(queries, 2, fixed, keys, values.slice(0, 29), 1.0F); });
-  refused("fixed is of 6", [&] { run(queries, 2, p.fixed(queries.slice(0, 6)), keys, values, 1); });
+  refused("dimension 31", [&] { run(narrow, 2, exact, keys, values, 1.0F); });
+  refused("29 rows, keys has 30", [&] { run(queries, 2, exact, keys, values.slice(0, 29), 1.0F); });
+  refused("exact is of 6", [&] { run(queries, 2, p.exact(queries.slice(0, 6)), keys, values, 1); });
   Partial wide;
   wide.reset(8, 25);
-  refused("fixed.out is 8 x 25", [&] { run(queries, 2, wide, keys, values, 1.0F); });
-  refused("scale is 0", [&] { run(queries, 2, fixed, keys, values, 0.0F); });
-  refused("scale is inf", [&] { run(queries, 2, fixed, keys, values, 1.0F / 0.0F); });
+  refused("exact.out is 8 x 25", [&] { run(queries, 2, wide, keys, values, 1.0F); });
+  refused("scale is 0", [&] { run(queries, 2, exact, keys, values, 0.0F); });
+  refused("scale is inf", [&] { run(queries, 2, exact, keys, values, 1.0F / 0.0F); });
   refused("threads", [&] {
-    (void)observe(queries, 2, fixed, keys, {values}, 1.0F, {.top = 0}, {.threads = -1});
+    (void)observe(queries, 2, exact, keys, {values}, 1.0F, {.top = 0}, {.threads = -1});
   });
   Matrix<float> bad = p.data.test;
   bad.row(5)[3] = std::nanf("");
   for (const std::size_t top : {0U, 5U}) {
     expect_error(ErrorCode::not_finite, {"queries row 5"},
-                 [&] { (void)observe(bad, 2, fixed, keys, {values}, 1.0F, {.top = top}); });
+                 [&] { (void)observe(bad, 2, exact, keys, {values}, 1.0F, {.top = top}); });
   }
   Matrix<float> bad_keys = to_f32(keys);
   bad_keys.row(7)[31] = -std::numeric_limits<float>::infinity();
   expect_error(ErrorCode::not_finite, {"keys row 7"},
-               [&] { run(queries, 2, fixed, test::any(bad_keys), values, 1.0F); });
+               [&] { run(queries, 2, exact, test::any(bad_keys), values, 1.0F); });
 }
 
 TEST(TailInput, OfFitAndErrorsIsNamed) {

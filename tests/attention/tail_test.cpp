@@ -59,11 +59,11 @@ TEST(TailObserve, EqualsSumsInDoublePrecision) {
                               {.n = 300, .group = 3, .value_scales = true, .held_out_steps = 7}};
   for (const TailShape& shape : shapes) {
     const TailProblem p(shape);
-    const Partial fixed = p.fixed(p.data.test);
+    const Partial exact = p.exact(p.data.test);
     const Observations seen = p.held_out();
     ASSERT_EQ(seen.steps(), shape.held_out_steps);
     ASSERT_EQ(seen.mass.rows(), shape.n);
-    EXPECT_EQ(seen.fixed.lse, fixed.lse);
+    EXPECT_EQ(seen.exact.lse, exact.lse);
     const auto truth = test::brute_force(p.keys(), p.data.test, 64);
     EXPECT_GE(recall(truth.ids, seen.top_ids), 0.999);
     Matrix<double> mass(shape.n, shape.group);
@@ -72,7 +72,7 @@ TEST(TailObserve, EqualsSumsInDoublePrecision) {
       const auto full =
           test::reference(query, p.keys(), p.values(), test::range(0, shape.n), p.kScale);
       test::expect_close(seen.rest, q, full);
-      const double total = full.lse + std::log1p(std::exp(double{fixed.lse[q]} - full.lse));
+      const double total = full.lse + std::log1p(std::exp(double{exact.lse[q]} - full.lse));
       for (std::size_t i = 0; i < shape.n; ++i) {
         const double logit = p.kScale * test::product(p.keys(), i, query).value;
         mass.row(i)[q % shape.group] += std::exp(logit - total);
@@ -138,9 +138,9 @@ double mass_error(const TailProblem& p, const Observations& seen, std::size_t k,
     attend_hits(hits, p.values(), p.kScale, scratch, retrieved);
     attend_tail(seen.queries.view().slice(first, group), hits, retrieved, tail, scratch, out);
     for (std::size_t g = 0; g < group; ++g) {
-      const double rest = seen.rest.lse[first + g], fixed = seen.fixed.lse[first + g];
+      const double rest = seen.rest.lse[first + g], exact = seen.exact.lse[first + g];
       const double left = 1.0 - std::exp(double{retrieved.lse[g]} - rest);
-      const double share = left / (1.0 + std::exp(fixed - rest));
+      const double share = left / (1.0 + std::exp(exact - rest));
       const double weight = std::pow(share * (1.0 - share), 2);
       error += weight * std::pow(double{out.lse[g]} - rest - std::log(left), 2);
       total += weight;
@@ -160,7 +160,7 @@ TEST(Tail, TheCorrectionBringsItsMassNearer) {
 }
 
 TEST(Tail, ErrorsAreThoseOfTheOutput) {
-  // Without a tail: full attention, and the same over the fixed tokens and the k best only.
+  // Without a tail: full attention, and the same over the exact tokens and the k best only.
   const TailProblem p({.n = 400, .held_out_steps = 8});
   const Observations seen = p.held_out();
   for (const std::size_t k : {0U, 5U, 64U}) {
@@ -168,13 +168,13 @@ TEST(Tail, ErrorsAreThoseOfTheOutput) {
     ASSERT_EQ(errors.size(), 16U);
     for (std::size_t q = 0; q < errors.size(); ++q) {
       const ValuesView values = {p.all_values.view()};
-      auto ids = test::range(0, p.kFixed);
+      auto ids = test::range(0, p.kExact);
       for (std::size_t r = 0; r < k; ++r)
-        ids.push_back(seen.top_ids.row(q)[r] + static_cast<Id>(p.kFixed));
+        ids.push_back(seen.top_ids.row(q)[r] + static_cast<Id>(p.kExact));
       const float* query = p.data.test.row(q);
       const auto part = test::reference(query, p.all_keys.view(), values, ids, p.kScale);
       const auto full = test::reference(query, p.all_keys.view(), values,
-                                        test::range(0, 400 + p.kFixed), p.kScale);
+                                        test::range(0, 400 + p.kExact), p.kScale);
       const std::vector<float> out(part.out.begin(), part.out.end());
       EXPECT_NEAR(errors[q], test::relative_error(out.data(), full.out), 2e-5) << "query " << q;
     }
@@ -193,14 +193,14 @@ TEST(Tail, LessensTheErrorOfASampleHead) {
       const std::size_t every = from.rows() / 3 / steps;
       for (std::size_t s = 0; s < steps; ++s)
         std::copy_n(from.row(s * every * 3), 3 * 64, queries.row(s * 3));
-      Partial fixed;
+      Partial exact;
       for (const auto& [first, count] :
            {std::pair<std::size_t, std::size_t>{0, 128}, {head.prefill - 512, 512}}) {
         merge(test::attend_many(queries, head.keys.view().slice(first, count),
                                 {head.values.view().slice(first, count)}, scale),
-              fixed);
+              exact);
       }
-      return observe(queries, 3, fixed, keys, values, scale, {.top = 64});
+      return observe(queries, 3, exact, keys, values, scale, {.top = 64});
     };
     const Observations train = seen(view.learn, 256), held_out = seen(view.queries, 64);
     for (const std::size_t k : {0U, 64U}) {
@@ -265,10 +265,10 @@ TEST(Tail, KeysWithoutMassLeaveNoTrace) {
 
 TEST(Tail, WithoutAnyMassThereIsNone) {
   const TailProblem p({.n = 100, .train_steps = 20});
-  Partial fixed = p.fixed(p.data.training.train);
-  for (float& lse : fixed.lse) lse = 1000.0F;
+  Partial exact = p.exact(p.data.training.train);
+  for (float& lse : exact.lse) lse = 1000.0F;
   const auto seen = [&] {
-    return observe(p.data.training.train, 2, fixed, p.keys(), p.values(), p.kScale, {.top = 10});
+    return observe(p.data.training.train, 2, exact, p.keys(), p.values(), p.kScale, {.top = 10});
   };
   for (const std::size_t k : {0U, 10U}) {
     const Tail tail = Tail::fit(seen(), p.keys(), p.values(), k);
@@ -277,7 +277,7 @@ TEST(Tail, WithoutAnyMassThereIsNone) {
     for (const float error : attention_errors(seen(), p.values(), k, tail)) EXPECT_EQ(error, 0.0F);
   }
   // One head without mass learns nothing; the other is not disturbed.
-  for (std::size_t q = 0; q < 40; q += 2) fixed.lse[q] = p.fixed(p.data.training.train).lse[q];
+  for (std::size_t q = 0; q < 40; q += 2) exact.lse[q] = p.exact(p.data.training.train).lse[q];
   const Tail tail = Tail::fit(seen(), p.keys(), p.values(), 10);
   expect_finite(tail);
   for (std::size_t c = 0; c < tail.vectors(); ++c) EXPECT_EQ(tail.parts().bias.row(c)[1], 0.0F);

@@ -57,7 +57,7 @@ TEST_F(IndexFiles, BuildFromVectors) {
 
 TEST_F(IndexFiles, BuildWithParameters) {
   const auto built = report(
-      "build --data b.hdf5 --out x.ks --projection pivot --list-length 20 --list-method f32 "
+      "build --data b.hdf5 --out x.ks --link-method pivot --list-length 20 --list-method f32 "
       "--candidates 16 --degree 8 --max-degree 12 --damping 0.5 --sampled-lists 50 "
       "--entry-points 4 --router-dim 8 --clusters 4 "
       "--iterations 2 --queries-per-key 0.3 --router-seed 7 --tune-k 5 --tune-recalls 0.8,0.9");

@@ -174,7 +174,7 @@ TEST(ExtremeParams, OfAProjectionIndexAreRefusedOrComeBack) {
       [](ProjectionParams& p, std::size_t i) { p.list_length = kCounts[i]; },
       [](ProjectionParams& p, std::size_t i) { p.tuning_k = kCounts[i]; },
       [](ProjectionParams& p, std::size_t i) { p.list_method = static_cast<KnnMethod>(i); },
-      [](ProjectionParams& p, std::size_t i) { p.graph.projection = static_cast<Projection>(i); },
+      [](ProjectionParams& p, std::size_t i) { p.graph.link_method = static_cast<LinkMethod>(i); },
       [](ProjectionParams& p, std::size_t i) { p.graph.candidates = kCounts[i]; },
       [](ProjectionParams& p, std::size_t i) { p.graph.degree = kCounts[i]; },
       [](ProjectionParams& p, std::size_t i) { p.graph.max_degree = kCounts[i]; },

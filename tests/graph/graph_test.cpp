@@ -210,8 +210,8 @@ struct Problem {
 TEST(BuildGraph, EverythingIsReachable) {
   const Problem p;
   std::set<Id> wanted(p.lists.data(), p.lists.data() + p.lists.rows() * p.lists.cols());
-  for (const Projection projection : {Projection::cooccurrence, Projection::pivot}) {
-    const BuiltGraph built = build_graph(p.lists, p.store, {.projection = projection});
+  for (const LinkMethod method : {LinkMethod::cooccurrence, LinkMethod::pivot}) {
+    const BuiltGraph built = build_graph(p.lists, p.store, {.link_method = method});
     EXPECT_EQ(built.graph.size(), 1500U);
     EXPECT_EQ(built.report.unwanted, 1500U - wanted.size());
     EXPECT_GT(built.report.unwanted, 0U);  // else the attachment is not tested
@@ -226,10 +226,10 @@ TEST(BuildGraph, EverythingIsReachable) {
 
 TEST(BuildGraph, TheSameAtAnyThreadCount) {
   const Problem p;
-  for (const Projection projection : {Projection::cooccurrence, Projection::pivot}) {
+  for (const LinkMethod method : {LinkMethod::cooccurrence, LinkMethod::pivot}) {
     const auto parts = [&](int threads) {
       const auto built =
-          build_graph(p.lists, p.store, {.projection = projection}, {.threads = threads});
+          build_graph(p.lists, p.store, {.link_method = method}, {.threads = threads});
       const Graph::Parts all = built.graph.parts();
       return std::tuple(elements(all.offsets), elements(all.targets), elements(all.entry_points));
     };

@@ -84,7 +84,7 @@ TEST(IndexFile, AllParametersAnAppendNeedsComeBack) {
   const auto path = directory / "params.ks";
   const ProjectionParams params = {.list_length = 33,
                                    .list_method = KnnMethod::f32,
-                                   .graph = {.projection = Projection::pivot,
+                                   .graph = {.link_method = LinkMethod::pivot,
                                              .candidates = 41,
                                              .degree = 17,
                                              .max_degree = 23,
@@ -99,7 +99,7 @@ TEST(IndexFile, AllParametersAnAppendNeedsComeBack) {
   EXPECT_EQ(found.list_length, 33U);
   EXPECT_EQ(found.list_method, KnnMethod::f32);
   EXPECT_EQ(found.tuning_k, 12U);
-  EXPECT_EQ(found.graph.projection, Projection::pivot);
+  EXPECT_EQ(found.graph.link_method, LinkMethod::pivot);
   EXPECT_EQ(found.graph.candidates, 41U);
   EXPECT_EQ(found.graph.degree, 17U);
   EXPECT_EQ(found.graph.max_degree, 23U);
@@ -134,7 +134,7 @@ TEST(IndexFile, NumbersThatMakeNoSenseAreCorrupt) {
   refused("params", with(0, -1), "not a count");
   refused("params", with(1, 2.5), "not a count");
   refused("params", with(1, NAN), "not finite");
-  refused("params", with(2, 2), "unknown projection");
+  refused("params", with(2, 2), "unknown link method");
   refused("params", with(4, 1e15), "degree");
   refused("params", with(6, 7), "damping is 7");
   refused("params", with(9, 2), "unknown list method");

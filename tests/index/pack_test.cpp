@@ -58,7 +58,7 @@ TEST(Pack, OnePieceWithTheSameContent) {
   same(g.offsets, graph.parts().offsets);
   same(g.targets, graph.parts().targets);
   same(g.entry_points, graph.parts().entry_points);
-  same(r.projection.shared_bytes(), router.parts().projection.shared_bytes());
+  same(r.query_map.shared_bytes(), router.parts().query_map.shared_bytes());
   same(r.centroids, router.parts().centroids);
   same(r.centroid_scales, router.parts().centroid_scales);
   same(r.cluster_offsets, router.parts().cluster_offsets);

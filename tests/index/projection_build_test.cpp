@@ -29,8 +29,8 @@ test::Bytes saved(const Index& index) {
 
 TEST(ProjectionBuild, TheSameBytesAtAnyThreadCount) {
   const test::OodData data = test::make_ood_data();
-  for (const Projection projection : {Projection::cooccurrence, Projection::pivot}) {
-    const ProjectionParams params = {.list_length = 40, .graph = {.projection = projection}};
+  for (const LinkMethod method : {LinkMethod::cooccurrence, LinkMethod::pivot}) {
+    const ProjectionParams params = {.list_length = 40, .graph = {.link_method = method}};
     const auto bytes = [&](int threads) {
       return saved(
           test::projection_index(any(data.keys), data.training, params, {.threads = threads}));

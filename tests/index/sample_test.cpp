@@ -77,7 +77,7 @@ TEST(SampleHead, Int8ListsAreNearlyExact) {
 
 TEST(SampleHead, PivotProjectionWorksToo) {
   const test::Sample sample;
-  const ProjectionParams params = {.graph = {.projection = Projection::pivot},
+  const ProjectionParams params = {.graph = {.link_method = LinkMethod::pivot},
                                    .target_recalls = {0.95}};
   const auto index = test::projection_index(sample.keys(), sample.training, params);
   EXPECT_EQ(test::fact(index, "unreachable"), 0U);

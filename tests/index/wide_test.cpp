@@ -5,7 +5,7 @@
 
 #include "file/temporary_directory.hpp"
 #include "keyseek/index.hpp"
-#include "router/projection.hpp"
+#include "router/query_map.hpp"
 #include "sketch/maps.hpp"
 #include "support/indexes.hpp"
 #include "support/ood_data.hpp"
@@ -173,8 +173,8 @@ TEST(QueryProjection, OfManyDimensionsTellsQueriesApartAsTheExactOneDoes) {
   };
   const Matrix<float>& train = data.training.train;
   const Matrix<float> wide_train = padded(train);
-  const auto exact = query_projection(any(data.keys), train, 32, {});
-  const auto wide = query_projection(any(padded(data.keys)), wide_train, 32, {});
+  const auto exact = query_map_of(any(data.keys), train, 32, {});
+  const auto wide = query_map_of(any(padded(data.keys)), wide_train, 32, {});
   for (std::size_t i = 1; i < 100; ++i) {
     EXPECT_NEAR(cosine(wide, wide_train.row(0), wide_train.row(i)),
                 cosine(exact, train.row(0), train.row(i)), 0.02);

@@ -50,7 +50,7 @@ std::vector<std::vector<double>> coordinates(MatrixView<float> queries, const Ro
     std::vector<double> row;
     double power = 0;
     for (std::size_t r = 0; r < router.dim(); ++r) {
-      row.push_back(test::product(router.parts().projection.view(), r, queries.row(i)).value);
+      row.push_back(test::product(router.parts().query_map.view(), r, queries.row(i)).value);
       power += row.back() * row.back();
     }
     for (double& x : row) x /= std::sqrt(power);
@@ -214,7 +214,7 @@ TEST(Router, TheSameAtAnyThreadCount) {
             .extended(data.test, exact_knn(any(data.keys), data.test, {.k = 20}).ids,
                       data.keys.rows(), run)
             .parts();
-    return std::tuple(elements(to_f32(p.projection.view())), elements(p.centroids),
+    return std::tuple(elements(to_f32(p.query_map.view())), elements(p.centroids),
                       elements(p.centroid_scales), elements(p.cluster_offsets), elements(p.codes),
                       elements(p.scales), elements(p.list_offsets), elements(p.gaps));
   };
@@ -296,10 +296,9 @@ TEST(Router, PartsMustAgree) {
                  [&] { (void)Router::from_parts(parts, n); });
   };
   const auto last = [](const auto& array) { return array.size() - 1; };
-  refused("projection", [](auto& p) { p.projection = {}; });
-  refused("projection", [&](auto& p) {
-    p.projection = test::stored_as(to_f32(p.projection.view()), Dtype::f32);
-  });
+  refused("query map", [](auto& p) { p.query_map = {}; });
+  refused("query map",
+          [&](auto& p) { p.query_map = test::stored_as(to_f32(p.query_map.view()), Dtype::f32); });
   refused("no queries", [](auto& p) { p.scales = {}; });
   refused("no queries", [](auto& p) { p.centroid_scales = {}; });
   refused("centroids", [](auto& p) { p.centroids = shorter(p.centroids); });

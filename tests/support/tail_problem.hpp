@@ -29,20 +29,20 @@ struct TailShape {
   std::size_t held_out_steps = 48;
 };
 
-/// Keys in topics, values that follow the keys; the first kFixed tokens are always attended.
+/// Keys in topics, values that follow the keys; the first kExact tokens are always attended.
 struct TailProblem {
-  static constexpr std::size_t kFixed = 20, kDim = 32, kValueDim = 24;
+  static constexpr std::size_t kExact = 20, kDim = 32, kValueDim = 24;
   static constexpr float kScale = 0.5F;
 
   explicit TailProblem(const TailShape& s = {}) : shape(s) {
-    data = make_ood_data({.n = s.n + kFixed,
+    data = make_ood_data({.n = s.n + kExact,
                           .d = kDim,
                           .group = s.group,
                           .train_steps = s.train_steps,
                           .tuning_runs = 0,
                           .test_steps = s.held_out_steps});
     const Matrix<float> map = normal_matrix(kDim, kValueDim, 11);
-    Matrix<float> plain = normal_matrix(s.n + kFixed, kValueDim, 12);
+    Matrix<float> plain = normal_matrix(s.n + kExact, kValueDim, 12);
     for (std::size_t i = 0; i < plain.rows(); ++i) {
       for (std::size_t c = 0; c < kValueDim; ++c) {
         float& value = plain.row(i)[c];
@@ -62,14 +62,14 @@ struct TailProblem {
     all_values = stored_as(plain, s.value_scales ? Dtype::i8 : s.dtype);
   }
 
-  [[nodiscard]] AnyMatrixView keys() const { return all_keys.view().slice(kFixed, shape.n); }
-  [[nodiscard]] ValuesView values() const { return part(kFixed, shape.n); }
-  [[nodiscard]] Partial fixed(MatrixView<float> queries) const {
-    return attend_many(queries, all_keys.view().slice(0, kFixed), part(0, kFixed), kScale);
+  [[nodiscard]] AnyMatrixView keys() const { return all_keys.view().slice(kExact, shape.n); }
+  [[nodiscard]] ValuesView values() const { return part(kExact, shape.n); }
+  [[nodiscard]] Partial exact(MatrixView<float> queries) const {
+    return attend_many(queries, all_keys.view().slice(0, kExact), part(0, kExact), kScale);
   }
   [[nodiscard]] Observations seen(MatrixView<float> queries, std::size_t top = 64,
                                   const Execution& run = {}) const {
-    return observe(queries, shape.group, fixed(queries), keys(), values(), kScale, {.top = top},
+    return observe(queries, shape.group, exact(queries), keys(), values(), kScale, {.top = top},
                    run);
   }
   [[nodiscard]] Observations train(std::size_t top = 64) const {

@@ -1,5 +1,5 @@
-/// Finds the projection in which queries that see the keys alike are near.
-#include "router/projection.hpp"
+/// Finds the coordinates in which queries that see the keys alike are near.
+#include "router/query_map.hpp"
 
 #include <Eigen/Dense>
 #include <algorithm>
@@ -98,8 +98,8 @@ Dense wide_rows(AnyMatrixView keys, MatrixView<float> queries, Eigen::Index r,
 
 }  // namespace
 
-Matrix<Half> query_projection(AnyMatrixView keys, MatrixView<float> queries, std::size_t dim,
-                              const Execution& run) {
+Matrix<Half> query_map_of(AnyMatrixView keys, MatrixView<float> queries, std::size_t dim,
+                          const Execution& run) {
   const auto d = static_cast<Eigen::Index>(keys.cols);
   const auto r = static_cast<Eigen::Index>(std::min(dim, keys.cols));
   const Dense rows =
@@ -107,10 +107,10 @@ Matrix<Half> query_projection(AnyMatrixView keys, MatrixView<float> queries, std
   // Coordinates are scaled to unit length later, so any factor will do: one that fits 16 bits.
   const float largest = rows.cwiseAbs().maxCoeff();
   const float factor = largest > 0.0F ? 1.0F / largest : 1.0F;
-  Matrix<Half> projection(static_cast<std::size_t>(rows.rows()), keys.cols);
-  std::transform(rows.data(), rows.data() + rows.size(), projection.data(),
+  Matrix<Half> map(static_cast<std::size_t>(rows.rows()), keys.cols);
+  std::transform(rows.data(), rows.data() + rows.size(), map.data(),
                  [factor](float x) { return to_half(x * factor); });
-  return projection;
+  return map;
 }
 
 }  // namespace keyseek

@@ -19,14 +19,16 @@ struct AnsweredQueries {
 };
 
 /// `rows` are blocks of input.queries, `run` consecutive ones moved by one shift.
-[[nodiscard]] AnsweredQueries moved_queries(const PlanInput& input, const std::vector<std::size_t>& rows,
-                                 std::size_t run, const DecodeParams& params, std::uint64_t seed);
+[[nodiscard]] AnsweredQueries moved_queries(const PlanInput& input,
+                                            const std::vector<std::size_t>& rows, std::size_t run,
+                                            const DecodeParams& params, std::uint64_t seed);
 
 /// Queries of the window's own positions, as they were asked: they attend exactly to the sink and
 /// to what the window holds up to them. Nearest to what decoding will ask about, and a little
 /// harder, since less of the past is exact.
-[[nodiscard]] AnsweredQueries newest_queries(const PlanInput& input, const std::vector<std::size_t>& rows,
-                                   std::size_t run, const DecodeParams& params);
+[[nodiscard]] AnsweredQueries newest_queries(const PlanInput& input,
+                                             const std::vector<std::size_t>& rows, std::size_t run,
+                                             const DecodeParams& params);
 
 /// One after the other; both of the same `run`.
 [[nodiscard]] AnsweredQueries joined(const AnsweredQueries& first, const AnsweredQueries& second);

@@ -4,8 +4,8 @@
 #include <cstddef>
 #include <vector>
 
-#include "decode/plan_input.hpp"
 #include "decode/answered_queries.hpp"
+#include "decode/plan_input.hpp"
 #include "keyseek/decode_params.hpp"
 #include "keyseek/execution.hpp"
 #include "keyseek/tail.hpp"

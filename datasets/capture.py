@@ -21,7 +21,7 @@ from errors import DatasetError, exit_status
 from forward import STRETCHED, head_dim, rope_theta, run_pass, stretch_rope
 from hdf5 import check_out, new_file
 from keyseek.models import (
-    SOURCES,
+    MODELS,
     Model,
     Source,
     encode_first,
@@ -164,7 +164,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", required=True, help=" or ".join(SOURCES))
+    parser.add_argument("--model", required=True, help=MODELS)
     parser.add_argument("--text", required=True, help=", ".join(NAMED) + ", or a UTF-8 file")
     parser.add_argument("--tokens", type=int, required=True, help="length of the prompt")
     parser.add_argument("--layers", default="all", help="'all' or numbers such as 5,11,17")

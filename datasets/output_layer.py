@@ -24,7 +24,7 @@ from errors import DatasetError, exit_status
 from forward import run_pass
 from hdf5 import check_out, new_file
 from keyseek.models import (
-    SOURCES,
+    MODELS,
     Model,
     encode,
     encode_first,
@@ -151,7 +151,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", required=True, help=" or ".join(SOURCES))
+    parser.add_argument("--model", required=True, help=MODELS)
     parser.add_argument("--text", required=True, help=", ".join(NAMED) + ", or a UTF-8 file")
     parser.add_argument("--tokens", type=int, default=32768, help="length of the text (32768)")
     parser.add_argument("--learn", type=int, default=20000, help="training queries (20000)")

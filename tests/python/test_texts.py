@@ -125,6 +125,41 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         models.source_of("smollm2-135m")
 
 
+@needs_smollm2
+def test_an_own_gguf_file_is_a_model_by_its_path() -> None:
+    path = str(models.SOURCES["smollm2-135m"].locate(Path()))
+    own, named = models.source_of(path), models.source_of("smollm2-135m")
+    for field in ("context", "layers", "kv_heads"):
+        assert getattr(own, field) == getattr(named, field)
+    assert own.title == named.title.replace("-Q4_1", ".Q4_1")
+    assert models.encode(path, " is: 123") == models.encode("smollm2-135m", " is: 123")
+
+
+@needs_smollm2
+def test_an_own_folder_is_a_model_by_its_path(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.LlamaConfig(
+        hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=512, vocab_size=49152,
+    )  # fmt: skip
+    transformers.LlamaForCausalLM(config).save_pretrained(tmp_path / "mine")
+    models.load_tokenizer("smollm2-135m").save_pretrained(tmp_path / "mine")
+    model = models.load_model(str(tmp_path / "mine"))
+    assert (model.title, model.context) == ("mine", 512)
+    assert models.source_of(str(tmp_path / "mine")).kv_heads == 2
+    assert len(models.encode(str(tmp_path / "mine"), " is: 123")) > 3
+
+
+def test_what_is_no_model_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "broken.gguf"
+    file.write_bytes(b"no model")
+    with pytest.raises(InvalidArgument, match=r"model '.*broken.gguf' cannot be read"):
+        models.source_of(str(file))
+    for path in (tmp_path, tmp_path / "none.gguf", README):
+        with pytest.raises(InvalidArgument, match="nor a GGUF file or a folder with a config.json"):
+            models.source_of(str(path))
+
+
 def test_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
     assert models.cache_dir() == Path("/somewhere/keyseek")

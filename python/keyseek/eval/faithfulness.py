@@ -9,7 +9,7 @@ import time
 import torch
 
 from ..errors import InvalidArgument
-from ..models import SOURCES, encode_first, load_model
+from ..models import MODELS, encode_first, load_model
 from ..report.tables import Table
 from ..texts import NAMED, load_text
 from .block import Static
@@ -32,7 +32,7 @@ POLICIES: tuple[Policy, ...] = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", default="smollm2-135m", help=" or ".join(SOURCES))
+    parser.add_argument("--model", default="smollm2-135m", help=MODELS)
     parser.add_argument("--text", default="python3-doc", help=f"{', '.join(NAMED)}, or a file")
     parser.add_argument("--tokens", type=int, default=8192, help="prompt and tail (8192)")
     parser.add_argument("--steps", type=int, default=256, help="of them, decoded tail (256)")

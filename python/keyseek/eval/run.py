@@ -18,7 +18,7 @@ import torch
 from .. import __version__
 from ..bench.results import ResultFile
 from ..errors import InvalidArgument
-from ..models import SOURCES, load_model, load_tokenizer, source_of
+from ..models import MODELS, load_model, load_tokenizer, source_of
 from ..texts import NAMED, load_text
 from .block import Static
 from .policies import BUDGETED, PLANNED, Full, Policy, policies_of
@@ -82,7 +82,7 @@ def numbers(text: str) -> list[int]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     kinds = ["full", *BUDGETED, *PLANNED]
-    parser.add_argument("--model", required=True, help=" or ".join(SOURCES))
+    parser.add_argument("--model", required=True, help=MODELS)
     parser.add_argument("--out", required=True, metavar="FILE", help="rows are appended")
     parser.add_argument("--lengths", type=numbers, default=[2048], help="tokens (default 2048)")
     parser.add_argument(

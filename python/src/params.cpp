@@ -27,7 +27,7 @@ std::string name_of(KnnMethod method) { return method == KnnMethod::f32 ? "f32" 
 
 void bind_graph_params(nb::module_& m) {
   const GraphParams defaults;
-  nb::class_<GraphParams> type(m, "GraphParams", R"(How a graph is projected from training queries.
+  nb::class_<GraphParams> type(m, "GraphParams", R"(How a graph is linked by training queries.
 
 link_method: "cooccurrence" (this library's own) or "pivot" (RoarGraph, arXiv 2408.08933).
 candidates: heaviest links that pruning chooses from. degree: links kept per key before reverse

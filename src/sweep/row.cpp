@@ -35,12 +35,14 @@ Json or_null(const std::optional<Value>& value) {
 Json median_of(const std::vector<Sample>& samples, std::optional<double> Sample::*what) {
   if (!(samples.front().*what)) return {};
   std::vector<double> values;
+  values.reserve(samples.size());
   for (const Sample& sample : samples) values.push_back(*(sample.*what));
   return median(std::move(values));
 }
 
 double median_of(const std::vector<Sample>& samples, double Sample::*what) {
   std::vector<double> values;
+  values.reserve(samples.size());
   for (const Sample& sample : samples) values.push_back(sample.*what);
   return median(std::move(values));
 }

@@ -143,7 +143,7 @@ def test_hits_that_are_not_whole_are_refused():
     "value",
     [
         keyseek.Dials(probes=3, lists=5, expand=7, pool=11, novel=0.5),
-        keyseek.GraphParams(projection="pivot", degree=9, max_degree=13, damping=0.25),
+        keyseek.GraphParams(link_method="pivot", degree=9, max_degree=13, damping=0.25),
         keyseek.RouterParams(dim=12, clusters=7, seed=5),
         keyseek.SketchParams(dim=12, residual=0.25, ridge=0.5),
         keyseek.ProjectionParams(

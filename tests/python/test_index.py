@@ -183,7 +183,7 @@ def test_parameters_reach_the_builder(head):
     params = keyseek.ProjectionParams(
         list_length=50,
         list_method="f32",
-        graph=keyseek.GraphParams(projection="pivot", degree=8, max_degree=12),
+        graph=keyseek.GraphParams(link_method="pivot", degree=8, max_degree=12),
         router=keyseek.RouterParams(clusters=16),
         target_recalls=[0.9],
         tuning_k=10,
@@ -346,5 +346,5 @@ def test_params_of_another_kind_are_refused(head, training):
         for other in params.keys() - {kind}:
             with pytest.raises(keyseek.InvalidArgument, match=f"params are of another.*{kind}"):
                 keyseek.Index.build(kind, head.keys, training, params=params[other])
-    with pytest.raises(keyseek.InvalidArgument, match=r'kind is "hnsw".*flat, sketch, projection'):
+    with pytest.raises(keyseek.InvalidArgument, match="kind is 'hnsw'.*flat, sketch, projection"):
         keyseek.Index.build("hnsw", head.keys, training)

@@ -66,7 +66,19 @@ void score_codes_group(const CodeRows keys, const CodeTile& tile, const CodeScor
   }
 }
 
+/// Queries [first, first + count) of a tile.
+inline CodeTile part_of(const CodeTile& tile, std::size_t first, std::size_t count) {
+  return {tile.queries + first * tile.cols, tile.scale + first, tile.correction + first, count,
+          tile.cols};
+}
+
 void score_codes(const CodeRows& keys, const CodeTile& tile, const CodeScores& out) {
+  if (tile.group > 4) {
+    // Rows that were read for four queries are in the cache for the others.
+    score_codes(keys, part_of(tile, 0, 4), out);
+    score_codes(keys, part_of(tile, 4, tile.group - 4), {out.data + 4 * out.stride, out.stride});
+    return;
+  }
   switch (tile.group) {
     case 1:
       return score_codes_group<1>(keys, tile, out);
@@ -100,41 +112,59 @@ inline void keep_above(__m256i sums, std::size_t first, std::size_t g, const flo
   }
 }
 
+/// One block against queries [first, first + G) of the tile.
 template <int G>
+inline void scan_block(const CodeBlocks& blocks, std::size_t b, const CodeTile& tile,
+                       std::size_t first, const ScanSink& sink) {
+  const std::uint8_t* codes = blocks.codes + b * 16 * tile.cols;
+  __m256i sums[G][2];
+  for (auto& pair : sums) pair[0] = pair[1] = _mm256_setzero_si256();
+  for (std::size_t j = 0; j < tile.cols; j += 4) {
+    const __m256i low = load_bytes(codes + j * 16);
+    const __m256i high = load_bytes(codes + j * 16 + 32);
+    for (std::size_t g = 0; g < G; ++g) {
+      std::int32_t piece;
+      __builtin_memcpy(&piece, tile.queries + (first + g) * tile.cols + j, 4);
+      const __m256i query = _mm256_set1_epi32(piece);
+      sums[g][0] = dot4(sums[g][0], low, query);
+      sums[g][1] = dot4(sums[g][1], high, query);
+    }
+  }
+  for (std::size_t g = 0; g < G; ++g) {
+    keep_above(sums[g][0], b * 16, first + g, blocks.scales, tile, sink);
+    keep_above(sums[g][1], b * 16 + 8, first + g, blocks.scales, tile, sink);
+  }
+}
+
+// More than four queries have more sums than there are registers: the others take the block from
+// the cache.
+template <int First, int Others>
 void scan_group(const CodeBlocks& blocks, const CodeTile& tile, const ScanSink& sink) {
-  for (int g = 0; g < G; ++g) sink.count[g] = 0;
+  for (std::size_t g = 0; g < First + Others; ++g) sink.count[g] = 0;
   for (std::size_t b = blocks.first; b < blocks.last; ++b) {
-    const std::uint8_t* codes = blocks.codes + b * 16 * tile.cols;
-    __m256i sums[G][2];
-    for (auto& pair : sums) pair[0] = pair[1] = _mm256_setzero_si256();
-    for (std::size_t j = 0; j < tile.cols; j += 4) {
-      const __m256i low = load_bytes(codes + j * 16);
-      const __m256i high = load_bytes(codes + j * 16 + 32);
-      for (int g = 0; g < G; ++g) {
-        std::int32_t piece;
-        __builtin_memcpy(&piece, tile.queries + static_cast<std::size_t>(g) * tile.cols + j, 4);
-        const __m256i query = _mm256_set1_epi32(piece);
-        sums[g][0] = dot4(sums[g][0], low, query);
-        sums[g][1] = dot4(sums[g][1], high, query);
-      }
-    }
-    for (int g = 0; g < G; ++g) {
-      keep_above(sums[g][0], b * 16, static_cast<std::size_t>(g), blocks.scales, tile, sink);
-      keep_above(sums[g][1], b * 16 + 8, static_cast<std::size_t>(g), blocks.scales, tile, sink);
-    }
+    scan_block<First>(blocks, b, tile, 0, sink);
+    if constexpr (Others > 0) scan_block<Others>(blocks, b, tile, First, sink);
   }
 }
 
 void scan_blocks(const CodeBlocks& blocks, const CodeTile& tile, const ScanSink& sink) {
   switch (tile.group) {
     case 1:
-      return scan_group<1>(blocks, tile, sink);
+      return scan_group<1, 0>(blocks, tile, sink);
     case 2:
-      return scan_group<2>(blocks, tile, sink);
+      return scan_group<2, 0>(blocks, tile, sink);
     case 3:
-      return scan_group<3>(blocks, tile, sink);
+      return scan_group<3, 0>(blocks, tile, sink);
+    case 4:
+      return scan_group<4, 0>(blocks, tile, sink);
+    case 5:
+      return scan_group<4, 1>(blocks, tile, sink);
+    case 6:
+      return scan_group<4, 2>(blocks, tile, sink);
+    case 7:
+      return scan_group<4, 3>(blocks, tile, sink);
     default:
-      return scan_group<4>(blocks, tile, sink);
+      return scan_group<4, 4>(blocks, tile, sink);
   }
 }
 

@@ -116,7 +116,19 @@ void score_codes_group(const std::uint8_t* codes, const float* scales, const Id*
   }
 }
 
+/// Queries [first, first + count) of a tile.
+inline CodeTile part_of(const CodeTile& tile, std::size_t first, std::size_t count) {
+  return {tile.queries + first * tile.cols, tile.scale + first, tile.correction + first, count,
+          tile.cols};
+}
+
 void score_codes(const CodeRows& keys, const CodeTile& tile, const CodeScores& out) {
+  if (tile.group > 4) {
+    // Rows that were read for four queries are in the cache for the others.
+    score_codes(keys, part_of(tile, 0, 4), out);
+    score_codes(keys, part_of(tile, 4, tile.group - 4), {out.data + 4 * out.stride, out.stride});
+    return;
+  }
   switch (tile.group) {
     case 1:
       return score_codes_group<1>(keys.codes, keys.scales, keys.ids, keys.count, tile, out.data,
@@ -181,7 +193,7 @@ inline void scan_some(const CodeBlocks& blocks, std::size_t block, const CodeTil
 
 template <int G>
 void scan_group(const CodeBlocks& blocks, const CodeTile& tile, const ScanSink& sink) {
-  constexpr int N = G <= 2 ? 8 : 4;  // as many blocks as registers allow
+  constexpr int N = G <= 2 ? 8 : G <= 5 ? 4 : 3;  // as many blocks as registers allow
   for (int g = 0; g < G; ++g) sink.count[g] = 0;
   std::size_t b = blocks.first;
   for (; b + N <= blocks.last; b += N) scan_some<G, N>(blocks, b, tile, sink);
@@ -196,8 +208,16 @@ void scan_blocks(const CodeBlocks& blocks, const CodeTile& tile, const ScanSink&
       return scan_group<2>(blocks, tile, sink);
     case 3:
       return scan_group<3>(blocks, tile, sink);
-    default:
+    case 4:
       return scan_group<4>(blocks, tile, sink);
+    case 5:
+      return scan_group<5>(blocks, tile, sink);
+    case 6:
+      return scan_group<6>(blocks, tile, sink);
+    case 7:
+      return scan_group<7>(blocks, tile, sink);
+    default:
+      return scan_group<8>(blocks, tile, sink);
   }
 }
 

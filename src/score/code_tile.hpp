@@ -1,4 +1,4 @@
-/// What the kernels of codes take: rows of encoded queries as tiles of at most four, keys as rows.
+/// What the kernels of codes take: rows of encoded queries as tiles of at most eight, keys as rows.
 #pragma once
 
 #include <algorithm>

@@ -82,9 +82,8 @@ template <class Load, int G>
 inline void score_group(const RowsView& keys, const float* queries, std::size_t query_stride,
                         float* out, std::size_t out_row) {
   using Element = typename Load::Element;
-  constexpr int R = G == 1   ? 8
-                    : G == 2 ? 4
-                             : 2;    // enough sums at once to hide an addition's latency
+  // Enough sums at once to hide an addition's latency, few enough for the registers.
+  constexpr int R = G == 1 ? 8 : G == 2 ? 4 : G <= 4 || kLanes == 16 ? 2 : 1;
   constexpr std::size_t kAhead = 8;  // keys whose lines are asked for before they are used
   const auto* data = static_cast<const Element*>(keys.matrix.data);
   const Id* ids = keys.ids;
@@ -111,7 +110,7 @@ inline void score_group(const RowsView& keys, const float* queries, std::size_t 
 template <class Load>
 void score_rows(const RowsView& keys, const MatrixView<float>& queries, float* out) {
   const std::size_t group = queries.rows;
-  for (std::size_t g = 0; g < group; g += 4) {
+  for (std::size_t g = 0; g < group; g += 8) {
     const float* tile = queries.data + g * queries.stride;
     switch (group - g) {
       case 1:
@@ -123,8 +122,20 @@ void score_rows(const RowsView& keys, const MatrixView<float>& queries, float* o
       case 3:
         score_group<Load, 3>(keys, tile, queries.stride, out + g, group);
         break;
-      default:
+      case 4:
         score_group<Load, 4>(keys, tile, queries.stride, out + g, group);
+        break;
+      case 5:
+        score_group<Load, 5>(keys, tile, queries.stride, out + g, group);
+        break;
+      case 6:
+        score_group<Load, 6>(keys, tile, queries.stride, out + g, group);
+        break;
+      case 7:
+        score_group<Load, 7>(keys, tile, queries.stride, out + g, group);
+        break;
+      default:
+        score_group<Load, 8>(keys, tile, queries.stride, out + g, group);
     }
   }
 }

@@ -16,7 +16,7 @@ namespace keyseek {
 /// A tile of at most kMaxTile encoded queries. Score of key i for query g:
 /// scale[g] * key_scale[i] * (sum_j code_ij * query_gj - correction[g]), with codes plus 128.
 struct CodeTile {
-  static constexpr std::size_t kMaxTile = 4;
+  static constexpr std::size_t kMaxTile = 8;
   const std::int8_t* queries;  ///< [G, cols], rows without gaps
   const float* scale;
   const std::int32_t* correction;

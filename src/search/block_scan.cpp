@@ -26,9 +26,7 @@ void scan_blocks(const std::uint8_t* codes, const float* scales, std::size_t n,
     k.scan_blocks({codes, scales, first, last}, tile,
                   {scratch.ids.data(), scratch.scores.data(), kRoom, thresholds, counts});
     for (std::size_t g = 0; g < tile.group; ++g) {
-      for (std::size_t i = g * kRoom; i < g * kRoom + counts[g]; ++i) {
-        pools[g].add(scratch.scores[i], scratch.ids[i]);
-      }
+      pools[g].add({scratch.ids.data() + g * kRoom, counts[g]}, scratch.scores.data() + g * kRoom);
       pools[g].settle();
     }
   }

@@ -9,8 +9,9 @@
 #include "keyseek/router.hpp"
 #include "keyseek/search.hpp"
 #include "search/block_scan.hpp"
+#include "select/id_set.hpp"
 #include "select/pool.hpp"
-#include "select/rerank.hpp"
+#include "select/ranked.hpp"
 
 namespace keyseek {
 
@@ -41,13 +42,23 @@ class KeySet {
   std::vector<std::uint8_t> has_;
 };
 
+/// Distinct keys and their scores in stored precision for the queries of a step.
+struct ExactScores {
+  std::vector<Id> ids;
+  std::vector<float> scores;  ///< [ids, queries]
+};
+
 struct SearchScratch::State {
   MatrixView<float> asked;  ///< [G, d] the queries as codes are to see them, see in_range
   Matrix<float> moved;      ///< of them, what is not as it was given
   EncodedQueries encoded;
   std::vector<Id> previous;  ///< keys to start from, with repetitions: the previous step's hits
   std::vector<Pool> pools;   ///< [G] best keys by approximate score
-  RerankScratch rerank;
+  ExactScores known;         ///< of what a search has scored exactly before its step ends
+  std::vector<float> floor;  ///< [G] score that k of `known` reach, or nothing
+  ExactScores fresh;         ///< of what it found beside these
+  IdSet members;
+  std::vector<Ranked> best;
   BlockScanScratch blocks;
   // Sketch and projection search:
   KeySet visited;

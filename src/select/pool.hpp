@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <limits>
+#include <span>
 #include <vector>
 
 #include "score/kernels.hpp"
@@ -26,6 +27,11 @@ class Pool {
   [[nodiscard]] const std::vector<Ranked>& items() const noexcept { return items_; }
 
   void add(float score, Id id) { items_.push_back(ranked(score, id)); }
+  /// Adds keys, `scores` one for each.
+  void add(std::span<const Id> ids, const float* scores) {
+    Ranked* to = add_room(ids.size());
+    for (std::size_t i = 0; i < ids.size(); ++i) to[i] = ranked(scores[i], ids[i]);
+  }
   /// Adds `count` keys, written by the caller to where this points.
   [[nodiscard]] Ranked* add_room(std::size_t count) {
     items_.resize(items_.size() + count);

@@ -10,6 +10,10 @@ namespace keyseek {
 
 void keep_best(std::vector<Ranked>& items, std::size_t k) {
   constexpr std::size_t kShort = 256;  // up to here counting beats sorting
+  if (items.size() > k && k > 0) {
+    Ranked bar = 0;
+    items.resize(kernels().keep_top(items.data(), items.size(), k, k + k / 16, &bar));
+  }
   const std::size_t n = items.size();
   if (n <= kShort) {
     std::uint32_t rank[kShort];
@@ -19,12 +23,8 @@ void keep_best(std::vector<Ranked>& items, std::size_t k) {
     items.assign(sorted, sorted + std::min(n, k));
     return;
   }
-  if (n > k) {
-    std::nth_element(items.begin(), items.begin() + static_cast<std::ptrdiff_t>(k), items.end(),
-                     std::greater<>());
-    items.resize(k);
-  }
   std::sort(items.begin(), items.end(), std::greater<>());
+  items.resize(std::min(n, k));
 }
 
 void rerank(AnyMatrixView keys, const float* query, std::size_t k, std::vector<Ranked>& items,

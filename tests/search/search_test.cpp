@@ -1,17 +1,17 @@
-// The parts that searches are made of.
+// The parts that searches are made of, and the end of a step.
 #include "keyseek/search.hpp"
 
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <limits>
+#include <numeric>
+#include <vector>
 
 #include "file/temporary_directory.hpp"
 #include "keyseek/score.hpp"
 #include "search/scratch.hpp"
-#include "select/pool.hpp"
-#include "select/ranked.hpp"
-#include "select/rerank.hpp"
+#include "search/step.hpp"
 #include "support/random_data.hpp"
 #include "support/reference.hpp"
 
@@ -19,100 +19,6 @@ namespace keyseek {
 namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
-
-TEST(Ranked, OrdersByScoreThenBySmallerId) {
-  const std::vector<float> scores = {kInfinity, 3e38F, 1.5F,   1e-45F,    0.0F,
-                                     -1e-45F,   -1.5F, -3e38F, -kInfinity};
-  for (std::size_t i = 0; i < scores.size(); ++i) {
-    for (const Id id : {0U, 1U, 77U, kNoId - 1}) {
-      EXPECT_EQ(score_of(ranked(scores[i], id)), scores[i]);
-      EXPECT_EQ(id_of(ranked(scores[i], id)), id);
-      if (i == 0) continue;
-      EXPECT_GT(ranked(scores[i - 1], kNoId - 1), ranked(scores[i], 0));
-    }
-    EXPECT_GT(ranked(scores[i], 4), ranked(scores[i], 5));
-  }
-  EXPECT_EQ(ranked(-0.0F, 3), ranked(0.0F, 3));
-}
-
-/// Distinct ids with scores of which many are equal.
-std::vector<Ranked> some_items(std::size_t n, std::uint64_t seed) {
-  Random random(seed);
-  std::vector<Ranked> items(n);
-  for (std::size_t i = 0; i < n; ++i) {
-    items[i] = ranked(static_cast<float>(random.below(20)) - 10.0F, static_cast<Id>(i));
-  }
-  for (std::size_t i = n; i > 1; --i) std::swap(items[i - 1], items[random.below(i)]);
-  return items;
-}
-
-TEST(KeepBest, SortsAndCuts) {
-  for (const std::size_t n : {0U, 1U, 2U, 17U, 255U, 256U, 257U, 300U, 1000U}) {
-    for (const std::size_t k : {1U, 10U, 256U, 257U, 2000U}) {
-      auto items = some_items(n, n + k), expected = items;
-      std::sort(expected.begin(), expected.end(), std::greater<>());
-      expected.resize(std::min(n, k));
-      keep_best(items, k);
-      ASSERT_EQ(items, expected) << "n " << n << " k " << k;
-    }
-  }
-}
-
-TEST(Pool, HoldsTheBestOfWhatWasAdded) {
-  for (const std::size_t capacity : {1U, 7U, 100U}) {
-    Pool pool;
-    pool.reset(capacity);
-    std::vector<Ranked> all;
-    Random random(capacity);
-    for (Id id = 0; id < 3000; ++id) {
-      const auto score = static_cast<float>(random.below(500));
-      all.push_back(ranked(score, id));
-      if (score > pool.threshold()) pool.add(score, id);
-      pool.settle();
-      ASSERT_LT(pool.items().size(), 2 * capacity + 1);
-    }
-    pool.shrink();
-    EXPECT_GE(pool.items().size(), capacity);
-    EXPECT_LE(pool.items().size(), capacity + capacity / 16);
-    std::sort(all.begin(), all.end(), std::greater<>());
-    keep_best(pool.items(), capacity);
-    EXPECT_TRUE(std::equal(pool.items().begin(), pool.items().end(), all.begin()));
-  }
-}
-
-TEST(Pool, StartsAgainAfterAReset) {
-  Pool pool;
-  pool.reset(2);
-  for (Id id = 0; id < 10; ++id) pool.add(static_cast<float>(id), id);
-  pool.settle();
-  EXPECT_GT(pool.threshold(), 0.0F);
-  pool.reset(5, -3.0F);
-  EXPECT_EQ(pool.threshold(), -3.0F);
-  EXPECT_TRUE(pool.items().empty());
-  Ranked* room = pool.add_room(2);
-  room[0] = ranked(1.0F, 4);
-  room[1] = ranked(2.0F, 6);
-  pool.shrink();
-  EXPECT_EQ(pool.items(), (std::vector<Ranked>{ranked(1.0F, 4), ranked(2.0F, 6)}));
-}
-
-TEST(Rerank, ReplacesScoresByExactOnes) {
-  const AnyMatrix keys = test::stored_as(test::normal_matrix(400, 19, 1), Dtype::f16);
-  const Matrix<float> query = test::normal_matrix(1, 19, 2);
-  const KnnLists truth = test::brute_force(keys.view(), query, 30);
-  std::vector<Ranked> items;
-  for (Id id = 0; id < 400; ++id) items.push_back(ranked(0.0F, id));  // they know nothing
-  RerankScratch scratch;
-  rerank(keys.view(), query.row(0), 30, items, scratch);
-  ASSERT_EQ(items.size(), 30U);
-  for (std::size_t r = 0; r < 30; ++r) {
-    EXPECT_EQ(id_of(items[r]), truth.ids.row(0)[r]);
-    EXPECT_EQ(score_of(items[r]), inner_product(keys.view(), id_of(items[r]), query.row(0)));
-  }
-  items.clear();
-  rerank(keys.view(), query.row(0), 30, items, scratch);
-  EXPECT_TRUE(items.empty());
-}
 
 TEST(KeySet, TellsNewKeysFromOldOnes) {
   KeySet set;
@@ -130,6 +36,93 @@ TEST(KeySet, TellsNewKeysFromOldOnes) {
   ASSERT_EQ(set.add(std::vector<Id>{3, 9, 19}, fresh.data()), 2U);
   EXPECT_EQ(fresh[0], 9U);
   EXPECT_EQ(fresh[1], 19U);
+}
+
+/// A step of `queries` whose pools hold what `candidates` says, and of which `known` is known.
+struct Step {
+  AnyMatrix keys = test::stored_as(test::normal_matrix(500, 19, 1), Dtype::f16);
+  Matrix<float> queries;
+  KeyStore store = KeyStore::encode(keys.view(), {}, CodeLayout::rows);
+  SearchParams params = {.k = 5};
+
+  explicit Step(std::size_t group) : queries(test::normal_matrix(group, 19, 2)) {}
+
+  [[nodiscard]] Hits finish(const std::vector<std::vector<Id>>& candidates,
+                            const std::vector<Id>& known = {}) const {
+    SearchScratch scratch;
+    SearchScratch::State& s = scratch.state();
+    Hits hits;
+    begin_step(store, queries.view(), params, s, hits);
+    for (std::size_t g = 0; g < queries.rows(); ++g) {
+      s.pools[g].reset(500);
+      for (const Id id : candidates[g]) s.pools[g].add(0.0F, id);
+    }
+    s.known.ids = known;
+    for (const Id id : known) {
+      for (std::size_t g = 0; g < queries.rows(); ++g)
+        s.known.scores.push_back(inner_product(keys.view(), id, queries.row(g)));
+    }
+    finish_step(keys.view(), queries.view(), params, s, hits);
+    return hits;
+  }
+
+  /// The best of `ids` by brute force.
+  void expect_best(const Hits& hits, std::size_t g, const std::vector<Id>& ids) const {
+    std::vector<Ranked> best;
+    for (const Id id : ids)
+      best.push_back(ranked(inner_product(keys.view(), id, queries.row(g)), id));
+    std::sort(best.begin(), best.end(), std::greater<>());
+    ASSERT_EQ(hits.count[g], std::min(best.size(), params.k));
+    for (std::size_t i = 0; i < hits.count[g]; ++i) {
+      EXPECT_EQ(hits.row_ids(g)[i], id_of(best[i])) << "query " << g;
+      EXPECT_EQ(hits.row_scores(g)[i], score_of(best[i]));
+    }
+  }
+};
+
+std::vector<Id> from(Id first, Id last) {
+  std::vector<Id> ids(last - first);
+  std::iota(ids.begin(), ids.end(), first);
+  return ids;
+}
+
+TEST(FinishStep, QueriesThatShareKeysHaveEachScoredOnceForAll) {
+  for (const std::size_t group : {2U, 6U, 8U}) {
+    const Step step(group);
+    const Hits hits =
+        step.finish(std::vector<std::vector<Id>>(group, {499, 30, 31, 32, 33, 34, 35, 36, 0}));
+    EXPECT_EQ(hits.stats.reranked, 9U);
+    for (std::size_t g = 0; g < group; ++g)
+      step.expect_best(hits, g, {0, 30, 31, 32, 33, 34, 35, 36, 499});
+  }
+}
+
+TEST(FinishStep, OneTakesWhatAnotherFound) {
+  const Step step(3);
+  std::vector<Id> more = from(100, 120);
+  more.push_back(400);
+  const Hits hits = step.finish({from(100, 120), from(100, 120), more});
+  for (const std::size_t g : {0U, 1U, 2U}) step.expect_best(hits, g, more);
+}
+
+TEST(FinishStep, QueriesThatShareNothingAreScoredAlone) {
+  const Step step(3);
+  const Hits hits = step.finish({from(0, 20), from(20, 40), from(40, 60)});
+  EXPECT_EQ(hits.stats.reranked, 60U);
+  for (const Id g : {0U, 1U, 2U}) step.expect_best(hits, g, from(20 * g, 20 * g + 20));
+}
+
+TEST(FinishStep, WhatIsKnownIsNotScoredAgain) {
+  const Step step(4);
+  const Hits hits = step.finish(std::vector<std::vector<Id>>(4, from(10, 40)), from(0, 30));
+  EXPECT_EQ(hits.stats.reranked, 10U);
+  for (const std::size_t g : {0U, 1U, 2U, 3U}) step.expect_best(hits, g, from(0, 40));
+}
+
+TEST(FinishStep, GroupsOfMoreThanEightAndFewCandidates) {
+  const Step step(11);
+  const Hits hits = step.finish(std::vector<std::vector<Id>>(11, {7, 3, 5}));
+  for (std::size_t g = 0; g < 11; ++g) step.expect_best(hits, g, {3, 5, 7});
 }
 
 TEST(SearchParams, NonsenseIsRefused) {

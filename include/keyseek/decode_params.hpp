@@ -113,7 +113,11 @@ struct DecodeParams {
   /// answer needs (a number hidden in a long text): no summary can give it, a search can.
   std::size_t least_k = 16;
   std::size_t max_k = 512;  ///< keys retrieved per query at most
-  /// Most memory, in units of keys and values as stored: how much a projection index may take.
+  /// A plan looks at every key, by a scan or a sketch. With this it also tries a projection index,
+  /// and takes it where it reads less than half of these: it reads least, but may miss the one key
+  /// that no query of the prompt wanted.
+  bool may_miss = false;
+  /// Most memory, in units of keys and values as stored: how much an index may take.
   double max_memory = 1.6;
   Rule rule = Rule::top_k;              ///< whose limit (top_k: whose k) is planned or given
   std::optional<GivenPlan> given = {};  ///< instead of what keeps max_error

@@ -146,6 +146,9 @@ constexpr std::array kOptions = std::to_array<DecodeOption>({
     option<Kept<&P::least_k>>("plan", "least_k", count, kFromZero,
         "keys retrieved per query, at least"),
     option<Kept<&P::max_k>>("plan", "max_k", count, kFromZero, "keys retrieved per query, at most"),
+    option<Kept<&P::may_miss>>("plan", "may_miss", flag, kAny,
+        "a plan also tries a projection index, which reads least but may miss the one key that no "
+        "query of the prompt wanted; without, it looks at every key"),
     option<Kept<&P::max_memory>>("plan", "max_memory", number, kAboveOne,
         "most memory, in units of keys and values as stored: how much an index may take"),
     option<Kept<&P::plan_share>>("plan", "plan_share", number, kShare,

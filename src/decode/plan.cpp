@@ -114,16 +114,15 @@ class Planner {
     return counts;
   }
 
-  /// The cheapest that keeps the goal with exact keys; nothing when none does, or reading
-  /// everything is cheaper.
+  /// The fewest keys that keep the goal, found exactly; nothing when none does, or reading
+  /// everything is cheaper. With the tail where it does not ask for more of them: it is little to
+  /// read, and what a head is off by less than the goal is what a model's answer does not lose.
   [[nodiscard]] std::optional<Choice> choose() {
     std::optional<Choice> best;
-    for (const std::size_t tail : {std::size_t{0}, params_.tail_vectors}) {
-      if (tail == 0 && best) continue;
+    for (const std::size_t tail : {params_.tail_vectors, std::size_t{0}}) {
+      if (best && (best->tail == 0 || best->rung == 0)) break;
       const auto rung = lowest_rung(tail);
-      if (!rung) continue;
-      const Choice choice = {*rung, tail};
-      if (!best || bytes(choice) < bytes(*best)) best = choice;
+      if (rung && (!best || *rung < best->rung)) best = {*rung, tail};
     }
     if (best && bytes(*best) >= full_bytes(input_)) best.reset();
     return best;
@@ -161,16 +160,21 @@ class Planner {
   [[nodiscard]] double bytes(const Choice& choice) const {
     const StopRule& stop = ladder_[choice.rung];
     const auto group = static_cast<double>(input_.group), n = static_cast<double>(keys_.rows);
-    const double searched = stop.k == 0 ? 0.0
-                            : keys_.rows < kLeastProjection
-                                ? n
-                                : n * 0.03 + 4.0 * static_cast<double>(stop.k);
+    const double searched = stop.k == 0     ? 0.0
+                            : may_project() ? n * 0.03 + 4.0 * static_cast<double>(stop.k)
+                                            : n;
     const double tail = 2.0 * static_cast<double>(choice.tail) *
                         static_cast<double>(keys_.cols + input_.group * values_.rows.cols);
     return searched * static_cast<double>(keys_.cols + sizeof(float)) +
            group * mean(kept(seen_.held_seen, stop)) *
                static_cast<double>(input_.tokens.indexed.row_bytes()) +
            tail;
+  }
+
+  /// An answer may hang on a key that no query of the prompt wanted, and no mean shows that: a plan
+  /// looks at every key, unless it is told that it need not.
+  [[nodiscard]] bool may_project() const {
+    return params_.may_miss && keys_.rows >= kLeastProjection;
   }
 
   /// Finds the cheapest search that keeps the goal; a higher rung when none does.
@@ -185,7 +189,7 @@ class Planner {
     std::optional<Found> best = climb(choice, Retriever::flat, {1.0});
     if (indexes_.has(Retriever::sketch))
       best = cheaper(std::move(best), climb(choice, Retriever::sketch, {1.0}), kWorthSketching);
-    if (keys_.rows >= kLeastProjection) {
+    if (may_project()) {
       // An index that misses some keys may make up for it with a few more of them.
       const std::vector<double> recalls(kRecalls.begin(), kRecalls.end());
       indexes_.build_projection(k, recalls);

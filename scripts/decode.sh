@@ -39,6 +39,7 @@ mkdir -p "$OUT"
 {
   decode --data "$SMOLLM2_ALL" --steps 256
   decode --data "$GEMMA" --steps 1024
+  decode --data "$GEMMA" --steps 1024 --may-miss
   for k in 36 100; do
     decode --data "$GEMMA" --steps 1024 --retriever projection --k "$k"
   done

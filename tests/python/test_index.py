@@ -346,5 +346,5 @@ def test_params_of_another_kind_are_refused(head, training):
         for other in params.keys() - {kind}:
             with pytest.raises(keyseek.InvalidArgument, match=f"params are of another.*{kind}"):
                 keyseek.Index.build(kind, head.keys, training, params=params[other])
-    with pytest.raises(keyseek.InvalidArgument, match="kind is 'hnsw'.*flat, sketch, projection"):
+    with pytest.raises(keyseek.InvalidArgument, match=r"kind is 'hnsw'.*flat, sketch, projection"):
         keyseek.Index.build("hnsw", head.keys, training)

@@ -77,6 +77,11 @@ if(OpenMP_CXX_FOUND)
                                                                       "${openmp_flags}")
   target_link_libraries(keyseek PRIVATE $<LINK_ONLY:OpenMP::OpenMP_CXX>)
 endif()
+if(KEYSEEK_SANITIZE) # decompositions by Eigen, which the sanitizers' -O1 makes very slow
+  set_source_files_properties(
+    src/base/leading.cpp src/sketch/coordinates.cpp src/sketch/wide.cpp src/router/query_map.cpp
+    src/attention/tail_fit.cpp PROPERTIES COMPILE_OPTIONS -O2)
+endif()
 if(KEYSEEK_CUDA)
   find_package(CUDAToolkit REQUIRED)
   target_link_libraries(keyseek PRIVATE CUDA::cudart_static)

@@ -4,6 +4,7 @@
 #include <nanobind/nanobind.h>
 
 #include <cerrno>
+#include <cstring>
 #include <string_view>
 
 #include "keyseek/system_error.hpp"
@@ -38,9 +39,16 @@ const char* class_of(ErrorCode code) {
   }
 }
 
+/// What a message quotes from a file, or a path, need not be UTF-8.
+nb::object text_of(const char* message) {
+  return nb::steal(PyUnicode_DecodeUTF8(message, static_cast<Py_ssize_t>(std::strlen(message)),
+                                        "backslashreplace"));
+}
+
 void raise_system(const SystemError& error) {
   const nb::object type = nb::module_::import_("keyseek.errors").attr(class_of(error));
-  const nb::object exception = type(error.what(), "io", error.number(), error.path().c_str());
+  const nb::object exception = type(text_of(error.what()), "io", error.number(),
+                                    nb::steal(PyUnicode_DecodeFSDefault(error.path().c_str())));
   PyErr_SetObject(type.ptr(), exception.ptr());
 }
 
@@ -48,7 +56,7 @@ void raise(const Error& error) {
   const std::string_view code = to_string(error.code());
   // Looked up when needed: this module is part of the package it imports here.
   const nb::object type = nb::module_::import_("keyseek.errors").attr(class_of(error.code()));
-  const nb::object exception = type(error.what(), nb::str(code.data(), code.size()));
+  const nb::object exception = type(text_of(error.what()), nb::str(code.data(), code.size()));
   PyErr_SetObject(type.ptr(), exception.ptr());
 }
 

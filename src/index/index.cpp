@@ -18,10 +18,11 @@ namespace {
 
 /// Throws Error for options that the kind cannot honour.
 void require_honoured(const SearchParams& params, IndexKind kind) {
-  require(!params.projection || kind == IndexKind::projection,
-          "params.projection is given, but the index is of kind {}: target_recall, dials, "
-          "scan_novel and max_scanned are for a projection index",
-          to_string(kind));
+  require(
+      !params.projection || kind == IndexKind::projection,
+      "target_recall, dials, scan_novel and max_scanned (params.projection) are of a projection "
+      "index, this one is of kind {}",
+      to_string(kind));
 }
 
 Index read_any(const ContainerReader& file) {
@@ -51,6 +52,8 @@ const KeyStore& IndexBuilder::trained_store() {
 
 Index IndexBuilder::build(IndexKind kind, const IndexParams& params) {
   run_.validate();
+  require(training_.train.empty() || training_.train.cols() == keys_.cols(),
+          "training.train has dimension {}, keys have {}", training_.train.cols(), keys_.cols());
   return IndexAccess::make(entry_of(kind).build(*this, params));
 }
 

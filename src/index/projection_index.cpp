@@ -84,8 +84,6 @@ void require_training(AnyMatrixView keys, const TrainingQueries& training) {
   require(keys.rows > 0, "keys is empty");
   require_dimension(keys.cols);
   require(!training.train.empty(), "training.train is empty");
-  require(training.train.cols() == keys.cols, "training.train has dimension {}, keys have {}",
-          training.train.cols(), keys.cols);
   require_range(keys, "keys");
   require_range(AnyMatrixView::of(training.train.view()), "training.train");
   require_products(training.train, keys, "training.train");

@@ -45,8 +45,9 @@ class SketchState final : public IndexState {
 std::shared_ptr<const IndexState> build(IndexBuilder& builder, const IndexParams& params) {
   const auto own = params_of<SketchParams>(params, IndexKind::sketch);
   const MatrixView<float> queries = builder.training().train;
+  require(queries.rows > 0, "training.train is empty");
+  KeyStore store = builder.trained_store();  // checks keys and queries
   Sketch sketch = Sketch::build(builder.keys().view(), queries, own, builder.run());
-  KeyStore store = builder.trained_store();
   pack(store, sketch);
   return std::make_shared<SketchState>(std::move(store), std::move(sketch));
 }

@@ -18,6 +18,7 @@ namespace keyseek {
 
 /// out[j * G + g] = <row j of `keys`, queries[g]>, for `queries` [G, d].
 inline void score_rows(const RowsView& keys, const MatrixView<float>& queries, float* out) {
+  if (keys.count == 0) return;  // `out` may be no array at all
   kernels().score_rows[static_cast<std::size_t>(keys.matrix.dtype)](keys, queries, out);
 }
 

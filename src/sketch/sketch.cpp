@@ -52,6 +52,7 @@ Sketch Sketch::build(AnyMatrixView keys, MatrixView<float> queries, const Sketch
   params.validate();
   run.validate();
   require(keys.rows > 0, "keys is empty");
+  require(keys.cols > 0, "keys have dimension 0");
   require(queries.rows > 0, "queries is empty");
   require(queries.cols == keys.cols, "queries have dimension {}, keys have {}", queries.cols,
           keys.cols);

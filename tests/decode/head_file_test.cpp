@@ -244,10 +244,14 @@ TEST(HeadFile, ContradictionsAreCorrupt) {
     std::memset(bytes.data(), 0xff, 2);  // NaN in f16
   });
   file.expect_corrupt("codes", "", [](std::vector<std::byte>& bytes) { bytes.resize(64); });
+}
 
+TEST(HeadFile, OfAnotherKindIsRefused) {
+  const TemporaryDirectory directory;
+  const auto path = directory / "head.ks";
   test::flat_index(sample_of_layer_2().keys.view().slice(0, 10)).save(path);
   expect_error(ErrorCode::corrupt, {"flat", "not \"head\""}, [&] { (void)HeadCache::map(path); });
-  cache.save(path);
+  sample_of_layer_2().prefill(2500, given(Retriever::flat)).save(path);
   expect_error(ErrorCode::unsupported, {"head", "no index"}, [&] { (void)Index::open(path); });
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from pathlib import Path
 
@@ -225,3 +226,19 @@ def test_hdf5_that_crashes_its_library_is_an_error():
     folder = Path(__file__).parent.parent / "data" / "hdf5"
     with pytest.raises(keyseek.Error, match="hdf5_benchmark_crash"):
         keyseek.read_data(folder / "hdf5_benchmark_crash.hdf5")
+
+
+@pytest.mark.parametrize("kind", ["flat", "sketch", "projection"])
+def test_keys_and_training_that_do_not_fit_are_refused(kind):
+    nothing = np.zeros((5, 0), np.float32)
+    with pytest.raises(keyseek.InvalidArgument, match="keys have dimension 0"):
+        keyseek.Index.build(kind, nothing, nothing)
+    with pytest.raises(keyseek.InvalidArgument, match=r"train has dimension 7, keys have 8"):
+        keyseek.Index.build(kind, KEYS, QUERIES[:, :7].copy())
+
+
+def test_a_path_that_is_no_utf8_is_named(tmp_path):
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/\xff.ks")
+    with pytest.raises(keyseek.IoError, match=r"\\xff\.ks") as raised:
+        keyseek.Index.open(path)
+    assert raised.value.filename == path

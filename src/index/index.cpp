@@ -18,11 +18,10 @@ namespace {
 
 /// Throws Error for options that the kind cannot honour.
 void require_honoured(const SearchParams& params, IndexKind kind) {
-  require(
-      !params.projection || kind == IndexKind::projection,
-      "target_recall, dials, scan_novel and max_scanned (params.projection) are of a projection "
-      "index, this one is of kind {}",
-      to_string(kind));
+  require(!params.projection || kind == IndexKind::projection,
+          "the index is of kind {}: target_recall, dials, scan_novel and max_scanned "
+          "(params.projection) are of a projection index",
+          to_string(kind));
 }
 
 Index read_any(const ContainerReader& file) {
@@ -52,6 +51,7 @@ const KeyStore& IndexBuilder::trained_store() {
 
 Index IndexBuilder::build(IndexKind kind, const IndexParams& params) {
   run_.validate();
+  require(keys_.rows() > 0, "keys is empty");
   require(training_.train.empty() || training_.train.cols() == keys_.cols(),
           "training.train has dimension {}, keys have {}", training_.train.cols(), keys_.cols());
   return IndexAccess::make(entry_of(kind).build(*this, params));

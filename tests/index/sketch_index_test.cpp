@@ -131,7 +131,7 @@ TEST(Index, IsEmptyUntilBuiltAndRefusesWhatDoesNotFit) {
                [&] { (void)test::search(index, data.step(0), {.k = 2001}); });
   expect_error(invalid, {"dimension 31", "32"},
                [&] { index.append(any(test::normal_matrix(3, 31, 1))); });
-  expect_error(invalid, {"queries is empty"},
+  expect_error(invalid, {"training.train is empty"},
                [&] { (void)test::sketch_index(any(data.keys), Matrix<float>(0, 32)); });
   EXPECT_EQ(index.size(), 2000U);
 }

@@ -145,7 +145,7 @@ def test_a_sketch_can_be_given_its_size(head, training):
     with pytest.raises(keyseek.InvalidArgument, match="residual is 1"):
         build(residual=1.0)
     for nothing in (training.train[:0], None):
-        with pytest.raises(keyseek.InvalidArgument, match="queries is empty"):
+        with pytest.raises(keyseek.InvalidArgument, match=r"training\.train is empty"):
             build(queries=nothing)
 
 

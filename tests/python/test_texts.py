@@ -132,7 +132,8 @@ def test_an_own_gguf_file_is_a_model_by_its_path() -> None:
     for field in ("context", "layers", "kv_heads"):
         assert getattr(own, field) == getattr(named, field)
     assert own.title == named.title.replace("-Q4_1", ".Q4_1")
-    assert models.encode(path, " is: 123") == models.encode("smollm2-135m", " is: 123")
+    # transformers begins with <|im_start|>, which the named one leaves out as the file says.
+    assert models.encode(path, " is: 123")[1:] == models.encode("smollm2-135m", " is: 123")
 
 
 @needs_smollm2

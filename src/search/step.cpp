@@ -65,6 +65,9 @@ constexpr float kNothing = -std::numeric_limits<float>::infinity();
 
 // Queries whose candidates are scored together: as many as share the keys of a KV head.
 constexpr std::size_t kTogether = 8;
+// With fewer queries, and nothing known that need not be scored again, too little is shared to look
+// for.
+constexpr std::size_t kWorthGathering = 4;
 
 /// The end of a step: what it reads, what it works in, what it fills.
 struct Ending {
@@ -76,7 +79,7 @@ struct Ending {
 
   /// Queries [first, first + count).
   void finish(std::size_t first, std::size_t count) {
-    if (count > 1 && gather(first, count)) {
+    if ((count >= kWorthGathering || !s.known.ids.empty()) && gather(first, count)) {
       s.fresh.scores.resize(s.fresh.ids.size() * count);
       score_rows(rows_of(keys, s.fresh.ids), queries.slice(first, count), s.fresh.scores.data());
       hits.stats.reranked += s.fresh.ids.size();

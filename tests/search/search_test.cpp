@@ -87,7 +87,7 @@ std::vector<Id> from(Id first, Id last) {
 }
 
 TEST(FinishStep, QueriesThatShareKeysHaveEachScoredOnceForAll) {
-  for (const std::size_t group : {2U, 6U, 8U}) {
+  for (const std::size_t group : {4U, 6U, 8U}) {
     const Step step(group);
     const Hits hits =
         step.finish(std::vector<std::vector<Id>>(group, {499, 30, 31, 32, 33, 34, 35, 36, 0}));
@@ -98,11 +98,11 @@ TEST(FinishStep, QueriesThatShareKeysHaveEachScoredOnceForAll) {
 }
 
 TEST(FinishStep, OneTakesWhatAnotherFound) {
-  const Step step(3);
+  const Step step(4);
   std::vector<Id> more = from(100, 120);
   more.push_back(400);
-  const Hits hits = step.finish({from(100, 120), from(100, 120), more});
-  for (const std::size_t g : {0U, 1U, 2U}) step.expect_best(hits, g, more);
+  const Hits hits = step.finish({from(100, 120), from(100, 120), from(100, 120), more});
+  for (const std::size_t g : {0U, 1U, 2U, 3U}) step.expect_best(hits, g, more);
 }
 
 TEST(FinishStep, QueriesThatShareNothingAreScoredAlone) {

@@ -1,7 +1,7 @@
 """Compares the step times of two builds of the tool `keyseek`; for scripts/compare.sh.
 
 Of each head it measures `keyseek sweep` with tuned dials, caches hot and cold, and of each capture
-`keyseek decode` under a promise and with the k best of everything. Every round runs each tool once,
+`keyseek decode` under a promise and by given plans with k = 100. Every round runs each tool once,
 in changing order, one pinned thread; a time is the median of the rounds' medians.
 """
 

@@ -116,19 +116,8 @@ void score_codes_group(const std::uint8_t* codes, const float* scales, const Id*
   }
 }
 
-/// Queries [first, first + count) of a tile.
-inline CodeTile part_of(const CodeTile& tile, std::size_t first, std::size_t count) {
-  return {tile.queries + first * tile.cols, tile.scale + first, tile.correction + first, count,
-          tile.cols};
-}
-
-void score_codes(const CodeRows& keys, const CodeTile& tile, const CodeScores& out) {
-  if (tile.group > 4) {
-    // Rows that were read for four queries are in the cache for the others.
-    score_codes(keys, part_of(tile, 0, 4), out);
-    score_codes(keys, part_of(tile, 4, tile.group - 4), {out.data + 4 * out.stride, out.stride});
-    return;
-  }
+/// For at most four queries.
+void score_codes_of_four(const CodeRows& keys, const CodeTile& tile, const CodeScores& out) {
   switch (tile.group) {
     case 1:
       return score_codes_group<1>(keys.codes, keys.scales, keys.ids, keys.count, tile, out.data,
@@ -222,3 +211,5 @@ void scan_blocks(const CodeBlocks& blocks, const CodeTile& tile, const ScanSink&
 }
 
 }  // namespace
+
+#include "score/code_parts.inl"

@@ -1,10 +1,11 @@
-// 8-bit codes for each instruction set, group and dimension: rows named by ids, as the graph
-// search meets them, and interleaved blocks, as a scan does. 4,096 keys.
+// Codes for each instruction set, group and dimension: rows of 8 bits named by ids, as the graph
+// search meets them, and interleaved blocks of 8 or 4 bits, as scans do. 4,096 keys.
 #include <benchmark/benchmark.h>
 #include <fmt/format.h>
 
 #include <cstdint>
 #include <limits>
+#include <utility>
 #include <vector>
 
 #include "base/random.hpp"
@@ -45,8 +46,10 @@ void score_codes(benchmark::State& state, Isa isa, std::size_t group, std::size_
   count_keys(state, kBatch, store.code_cols());
 }
 
-/// `threshold`: -infinity keeps every key, infinity none.
-void scan_blocks(benchmark::State& state, Isa isa, std::size_t group, std::size_t d,
+using ScanOf = Scan Kernels::*;
+
+/// `threshold`: -infinity keeps every key, infinity none. Any bytes are codes of 4 bits.
+void scan_blocks(benchmark::State& state, ScanOf scan, Isa isa, std::size_t group, std::size_t d,
                  float threshold) {
   const KeyStore store = made_store(d, CodeLayout::blocks);
   const EncodedQueries queries = store.encode_queries(made_rows(group, d, 2));
@@ -58,14 +61,14 @@ void scan_blocks(benchmark::State& state, Isa isa, std::size_t group, std::size_
   const ScanSink sink = {ids.data(), scores.data(), kKeys, thresholds.data(), counts.data()};
   const Kernels& kernels = kernels_for(isa);
   for (auto _ : state) {
-    kernels.scan_blocks(blocks, tile_of(queries, 0, group), sink);
+    (kernels.*scan)(blocks, tile_of(queries, 0, group), sink);
     benchmark::DoNotOptimize(counts.data());
     benchmark::ClobberMemory();
   }
-  count_keys(state, kKeys, store.code_cols());
+  count_keys(state, kKeys, scan == &Kernels::scan_blocks ? d : d / 2);
 }
 
-constexpr std::size_t kGroups[] = {1, 4}, kDims[] = {64, 128, 256};
+constexpr std::size_t kGroups[] = {1, 4, 7}, kDims[] = {64, 128, 256};
 
 [[maybe_unused]] const bool kRegistered = [] {
   constexpr float kInfinity = std::numeric_limits<float>::infinity();
@@ -79,8 +82,12 @@ constexpr std::size_t kGroups[] = {1, 4}, kDims[] = {64, 128, 256};
           benchmark::RegisterBenchmark(as.c_str(), run, args...);
         };
         add(name("score_codes", ""), score_codes, isa, group, d);
-        add(name("scan_blocks", "/none_kept"), scan_blocks, isa, group, d, kInfinity);
-        add(name("scan_blocks", "/all_kept"), scan_blocks, isa, group, d, -kInfinity);
+        for (const auto& [scan, title] :
+             {std::pair{&Kernels::scan_blocks, "scan_blocks"},
+              std::pair{&Kernels::scan_half_blocks, "scan_half_blocks"}}) {
+          add(name(title, "/none_kept"), scan_blocks, scan, isa, group, d, kInfinity);
+          add(name(title, "/all_kept"), scan_blocks, scan, isa, group, d, -kInfinity);
+        }
       }
     }
   }

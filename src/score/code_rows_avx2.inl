@@ -1,4 +1,4 @@
-// 8-bit codes on 256-bit registers. Bytes are widened to 16 bits in two halves, since the
+// 8-bit and 4-bit codes on 256-bit registers. Bytes are widened to 16 bits in two halves, since the
 // saturating 8-bit multiply of this level would clip products of codes beyond 127.
 
 namespace {
@@ -80,19 +80,18 @@ void score_codes_of_four(const CodeRows& keys, const CodeTile& tile, const CodeS
   }
 }
 
-/// Keeps those of 8 keys whose score is above the threshold.
-inline void keep_above(__m256i sums, std::size_t first, std::size_t g, const float* key_scales,
-                       const CodeTile& tile, const ScanSink& sink) {
+/// Keeps those of 8 keys whose sums, which lack the correction, are above the limit.
+inline void keep_above(__m256i sums, std::size_t first, std::size_t g, float limit,
+                       const float* key_scales, const CodeTile& tile, const ScanSink& sink) {
   const __m256 key_scale = _mm256_loadu_ps(key_scales + first);
   const __m256i dots = _mm256_sub_epi32(sums, _mm256_set1_epi32(tile.correction[g]));
-  const __m256 score = _mm256_mul_ps(_mm256_mul_ps(_mm256_set1_ps(tile.scale[g]), key_scale),
-                                     _mm256_cvtepi32_ps(dots));
-  const __m256 above = _mm256_cmp_ps(score, _mm256_set1_ps(sink.threshold[g]), _CMP_GT_OQ);
+  const __m256 score = _mm256_mul_ps(key_scale, _mm256_cvtepi32_ps(dots));
+  const __m256 above = _mm256_cmp_ps(score, _mm256_set1_ps(limit), _CMP_GT_OQ);
   const __m256 real = _mm256_cmp_ps(key_scale, _mm256_setzero_ps(), _CMP_GT_OQ);
   auto mask = static_cast<unsigned>(_mm256_movemask_ps(_mm256_and_ps(above, real)));
   if (mask == 0) return;
   alignas(32) float scores[8];
-  _mm256_store_ps(scores, score);
+  _mm256_store_ps(scores, _mm256_mul_ps(_mm256_set1_ps(tile.scale[g]), score));
   for (; mask != 0; mask &= mask - 1) {
     const auto i = static_cast<std::size_t>(__builtin_ctz(mask));
     const std::size_t at = g * sink.stride + sink.count[g]++;
@@ -101,59 +100,104 @@ inline void keep_above(__m256i sums, std::size_t first, std::size_t g, const flo
   }
 }
 
-/// One block against queries [first, first + G) of the tile.
-template <int G>
-inline void scan_block(const CodeBlocks& blocks, std::size_t b, const CodeTile& tile,
-                       std::size_t first, const ScanSink& sink) {
-  const std::uint8_t* codes = blocks.codes + b * 16 * tile.cols;
-  __m256i sums[G][2];
-  for (auto& pair : sums) pair[0] = pair[1] = _mm256_setzero_si256();
-  for (std::size_t j = 0; j < tile.cols; j += 4) {
-    const __m256i low = load_bytes(codes + j * 16);
-    const __m256i high = load_bytes(codes + j * 16 + 32);
-    for (std::size_t g = 0; g < G; ++g) {
-      std::int32_t piece;
-      __builtin_memcpy(&piece, tile.queries + (first + g) * tile.cols + j, 4);
-      const __m256i query = _mm256_set1_epi32(piece);
-      sums[g][0] = dot4(sums[g][0], low, query);
-      sums[g][1] = dot4(sums[g][1], high, query);
+/// Four elements of a query as one number, in every lane.
+inline __m256i broadcast_piece(const std::int8_t* elements) {
+  std::int32_t piece;
+  __builtin_memcpy(&piece, elements, 4);
+  return _mm256_set1_epi32(piece);
+}
+
+/// Codes of 8 bits: sums of 8 keys of a block, whose pieces are 64 bytes apart, for G queries.
+struct Bytes {
+  static constexpr std::size_t kElements = 4;
+  template <int G>
+  static void sum(const std::uint8_t* pieces, const std::int8_t* queries, std::size_t cols,
+                  __m256i (&sums)[G]) {
+    for (std::size_t j = 0; j < cols; j += kElements, pieces += 64) {
+      const __m256i keys = load_bytes(pieces);
+      for (std::size_t g = 0; g < G; ++g)
+        sums[g] = dot4(sums[g], keys, broadcast_piece(queries + g * cols + j));
     }
   }
-  for (std::size_t g = 0; g < G; ++g) {
-    keep_above(sums[g][0], b * 16, first + g, blocks.scales, tile, sink);
-    keep_above(sums[g][1], b * 16 + 8, first + g, blocks.scales, tile, sink);
+};
+
+/// Codes of 4 bits: two products of a code and a query's element fit 16 bits, and so do the sums of
+/// eight such pairs.
+struct Halves {
+  static constexpr std::size_t kElements = 8;
+  template <int G>
+  static void sum(const std::uint8_t* pieces, const std::int8_t* queries, std::size_t cols,
+                  __m256i (&sums)[G]) {
+    constexpr std::size_t kStretch = 4 * kElements;
+    const __m256i half = _mm256_set1_epi8(0x0f);
+    for (std::size_t first = 0; first < cols; first += kStretch) {
+      const std::size_t last = first + kStretch < cols ? first + kStretch : cols;
+      __m256i pairs[G];
+      for (auto& pair : pairs) pair = _mm256_setzero_si256();
+      for (std::size_t j = first; j < last; j += kElements, pieces += 64) {
+        const __m256i keys = load_bytes(pieces);
+        const __m256i low = _mm256_and_si256(keys, half);
+        const __m256i high = _mm256_and_si256(_mm256_srli_epi16(keys, 4), half);
+        for (std::size_t g = 0; g < G; ++g) {
+          const std::int8_t* query = queries + g * cols + j;
+          pairs[g] = _mm256_add_epi16(pairs[g], _mm256_maddubs_epi16(low, broadcast_piece(query)));
+          pairs[g] =
+              _mm256_add_epi16(pairs[g], _mm256_maddubs_epi16(high, broadcast_piece(query + 4)));
+        }
+      }
+      for (std::size_t g = 0; g < G; ++g)
+        sums[g] = _mm256_add_epi32(sums[g], _mm256_madd_epi16(pairs[g], _mm256_set1_epi16(1)));
+    }
+  }
+};
+
+/// One block against queries [first, first + G) of the tile.
+template <class Codes, int G>
+inline void scan_block(const CodeBlocks& blocks, std::size_t b, const CodeTile& tile,
+                       std::size_t first, const float (&limit)[CodeTile::kMaxTile],
+                       const ScanSink& sink) {
+  const std::uint8_t* codes = blocks.codes + b * (tile.cols / Codes::kElements * 64);
+  for (std::size_t half = 0; half < 2; ++half) {
+    __m256i sums[G];
+    for (auto& sum : sums) sum = _mm256_setzero_si256();
+    Codes::template sum<G>(codes + 32 * half, tile.queries + first * tile.cols, tile.cols, sums);
+    for (std::size_t g = 0; g < G; ++g)
+      keep_above(sums[g], b * 16 + 8 * half, first + g, limit[first + g], blocks.scales, tile,
+                 sink);
   }
 }
 
 // More than four queries have more sums than there are registers: the others take the block from
 // the cache.
-template <int First, int Others>
+template <class Codes, int First, int Others>
 void scan_group(const CodeBlocks& blocks, const CodeTile& tile, const ScanSink& sink) {
-  for (std::size_t g = 0; g < First + Others; ++g) sink.count[g] = 0;
+  float limit[CodeTile::kMaxTile];
+  begin_scan(tile, sink, limit);
   for (std::size_t b = blocks.first; b < blocks.last; ++b) {
-    scan_block<First>(blocks, b, tile, 0, sink);
-    if constexpr (Others > 0) scan_block<Others>(blocks, b, tile, First, sink);
+    scan_block<Codes, First>(blocks, b, tile, 0, limit, sink);
+    if constexpr (Others > 0) scan_block<Codes, Others>(blocks, b, tile, First, limit, sink);
   }
 }
 
+template <class Codes>
 void scan_blocks(const CodeBlocks& blocks, const CodeTile& tile, const ScanSink& sink) {
   switch (tile.group) {
     case 1:
-      return scan_group<1, 0>(blocks, tile, sink);
+      return scan_group<Codes, 1, 0>(blocks, tile, sink);
     case 2:
-      return scan_group<2, 0>(blocks, tile, sink);
+      return scan_group<Codes, 2, 0>(blocks, tile, sink);
     case 3:
-      return scan_group<3, 0>(blocks, tile, sink);
+      return scan_group<Codes, 3, 0>(blocks, tile, sink);
     case 4:
-      return scan_group<4, 0>(blocks, tile, sink);
+      return scan_group<Codes, 4, 0>(blocks, tile, sink);
     case 5:
-      return scan_group<4, 1>(blocks, tile, sink);
+      return scan_group<Codes, 4, 1>(blocks, tile, sink);
     case 6:
-      return scan_group<4, 2>(blocks, tile, sink);
+      return scan_group<Codes, 4, 2>(blocks, tile, sink);
     case 7:
-      return scan_group<4, 3>(blocks, tile, sink);
+      return scan_group<Codes, 4, 3>(blocks, tile, sink);
     default:
-      return scan_group<4, 4>(blocks, tile, sink);
+      return scan_group<Codes, 4, 4>(blocks, tile, sink);
   }
 }
 

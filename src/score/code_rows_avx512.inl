@@ -1,4 +1,4 @@
-// 8-bit codes on 512-bit registers, for units that define
+// Rows of 8-bit codes on 512-bit registers, for units that define
 // `dot4(sums, u8, s8)`: sums[i] += sum over t < 4 of u8[4 i + t] * s8[4 i + t].
 
 namespace {
@@ -131,82 +131,6 @@ void score_codes_of_four(const CodeRows& keys, const CodeTile& tile, const CodeS
     default:
       return score_codes_group<4>(keys.codes, keys.scales, keys.ids, keys.count, tile, out.data,
                                   out.stride);
-  }
-}
-
-/// N blocks against G queries, the keys above their thresholds into the sink.
-template <int G, int N>
-inline void scan_some(const CodeBlocks& blocks, std::size_t block, const CodeTile& tile,
-                      const ScanSink& sink) {
-  const std::uint8_t* codes = blocks.codes + block * 16 * tile.cols;
-  __m512i sums[N][G];
-  for (auto& row : sums)
-    for (auto& sum : row) sum = _mm512_setzero_si512();
-  for (std::size_t j = 0; j < tile.cols; j += 4) {
-    __m512i query[G];
-    for (int g = 0; g < G; ++g) {
-      std::int32_t piece;
-      __builtin_memcpy(&piece, tile.queries + static_cast<std::size_t>(g) * tile.cols + j, 4);
-      query[g] = _mm512_set1_epi32(piece);
-    }
-    for (int b = 0; b < N; ++b) {
-      const std::uint8_t* piece = codes + (static_cast<std::size_t>(b) * tile.cols + j) * 16;
-      // The same piece of the next N blocks: hardware prefetchers stop at pages, and blocks
-      // are about as long.
-      __builtin_prefetch(piece + static_cast<std::size_t>(N) * tile.cols * 16);
-      const __m512i keys = _mm512_loadu_si512(piece);
-      for (int g = 0; g < G; ++g) sums[b][g] = dot4(sums[b][g], keys, query[g]);
-    }
-  }
-  for (int b = 0; b < N; ++b) {
-    const std::size_t first = (block + static_cast<std::size_t>(b)) * 16;
-    const __m512 key_scale = _mm512_loadu_ps(blocks.scales + first);
-    const __mmask16 real = _mm512_cmp_ps_mask(key_scale, _mm512_setzero_ps(), _CMP_GT_OQ);
-    const __m512i ids =
-        _mm512_add_epi32(_mm512_set1_epi32(static_cast<int>(first)),
-                         _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0));
-    for (int g = 0; g < G; ++g) {
-      const __m512i dots = _mm512_sub_epi32(sums[b][g], _mm512_set1_epi32(tile.correction[g]));
-      const __m512 score = _mm512_mul_ps(_mm512_mul_ps(_mm512_set1_ps(tile.scale[g]), key_scale),
-                                         _mm512_cvtepi32_ps(dots));
-      const __mmask16 above =
-          _mm512_mask_cmp_ps_mask(real, score, _mm512_set1_ps(sink.threshold[g]), _CMP_GT_OQ);
-      if (above == 0) continue;
-      const std::size_t at = static_cast<std::size_t>(g) * sink.stride + sink.count[g];
-      _mm512_mask_compressstoreu_epi32(sink.ids + at, above, ids);
-      _mm512_mask_compressstoreu_ps(sink.scores + at, above, score);
-      sink.count[g] += static_cast<std::size_t>(__builtin_popcount(above));
-    }
-  }
-}
-
-template <int G>
-void scan_group(const CodeBlocks& blocks, const CodeTile& tile, const ScanSink& sink) {
-  constexpr int N = G <= 2 ? 8 : G <= 5 ? 4 : 3;  // as many blocks as registers allow
-  for (int g = 0; g < G; ++g) sink.count[g] = 0;
-  std::size_t b = blocks.first;
-  for (; b + N <= blocks.last; b += N) scan_some<G, N>(blocks, b, tile, sink);
-  for (; b < blocks.last; ++b) scan_some<G, 1>(blocks, b, tile, sink);
-}
-
-void scan_blocks(const CodeBlocks& blocks, const CodeTile& tile, const ScanSink& sink) {
-  switch (tile.group) {
-    case 1:
-      return scan_group<1>(blocks, tile, sink);
-    case 2:
-      return scan_group<2>(blocks, tile, sink);
-    case 3:
-      return scan_group<3>(blocks, tile, sink);
-    case 4:
-      return scan_group<4>(blocks, tile, sink);
-    case 5:
-      return scan_group<5>(blocks, tile, sink);
-    case 6:
-      return scan_group<6>(blocks, tile, sink);
-    case 7:
-      return scan_group<7>(blocks, tile, sink);
-    default:
-      return scan_group<8>(blocks, tile, sink);
   }
 }
 

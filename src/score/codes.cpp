@@ -1,4 +1,4 @@
-/// Encodes single vectors in 8 bits and puts codes into blocks.
+/// Encodes single vectors in 8 or 4 bits and puts codes into blocks.
 #include "score/codes.hpp"
 
 #include <algorithm>
@@ -10,10 +10,14 @@
 namespace keyseek {
 namespace {
 
-float scale_of(const float* row, std::size_t d) {
+float largest_of(const float* row, std::size_t d) {
   float largest = 0.0F;
   for (std::size_t j = 0; j < d; ++j) largest = std::max(largest, std::fabs(row[j]));
-  const float scale = largest / 127.0F;
+  return largest;
+}
+
+float scale_of(const float* row, std::size_t d) {
+  const float scale = largest_of(row, d) / 127.0F;
   return std::isnormal(scale) ? scale : 1.0F;
 }
 
@@ -27,6 +31,24 @@ std::int32_t nearest_code(float x, float inverse) {
   return std::bit_cast<std::int32_t>(clamped + 0x1.8p23F) - std::bit_cast<std::int32_t>(0x1.8p23F);
 }
 
+/// Codes of 4 bits, for a step, and what they say about the row.
+struct Coded {
+  float product = 0;  ///< of code - 8 and row
+  std::int32_t power = 0;
+};
+
+Coded code_in_4_bits(const float* row, std::size_t d, float step, std::uint8_t* code) {
+  const float inverse = 1.0F / step;
+  Coded coded;
+  for (std::size_t j = 0; j < d; ++j) {
+    const std::int32_t value = std::clamp(nearest_code(row[j], inverse), -8, 7);
+    code[j] = static_cast<std::uint8_t>(value + 8);
+    coded.product += static_cast<float>(value) * row[j];
+    coded.power += value * value;
+  }
+  return coded;
+}
+
 }  // namespace
 
 float encode_key(const float* row, std::size_t d, std::uint8_t* code) {
@@ -36,6 +58,28 @@ float encode_key(const float* row, std::size_t d, std::uint8_t* code) {
     code[j] = static_cast<std::uint8_t>(nearest_code(row[j], inverse) + 128);
   std::fill(code + d, code + code_cols(d), std::uint8_t{128});
   return scale;
+}
+
+float encode_key_in_4_bits(const float* row, std::size_t d, std::uint8_t* code) {
+  // The largest element over the step. Few elements are as large: a clipped one costs less than
+  // what coarser steps would cost all others.
+  constexpr float kLargest[] = {7.5F, 9.0F, 10.5F, 12.0F, 14.0F};
+  const float largest = largest_of(row, d);
+  float best = 0.0F, chosen = largest / kLargest[0];
+  if (!std::isnormal(largest / kLargest[4])) chosen = 1.0F;
+  for (std::size_t i = 0; i < std::size(kLargest) && chosen != 1.0F; ++i) {
+    const float step = largest / kLargest[i];
+    const Coded coded = code_in_4_bits(row, d, step, code);
+    // Of the row's power, what the nearest multiple of the code takes away; in units that cannot
+    // overflow.
+    const float part = coded.product / largest;
+    const float taken = part * part / static_cast<float>(std::max(coded.power, 1));
+    if (taken > best) best = taken, chosen = step;
+  }
+  const Coded coded = code_in_4_bits(row, d, chosen, code);
+  std::fill(code + d, code + code_cols(d), std::uint8_t{8});
+  const float scale = coded.product / static_cast<float>(std::max(coded.power, 1));
+  return std::isnormal(scale) && scale > 0.0F ? scale : 1.0F;
 }
 
 QueryCode encode_query(const float* row, std::size_t d, std::int8_t* code) {
@@ -63,6 +107,17 @@ void place_in_block(const std::uint8_t* code, std::size_t cols, std::size_t i,
       codes + i / KeyStore::kBlock * KeyStore::kBlock * cols + i % KeyStore::kBlock * kPiece;
   for (std::size_t j = 0; j < cols; j += kPiece)
     std::copy_n(code + j, kPiece, lane + j * KeyStore::kBlock);
+}
+
+void place_in_half_block(const std::uint8_t* code, std::size_t cols, std::size_t i,
+                         std::uint8_t* codes) noexcept {
+  constexpr std::size_t kPiece = 4;
+  const std::size_t first = i / KeyStore::kBlock * KeyStore::kBlock * cols / 2;
+  std::uint8_t* lane = codes + first + i % KeyStore::kBlock * kPiece;
+  for (std::size_t j = 0; j < cols; j += 2 * kPiece, lane += kPiece * KeyStore::kBlock) {
+    for (std::size_t t = 0; t < kPiece; ++t)
+      lane[t] = static_cast<std::uint8_t>(code[j + t] | code[j + kPiece + t] << 4U);
+  }
 }
 
 }  // namespace keyseek

@@ -1,4 +1,4 @@
-/// 8-bit codes of single vectors: what KeyStore, Router and Sketch encode with.
+/// Codes of single vectors, in 8 bits (KeyStore, Router) and in 4 (Sketch).
 #pragma once
 
 #include <cstddef>
@@ -20,11 +20,20 @@ struct QueryCode {
 };
 QueryCode encode_query(const float* row, std::size_t d, std::int8_t* code);
 
+/// Writes codes 0 to 15, of which 8 is zero, for the d elements (8 behind them), and returns the
+/// scale that brings (code - 8) nearest to the row: of some steps the one that leaves least, which
+/// may clip large elements. 1 for a zero row.
+float encode_key_in_4_bits(const float* row, std::size_t d, std::uint8_t* code);
+
 /// Rows of codes in blocks of 16 interleaved keys, for n keys.
 [[nodiscard]] std::size_t blocked_rows(std::size_t n) noexcept;
 
 /// Puts key i's code of `cols` bytes where blocks keep it.
 void place_in_block(const std::uint8_t* code, std::size_t cols, std::size_t i,
                     std::uint8_t* codes) noexcept;
+
+/// Likewise a code of 4 bits, two elements a byte: see CodeBlocks.
+void place_in_half_block(const std::uint8_t* code, std::size_t cols, std::size_t i,
+                         std::uint8_t* codes) noexcept;
 
 }  // namespace keyseek

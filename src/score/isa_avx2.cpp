@@ -30,6 +30,7 @@ inline xsimd::batch<float, Arch> load_i8(const std::int8_t* p) {
 #include "score/float_rows.inl"
 #include "score/attend_rows.inl"
 #include "score/rank_portable.inl"
+#include "score/scan_limits.inl"
 #include "score/code_rows_avx2.inl"
 #include "score/table.inl"
 // clang-format on

@@ -19,6 +19,7 @@ using Arch = xsimd::neon64;
 #include "score/float_rows.inl"
 #include "score/attend_rows.inl"
 #include "score/rank_portable.inl"
+#include "score/scan_limits.inl"
 #include "score/code_rows_portable.inl"
 #include "score/table.inl"
 // clang-format on

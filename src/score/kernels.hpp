@@ -24,8 +24,10 @@ struct CodeTile {
   std::size_t cols;   ///< a multiple of 16
 };
 
-/// A range of interleaved blocks: block b holds keys [16 b, 16 b + 16), as cols / 4 pieces
-/// of 16 x 4 bytes.
+/// A range of interleaved blocks: block b holds keys [16 b, 16 b + 16), as pieces of 16 x 4 bytes.
+/// Codes of 8 bits: piece p has elements 4 p + t of a key as its bytes t. Codes of 4 bits, of which
+/// 8 stands for zero and not 128: elements 8 p + t as their low halves, 8 p + 4 + t as their high
+/// halves.
 struct CodeBlocks {
   const std::uint8_t* codes;
   const float* scales;  ///< one per key, zero in the padding of the last block
@@ -38,7 +40,7 @@ struct ScanSink {
   Id* ids;                 ///< room for 16 * (last - first) of each query
   float* scores;           ///< likewise
   std::size_t stride;      ///< from one query's room to the next's
-  const float* threshold;  ///< [G]: keys with a score > threshold are kept
+  const float* threshold;  ///< [G]: keys with a score / scale[g] > threshold / scale[g] are kept
   std::size_t* count;      ///< [G]: written
 };
 
@@ -76,6 +78,9 @@ using ScoreRows = void (*)(const RowsView& keys, const MatrixView<float>& querie
 /// Weighted sums of stored values: sums[g] [cols] += weight of row j for query g * row j.
 using AddRows = void (*)(const RowsView& values, const WeightsView& weights, float* sums);
 
+/// All keys of the blocks against the tile.
+using Scan = void (*)(const CodeBlocks& blocks, const CodeTile& tile, const ScanSink& sink);
+
 /// Queries of a step, at most.
 inline constexpr std::size_t kMaxGroup = 64;
 
@@ -83,7 +88,8 @@ struct Kernels {
   Isa isa;
   ScoreRows score_rows[4];  ///< by Dtype
   void (*score_codes)(const CodeRows& rows, const CodeTile& tile, const CodeScores& out);
-  void (*scan_blocks)(const CodeBlocks& blocks, const CodeTile& tile, const ScanSink& sink);
+  Scan scan_blocks;
+  Scan scan_half_blocks;  ///< of 4-bit codes; the tile's correction is for these
   /// Indices j with scores[j] > threshold, ascending, into out (room for n); returns how many.
   std::size_t (*select_above)(const float* scores, std::size_t n, float threshold,
                               std::uint32_t* out);
@@ -107,6 +113,7 @@ extern const Kernels kBaselineKernels;
 extern const Kernels kAvx2Kernels;
 extern const Kernels kAvx512Kernels;
 extern const Kernels kAvx512VnniKernels;
+extern const Kernels kAvx512AmxKernels;
 extern const Kernels kNeonKernels;
 
 /// Functions of the level in use.

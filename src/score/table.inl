@@ -2,11 +2,13 @@
 
 namespace {
 
-constexpr Kernels table_of(Isa isa) {
+constexpr Kernels table_of(Isa isa, Scan scan_bytes = scan_blocks<Bytes>,
+                           Scan scan_halves = scan_blocks<Halves>) {
   return {isa,
           {score_rows<LoadF32>, score_rows<LoadF16>, score_rows<LoadBF16>, score_rows<LoadI8>},
           score_codes,
-          scan_blocks,
+          scan_bytes,
+          scan_halves,
           select_above,
           keep_top,
           rank_descending,

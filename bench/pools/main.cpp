@@ -26,12 +26,11 @@ namespace {
 using namespace keyseek;  // NOLINT(google-build-using-namespace): a program of one file
 
 /// Ids of all keys by the codes, best first.
-std::vector<Ranked> order(const std::uint8_t* codes, const float* scales, std::size_t n,
-                          const EncodedQueries& query) {
+std::vector<Ranked> order(const BlockedCodes& keys, const EncodedQueries& query) {
   Pool all;
-  all.reset(n);
+  all.reset(keys.n);
   BlockScanScratch scratch;
-  scan_blocks(codes, scales, n, tile_of(query, 0, 1), &all, scratch);
+  scan_blocks(keys, tile_of(query, 0, 1), &all, scratch);
   std::sort(all.items().begin(), all.items().end(), std::greater<>());
   return all.items();
 }
@@ -66,23 +65,23 @@ void print_look(const char* name, const io::Benchmark& data, std::size_t k, std:
 void print_head(const std::string& name, std::size_t k) {
   const io::Benchmark data = io::read_data(name, {.k = k}, {}, {});
   const TrainingQueries training = io::training_set(data);
-  const std::size_t n = data.keys.rows(), d = data.keys.cols();
+  const std::size_t d = data.keys.cols();
   const KeyStore plain = KeyStore::encode(data.keys, {}, CodeLayout::blocks);
   const KeyStore trained = KeyStore::encode(data.keys, training.train, CodeLayout::blocks);
   const Sketch sketch = Sketch::build(data.keys.view(), training.train);
   const auto by_codes = [&](const KeyStore& store) {
     return [&](MatrixView<float> query) {
-      return order(store.codes(), store.scales(), n, store.encode_queries(query));
+      return order(blocks_of(store), store.encode_queries(query));
     };
   };
   print_look("codes", data, k, untrained_pool(k), by_codes(plain));
   print_look("codes, trained", data, k, trained_pool(k, d), by_codes(trained));
   print_look("codes, trained, for lists", data, k, list_pool(k, d), by_codes(trained));
-  print_look("sketch", data, k, sketch_pool(k), [&](MatrixView<float> query) {
+  print_look("sketch", data, k, sketch.pool(k), [&](MatrixView<float> query) {
     EncodedQueries encoded;
     std::vector<float> scratch;
     sketch.encode_queries(query, encoded, scratch);
-    return order(sketch.codes(), sketch.scales(), n, encoded);
+    return order(blocks_of(sketch), encoded);
   });
 }
 

@@ -109,6 +109,7 @@ void IndexFileWriter::add(const Sketch& sketch) {
   add_matrix("sketch.queries", "sketch.queries.shape", parts.query_map);
   add_matrix("sketch.keys", "sketch.keys.shape", parts.key_map);
   add_numbers("sketch.factor", {double{parts.factor}});
+  add_numbers("sketch.depth", {parts.depth.of_ten, parts.depth.of_hundred});
   add_array("sketch.mean", parts.mean);
   add_array("sketch.codes", parts.codes);
   add_array("sketch.scales", parts.scales);
@@ -177,6 +178,9 @@ Sketch read_sketch(const ContainerReader& reader, const KeyStore& store) {
   Numbers factor(reader, "sketch.factor");
   parts.factor = static_cast<float>(factor.real());
   factor.finish();
+  Numbers depth(reader, "sketch.depth");
+  parts.depth = {depth.real(), depth.real()};
+  depth.finish();
   parts.mean = reader.array<float>("sketch.mean");
   parts.codes = reader.array<std::uint8_t>("sketch.codes");
   parts.scales = reader.array<float>("sketch.scales");

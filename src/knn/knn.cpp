@@ -61,22 +61,21 @@ void scan_int8(const KeyStore& store, MatrixView<float> queries, const KnnParams
   const std::size_t pool =
       std::min(keys.rows, params.pool > 0 ? params.pool : list_pool(params.k, keys.cols));
   constexpr std::size_t kTile = CodeTile::kMaxTile;
-  parallel_for(queries.rows, kTile, run, "exact neighbours",
-               [&](std::size_t begin, std::size_t end, int) {
-                 thread_local BlockScanScratch scan_scratch;
-                 thread_local RerankScratch rerank_scratch;
-                 Matrix<float> moved;
-                 const EncodedQueries encoded = store.encode_queries(
-                     in_range(queries.slice(begin, end - begin), store.longest(), moved));
-                 Pool pools[kTile];
-                 for (Pool& p : pools) p.reset(pool);
-                 scan_blocks(store.codes(), store.scales(), store.size(),
-                             tile_of(encoded, 0, end - begin), pools, scan_scratch);
-                 for (std::size_t g = 0; g < end - begin; ++g) {
-                   rerank(keys, queries.row(begin + g), params.k, pools[g].items(), rerank_scratch);
-                   store_row(pools[g].items(), begin + g, lists);
-                 }
-               });
+  parallel_for(
+      queries.rows, kTile, run, "exact neighbours", [&](std::size_t begin, std::size_t end, int) {
+        thread_local BlockScanScratch scan_scratch;
+        thread_local RerankScratch rerank_scratch;
+        Matrix<float> moved;
+        const EncodedQueries encoded = store.encode_queries(
+            in_range(queries.slice(begin, end - begin), store.longest(), moved));
+        Pool pools[kTile];
+        for (Pool& p : pools) p.reset(pool);
+        scan_blocks(blocks_of(store), tile_of(encoded, 0, end - begin), pools, scan_scratch);
+        for (std::size_t g = 0; g < end - begin; ++g) {
+          rerank(keys, queries.row(begin + g), params.k, pools[g].items(), rerank_scratch);
+          store_row(pools[g].items(), begin + g, lists);
+        }
+      });
 }
 
 }  // namespace

@@ -11,20 +11,19 @@ constexpr std::size_t kBlocksAtOnce = 64;
 
 }  // namespace
 
-void scan_blocks(const std::uint8_t* codes, const float* scales, std::size_t n,
-                 const CodeTile& tile, Pool* pools, BlockScanScratch& scratch) {
-  const std::size_t blocks = (n + KeyStore::kBlock - 1) / KeyStore::kBlock;
+void scan_blocks(const BlockedCodes& keys, const CodeTile& tile, Pool* pools,
+                 BlockScanScratch& scratch) {
+  const std::size_t blocks = (keys.n + KeyStore::kBlock - 1) / KeyStore::kBlock;
   constexpr std::size_t kRoom = kBlocksAtOnce * KeyStore::kBlock;
   scratch.ids.resize(CodeTile::kMaxTile * kRoom);
   scratch.scores.resize(CodeTile::kMaxTile * kRoom);
-  const Kernels& k = kernels();
   float thresholds[CodeTile::kMaxTile];
   std::size_t counts[CodeTile::kMaxTile];
   for (std::size_t first = 0; first < blocks; first += kBlocksAtOnce) {
     for (std::size_t g = 0; g < tile.group; ++g) thresholds[g] = pools[g].threshold();
     const std::size_t last = std::min(blocks, first + kBlocksAtOnce);
-    k.scan_blocks({codes, scales, first, last}, tile,
-                  {scratch.ids.data(), scratch.scores.data(), kRoom, thresholds, counts});
+    keys.scan({keys.codes, keys.scales, first, last}, tile,
+              {scratch.ids.data(), scratch.scores.data(), kRoom, thresholds, counts});
     for (std::size_t g = 0; g < tile.group; ++g) {
       pools[g].add({scratch.ids.data() + g * kRoom, counts[g]}, scratch.scores.data() + g * kRoom);
       pools[g].settle();

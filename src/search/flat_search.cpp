@@ -71,15 +71,14 @@ void search_flat(const KeyStore& store, float largest_scale, MatrixView<float> q
     s.pools[g].reset(pool, warm_threshold(store, largest_scale, g, queries.rows, params.k, s));
   }
   each_tile(queries.rows, [&](std::size_t first, std::size_t tile) {
-    scan_blocks(store.codes(), store.scales(), store.size(), tile_of(s.encoded, first, tile),
-                s.pools.data() + first, s.blocks);
+    scan_blocks(blocks_of(store), tile_of(s.encoded, first, tile), s.pools.data() + first,
+                s.blocks);
   });
   for (std::size_t g = 0; g < queries.rows; ++g) {
     // Where f32 tells keys from another too badly for a threshold, it hides some of the k best.
     if (s.pools[g].items().size() >= params.k) continue;
     s.pools[g].reset(pool);
-    scan_blocks(store.codes(), store.scales(), store.size(), tile_of(s.encoded, g, 1), &s.pools[g],
-                s.blocks);
+    scan_blocks(blocks_of(store), tile_of(s.encoded, g, 1), &s.pools[g], s.blocks);
   }
   const AnyMatrixView keys = store.stored();
   finish_step(keys, queries, params, s, hits);

@@ -21,8 +21,6 @@ std::size_t trained_pool(std::size_t k, std::size_t d) noexcept {
 
 std::size_t untrained_pool(std::size_t k) noexcept { return k + std::max<std::size_t>(16, k / 2); }
 
-std::size_t sketch_pool(std::size_t k) noexcept { return 400 + 4 * k; }
-
 std::size_t projection_pool(std::size_t k, std::size_t d, const Dials& dials) noexcept {
   return dials.pool > 0 ? dials.pool : std::max<std::size_t>(trained_pool(k, d), dials.expand);
 }

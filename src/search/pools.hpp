@@ -3,8 +3,9 @@
 /// A look that is not exact orders keys a little wrongly, so more than k of them go on to the next
 /// one. How deep the true k best stand in the order of each look is what `keyseek_pools`
 /// (bench/pools) prints for a head of a capture. On those of the sample, 99 % of the queries lose
-/// none of their 100 best when 112 go on from trained codes, 112 to 119 from plain ones, 580 to 607
-/// from the sketch; the rules take some more, for heads that are worse.
+/// none of their 100 best when 112 go on from trained codes, 112 to 119 from plain ones; the rules
+/// take some more, for heads that are worse. Sketches differ too much for a rule: each is measured
+/// when it is built (Sketch::pool).
 #pragma once
 
 #include <cstddef>
@@ -22,10 +23,6 @@ namespace keyseek {
 
 /// From a scan of codes that know nothing of the queries: the k best stand a little deeper.
 [[nodiscard]] std::size_t untrained_pool(std::size_t k) noexcept;
-
-/// From the sketch to the codes, at most. A key that matters stands far above the noise of a
-/// sketch, wherever it is; the many that hardly differ do not.
-[[nodiscard]] std::size_t sketch_pool(std::size_t k) noexcept;
 
 /// From the codes to the exact scores in a projection search: what the codes ask for, and all whose
 /// links are followed. The dials may say another number.

@@ -32,7 +32,8 @@ class SketchSearch {
         params_(params),
         s_(scratch),
         hits_(hits),
-        group_(queries.rows) {
+        group_(queries.rows),
+        pool_(std::max(sketch.pool(params.k), trained_pool(params.k, store.dim()))) {
     store.encode_queries(s_.asked, s_.encoded);
     sketch.encode_queries(s_.asked, s_.sketched, s_.scores);
     const std::size_t pool = std::min(store.size(), trained_pool(params.k, store.dim()));
@@ -89,9 +90,8 @@ class SketchSearch {
     each_tile(group_, [&](std::size_t first, std::size_t tile) {
       const CodeTile queries = tile_of(s_.sketched, first, tile);
       for (std::size_t g = first; g < first + tile; ++g)
-        s_.candidates[g].reset(sketch_pool(params_.k), threshold(g));
-      scan_blocks(sketch_.codes(), sketch_.scales(), sketch_.size(), queries,
-                  s_.candidates.data() + first, s_.blocks);
+        s_.candidates[g].reset(pool_, threshold(g));
+      scan_blocks(blocks_of(sketch_), queries, s_.candidates.data() + first, s_.blocks);
     });
     for (std::size_t g = 0; g < group_; ++g) {
       const std::vector<Ranked>& items = s_.candidates[g].items();
@@ -124,8 +124,8 @@ class SketchSearch {
     double power = 0;
     for (std::size_t b = 0; b < kSampledBlocks; ++b) {
       const std::size_t block = b * blocks / kSampledBlocks;
-      kernels().scan_blocks({sketch_.codes(), sketch_.scales(), block, block + 1},
-                            tile_of(s_.sketched, g, 1), {ids, rough, kBlock, &all, &count});
+      kernels().scan_half_blocks({sketch_.codes(), sketch_.scales(), block, block + 1},
+                                 tile_of(s_.sketched, g, 1), {ids, rough, kBlock, &all, &count});
       count = std::min(count, sketch_.size() - block * kBlock);
       kernels().score_codes(code_rows(store_, {ids, count}), tile_of(s_.encoded, g, 1),
                             {fine, kBlock});
@@ -144,7 +144,7 @@ class SketchSearch {
     finish_step(keys, queries_, params_, s_, hits_);
     hits_.stats.sketched = sketch_.size();
     hits_.stats.scanned = scanned_;
-    hits_.stats.bytes_read += sketch_.size() * (sketch_.code_cols() + sizeof(float)) +
+    hits_.stats.bytes_read += sketch_.size() * (sketch_.code_bytes() + sizeof(float)) +
                               scanned_ * (store_.code_cols() + sizeof(float)) +
                               hits_.stats.reranked * keys.row_bytes();
   }
@@ -156,6 +156,7 @@ class SketchSearch {
   SearchScratch::State& s_;
   Hits& hits_;
   std::size_t group_;
+  std::size_t pool_;         ///< keys that go on from the sketch, of each query
   std::size_t scanned_ = 0;  ///< keys in s_.scanned
   std::size_t scored_ = 0;   ///< of them
 };

@@ -7,6 +7,7 @@
 
 #include "base/leading.hpp"
 #include "base/parallel.hpp"
+#include "base/random.hpp"
 #include "matrix/even_rows.hpp"
 #include "sketch/maps.hpp"
 
@@ -38,8 +39,7 @@ Dense with_ridge(Dense moment, double ridge) {
   return moment;
 }
 
-}  // namespace
-
+/// Factors of the queries' coordinates, and divisors of the keys'.
 Eigen::VectorXd balance(const Eigen::VectorXd& key, const Eigen::VectorXd& query) {
   return key.binaryExpr(query, [](double k, double q) {
     const double factor = std::pow(k / q, 0.25);
@@ -47,11 +47,50 @@ Eigen::VectorXd balance(const Eigen::VectorXd& key, const Eigen::VectorXd& query
   });
 }
 
-SketchMaps balanced(Coordinates of_keys, Coordinates of_queries, const Eigen::VectorXd& key,
-                    const Eigen::VectorXd& query) {
+/// A random orthogonal matrix, always the same.
+Dense random_rotation(Eigen::Index n) {
+  Random random(1);
+  Dense m(n, n);
+  // Sums of a few uniform numbers are close enough to normal ones.
+  for (double& x : m.reshaped()) x = random.uniform() + random.uniform() + random.uniform() - 1.5;
+  return Eigen::HouseholderQR<Dense>(m).householderQ();
+}
+
+/// Replaces the rows, of falling power, by orthogonal combinations of about equal power: a Hadamard
+/// transform over rows that stand far apart, then a random rotation of those, at most 16, that it
+/// leaves together. A few rows at the end, those of least power, stay.
+void rotate(Dense& rows) {
+  constexpr Eigen::Index kMostTogether = 16;
+  Eigen::Index apart = 16;
+  while (rows.rows() / apart > kMostTogether) apart *= 2;
+  const Eigen::Index together = rows.rows() / apart;
+  if (together == 0) return;
+  for (Eigen::Index half = 1; half < apart; half *= 2) {
+    for (Eigen::Index a = 0; a < apart; ++a) {
+      if ((a & half) != 0) continue;
+      auto first = rows.middleRows(a * together, together);
+      auto second = rows.middleRows((a + half) * together, together);
+      const Dense sum = (first + second) / std::sqrt(2.0);
+      second = ((first - second) / std::sqrt(2.0)).eval();
+      first = sum;
+    }
+  }
+  const Dense rotation = random_rotation(together);
+  for (Eigen::Index a = 0; a < apart; ++a) {
+    auto some = rows.middleRows(a * together, together);
+    some = (rotation * some).eval();
+  }
+}
+
+}  // namespace
+
+SketchMaps rotated(Coordinates of_keys, Coordinates of_queries, const Eigen::VectorXd& key,
+                   const Eigen::VectorXd& query) {
   const Eigen::VectorXd factors = balance(key, query);
   of_keys = factors.cwiseInverse().asDiagonal() * of_keys;
   of_queries = factors.asDiagonal() * of_queries;
+  rotate(of_keys);
+  rotate(of_queries);
   // In units that fit 16 bits, and a factor that fits f32.
   double largest = of_queries.cwiseAbs().maxCoeff();
   constexpr double kLargestFactor = 0x1p120;
@@ -87,7 +126,7 @@ SketchMaps exact_maps(AnyMatrixView keys, MatrixView<float> queries, const Sketc
   const Dense leading = components.eigenvectors().rowwise().reverse().leftCols(r).transpose();
   Dense of_keys = leading * root, of_queries = leading * inverse;
   const Eigen::VectorXd query = (of_queries * seen * of_queries.transpose()).diagonal();
-  return balanced(std::move(of_keys), std::move(of_queries), power.head(r), query);
+  return rotated(std::move(of_keys), std::move(of_queries), power.head(r), query);
 }
 
 SketchMaps sketch_maps(AnyMatrixView keys, MatrixView<float> queries, const SketchParams& params,

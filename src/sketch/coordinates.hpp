@@ -8,7 +8,7 @@
 namespace keyseek {
 
 /// Maps [dim, d] of queries and of centred keys into the same coordinates, where a rounding error
-/// of either side weighs the same.
+/// of any weighs the same.
 struct SketchMaps {
   Matrix<Half> queries;  ///< over `factor`
   float factor = 1;

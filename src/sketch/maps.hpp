@@ -23,13 +23,11 @@ inline constexpr Eigen::Index kStep = 16;  // a code row is filled up to so many
                     power.size());
 }
 
-/// Factors of the queries' coordinates, and divisors of the keys', by which a rounding error of
-/// either side weighs the same: of coordinate j the keys have power key[j], the queries query[j].
-[[nodiscard]] Eigen::VectorXd balance(const Eigen::VectorXd& key, const Eigen::VectorXd& query);
-
-/// The maps, where of coordinate j the keys have power key[j], the queries query[j].
-[[nodiscard]] SketchMaps balanced(Coordinates of_keys, Coordinates of_queries,
-                                  const Eigen::VectorXd& key, const Eigen::VectorXd& query);
+/// The maps, where of coordinate j the keys have power key[j], the queries query[j]: they are
+/// brought to units in which a rounding error of either side weighs the same, then rotated, so that
+/// all have about the same power and codes of few bits serve them alike.
+[[nodiscard]] SketchMaps rotated(Coordinates of_keys, Coordinates of_queries,
+                                 const Eigen::VectorXd& key, const Eigen::VectorXd& query);
 
 /// `sketch_maps` of few and of many dimensions.
 [[nodiscard]] SketchMaps exact_maps(AnyMatrixView keys, MatrixView<float> queries,

@@ -11,6 +11,7 @@
 #include "score/range.hpp"
 #include "score/rows.hpp"
 #include "sketch/coordinates.hpp"
+#include "sketch/depth.hpp"
 
 namespace keyseek {
 namespace {
@@ -20,7 +21,7 @@ void encode(AnyMatrixView keys, std::size_t first, const AnyMatrix& map,
             const SharedArray<float>& mean, const Execution& run,
             AlignedVector<std::uint8_t>& codes, AlignedVector<float>& scales) {
   const std::size_t d = keys.cols, r = map.rows(), n = first + keys.rows;
-  codes.resize(blocked_rows(n) * code_cols(r), 128);
+  codes.resize(blocked_rows(n) * code_cols(r) / 2, 0x88);
   scales.resize(blocked_rows(n), 0.0F);
   parallel_for(keys.rows, 256, run, "sketching keys", [&](std::size_t begin, std::size_t end, int) {
     std::vector<float> row(d), coordinates(r);
@@ -29,8 +30,8 @@ void encode(AnyMatrixView keys, std::size_t first, const AnyMatrix& map,
       keys.copy_row(i, row.data());
       for (std::size_t j = 0; j < d; ++j) row[j] -= mean[j];
       score_rows(rows_of(map.view()), {row.data(), 1, d}, coordinates.data());
-      scales[first + i] = encode_key(coordinates.data(), r, code.data());
-      place_in_block(code.data(), code.size(), first + i, codes.data());
+      scales[first + i] = encode_key_in_4_bits(coordinates.data(), r, code.data());
+      place_in_half_block(code.data(), code.size(), first + i, codes.data());
     }
   });
 }
@@ -72,6 +73,7 @@ Sketch Sketch::build(AnyMatrixView keys, MatrixView<float> queries, const Sketch
   encode(keys, 0, sketch.parts_.key_map, sketch.parts_.mean, run, codes, scales);
   sketch.parts_.codes = SharedArray(std::move(codes));
   sketch.parts_.scales = SharedArray(std::move(scales));
+  sketch.parts_.depth = measure_depth(sketch, keys, queries, run);
   return sketch;
 }
 
@@ -82,6 +84,8 @@ Sketch Sketch::appended(AnyMatrixView keys) const {
   require_range(keys, "keys");
   Sketch sketch = *this;
   sketch.size_ += keys.rows;
+  const double growth = static_cast<double>(sketch.size_) / static_cast<double>(size_);
+  sketch.parts_.depth = {parts_.depth.of_ten * growth, parts_.depth.of_hundred * growth};
   AlignedVector<std::uint8_t> codes(parts_.codes.begin(), parts_.codes.end());
   AlignedVector<float> scales(parts_.scales.begin(), parts_.scales.end());
   encode(keys, size_, parts_.key_map, parts_.mean, {1, {}}, codes, scales);
@@ -105,6 +109,8 @@ void Sketch::encode_queries(MatrixView<float> queries, EncodedQueries& out,
   project(queries, parts_.query_map.view(), projected, scratch.data());
   encode_projected({projected, queries.rows, dim()}, out);
   for (float& scale : out.scale) scale *= parts_.factor;
+  // A code is 8 where the corrections expect 128.
+  for (std::int32_t& correction : out.correction) correction /= 16;
 }
 
 Sketch Sketch::from_parts(Parts parts, std::size_t n) {
@@ -114,7 +120,7 @@ Sketch Sketch::from_parts(Parts parts, std::size_t n) {
   check(parts.key_map.dtype() == Dtype::f32 && parts.key_map.rows() == r &&
             parts.key_map.cols() == d && parts.mean.size() == d,
         "the keys' map does not match the queries'");
-  check(parts.codes.size() == blocked_rows(n) * keyseek::code_cols(r),
+  check(parts.codes.size() == blocked_rows(n) * keyseek::code_cols(r) / 2,
         "codes do not match the keys");
   check(parts.scales.size() == blocked_rows(n), "scales do not match the keys");
   for (std::size_t i = 0; i < parts.scales.size(); ++i) {
@@ -122,6 +128,8 @@ Sketch Sketch::from_parts(Parts parts, std::size_t n) {
     check(i < n ? std::isfinite(scale) && scale > 0.0F : scale == 0.0F, "a scale is wrong");
   }
   check(std::isfinite(parts.factor) && parts.factor > 0.0F, "the factor is wrong");
+  const auto& [ten, hundred] = parts.depth;
+  check(ten >= 1 && hundred >= ten && hundred <= static_cast<double>(n), "the depth is wrong");
   for (const float x : parts.mean) check(std::isfinite(x), "a mean is not finite");
   Sketch sketch;
   sketch.parts_ = std::move(parts);

@@ -162,27 +162,20 @@ class WideMaps {
     const Coordinates queries = dense(of_queries_).topRows(r).cast<double>();
     const Matrix<float> asked = products(of_queries_, queries_.rows, run_, kStage);
     const Eigen::VectorXd power = dense(asked).topRows(r).cast<double>().rowwise().squaredNorm();
-    return balanced(keys, queries, in_key_units(power_.head(r)), in_query_units(power));
+    return rotated(keys, queries, in_key_units(power_.head(r)), in_query_units(power));
   }
 
   /// Where queries see along too many directions for a sketch of few: every channel is a
   /// coordinate, and nothing is left out. Of keys that are all the same, the first few are enough.
   [[nodiscard]] SketchMaps channel_maps() const {
-    const std::size_t d = all_keys_.cols;
-    const std::size_t r = power_.size() == 0 ? static_cast<std::size_t>(kStep) : d;
+    const auto d = static_cast<Eigen::Index>(all_keys_.cols);
+    const Eigen::Index r = power_.size() == 0 ? kStep : d;
     const auto power = [&](const Matrix<float>& rows) -> Eigen::VectorXd {
-      return dense(rows).cast<double>().colwise().squaredNorm();
+      return dense(rows).cast<double>().colwise().squaredNorm().head(r);
     };
-    const Eigen::VectorXd factors =
-        balance(in_key_units(power(keys_.rows)), in_query_units(power(queries_.rows)));
-    const double largest = factors.maxCoeff();
-    SketchMaps maps{Matrix<Half>(r, d), static_cast<float>(largest), Matrix<float>(r, d)};
-    for (std::size_t j = 0; j < r; ++j) {
-      const double factor = factors[static_cast<Eigen::Index>(j)];
-      maps.queries.row(j)[j] = to_half(static_cast<float>(factor / largest));
-      maps.keys.row(j)[j] = static_cast<float>(1.0 / factor);
-    }
-    return maps;
+    const Coordinates channels = Coordinates::Identity(r, d);
+    return rotated(channels, channels, in_key_units(power(keys_.rows)),
+                   in_query_units(power(queries_.rows)));
   }
 
   /// Means of squares in the units of the vectors as they were given.

@@ -178,7 +178,7 @@ TEST(HeadCacheInput, OfRetrieveIsNamed) {
   const DecodeHead head = test::sample_head(2);
   const HeadCache cache =
       head.prefill(3000, test::with(head.params, [](DecodeParams& p) { p.max_error = 0.02; }));
-  ASSERT_EQ(cache.plan().retriever, Retriever::flat);
+  ASSERT_EQ(cache.plan().retriever, Retriever::sketch);
   DecodeScratch scratch;
   Hits hits;
   refused("k is 0", [&] { cache.retrieve(head.at(0), 0, scratch, hits); });

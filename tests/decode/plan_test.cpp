@@ -140,8 +140,8 @@ TEST(Plan, AnIndexGrowsWithTheTokens) {
 
 TEST(Plan, IsTheSameAtAnyNumberOfThreads) {
   const DecodeHead& head = sample(2);
-  for (const auto& [prompt, wanted] :
-       {std::pair{kPrompt, Retriever::projection}, std::pair{std::size_t{2500}, Retriever::flat}}) {
+  for (const auto& [prompt, wanted] : {std::pair{kPrompt, Retriever::projection},
+                                       std::pair{std::size_t{2500}, Retriever::sketch}}) {
     const DecodeParams params = test::with(with_error(head, 0.02), [](DecodeParams& p) {
       p.share = 0.03;
       p.horizon = 64;
@@ -151,7 +151,7 @@ TEST(Plan, IsTheSameAtAnyNumberOfThreads) {
               two = head.prefill(prompt, params, {.threads = 2});
     EXPECT_EQ(one.plan().retriever, wanted);
     DecodeScratch scratch;
-    const std::size_t steps = wanted == Retriever::flat ? 80 : 40;
+    const std::size_t steps = wanted == Retriever::sketch ? 80 : 40;
     for (std::size_t s = 0; s < steps; ++s) {
       const Matrix<float> a = head.step(one, scratch), b = head.step(two, scratch);
       ASSERT_EQ(elements(a), elements(b)) << "step " << s;
@@ -178,7 +178,7 @@ TEST(Plan, TheLimitsAreKept) {
     return cache.plan();
   };
   const HeadPlan usual = plan(0.02, [](DecodeParams&) {});
-  EXPECT_EQ(usual.retriever, Retriever::flat);
+  EXPECT_EQ(usual.retriever, Retriever::sketch);
   EXPECT_EQ(usual.tail_vectors, 64U);
   const HeadPlan bare = plan(0.02, [](DecodeParams& p) { p.tail_vectors = 0; });
   EXPECT_EQ(bare.tail_vectors, 0U);

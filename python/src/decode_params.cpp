@@ -204,8 +204,15 @@ void Options::take(const nb::kwargs& given) {
     const nb::str name(option.name.data(), option.name.size());
     if (given.contains(name)) option.set(params, value_from(option, given[name]));
   }
-  if (!given.contains("index")) return;
-  const nb::object function = given["index"];
+  if (given.contains("index")) take_index(given["index"]);
+  // A default that is always there asks for nothing, the same value by name does.
+  for (const DecodeOption& option : decode_options()) {
+    const nb::str name(option.name.data(), option.name.size());
+    if (given.contains(name) && !given[name].is_none()) option.require_read(params);
+  }
+}
+
+void Options::take_index(const nb::object& function) {
   if (!function.is_none() && PyCallable_Check(function.ptr()) == 0)
     refuse_type("index is {}, must be a function or None", nb::repr(function).c_str());
   index = function;

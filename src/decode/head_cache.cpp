@@ -32,6 +32,8 @@ void require_prompt(AnyMatrixView keys, AnyMatrixView values, MatrixView<float> 
           group);
   require(queries.rows / group <= n, "queries are of {} positions, there are {} tokens",
           queries.rows / group, n);
+  require(params.pinned == 0 || !queries.empty(),
+          "pinned is {}, but there are no queries to choose tokens by", params.pinned);
   require(queries.empty() || queries.cols == keys.cols, "queries have dimension {}, keys have {}",
           queries.cols, keys.cols);
   require_dimension(keys.cols);

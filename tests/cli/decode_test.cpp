@@ -52,6 +52,15 @@ TEST_F(Decode, APlanCanBeGiven) {
 TEST_F(Decode, BadInputIsNamed) {
   expect_failure("decode " + kData + " --k 5", 2, {"--k", "--retriever"});
   expect_failure("decode " + kData + " --retriever flat --rule mass --limit 2", 2, {"limit is 2"});
+  const std::string flat = "decode " + kData + " --retriever flat ";
+  expect_failure(flat + "--max-error 0.05", 2, {"max_error is 0.05, but retriever is flat"});
+  expect_failure(flat + "--target-recall 0.995", 2, {"target_recall is 0.995, but retriever is"});
+  expect_failure(flat + "--k 0", 2, {"k is 0", "ask for the retriever none"});
+  expect_failure(flat + "--may-miss", 2, {"may_miss is true, but retriever is flat"});
+  expect_failure(flat + "--no-scan-novel", 2, {"scan_novel is false, but retriever is flat"});
+  expect_failure(flat + "--least-k 16", 2, {"least_k is 16, but rule is top-k"});
+  expect_failure("decode " + kData + " --retriever none --k 100", 2,
+                 {"k is 100, but retriever is none, which searches for no keys"});
   expect_failure("decode " + kData + " --layers 99", 2, {"none of the layers"});
   expect_failure("decode " + kData + " --max-error 2", 2, {"max_error is 2"});
   expect_failure("decode " + kData + " --steps 0", 2, {"--steps is 0"});

@@ -317,7 +317,7 @@ TEST(EightBitValues, StayThroughARefresh) {
   EXPECT_LE(sample_of_layer_2().decode(cache, 130, 4), 0.1);
   EXPECT_EQ(cache.indexed(), kPrompt - 640 + 128);
   DecodeParams everything = params;
-  everything.given->retriever = Retriever::everything;
+  test::give(everything, Retriever::everything, 1);
   HeadCache all = sample_of_layer_2().prefill(kPrompt, everything);
   EXPECT_LE(sample_of_layer_2().decode(all, 10), 0.01);
 }

@@ -46,7 +46,8 @@ class RetrievalCache(Copied, DynamicCache):
     PyTorch. progress: while planning, True for a bar, or a function that is called with the number
     of heads planned and of all. params, options: those of keyseek.DecodeParams, as an object or by
     name (sink, window, pinned, ...; or a given plan by retriever, k, ...), but for the groups
-    "logits" and "rotary embedding", which the model says.
+    "logits" and "rotary embedding", which the model says. InvalidArgument names an option that
+    nobody would read, as max_error beside a given plan.
 
     A prompt is read with full attention, in one piece or several; the plan is made before the
     first single token after it. Prompts that are too short to gain anything, and tokens until

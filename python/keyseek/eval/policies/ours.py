@@ -30,6 +30,8 @@ class HeadCachePolicy(Policy):
     def prepare(self, prompt: LayerPrompt, static: Static) -> LayerPolicy:
         kept = DecodeParams().plan_positions(prompt.tokens)
         queries = prompt.queries[:, :, -kept:].transpose(1, 2)  # [Hkv, p, G, d]
+        # Queries that are not shifted have no embedding.
+        rotary = prompt.rotary if self.options.get("shift", True) else {}
         return KeyseekLayer(
             [
                 HeadCache.prefill(
@@ -41,7 +43,7 @@ class HeadCachePolicy(Policy):
                     sink=static.sink,
                     window=static.window,
                     threads=torch.get_num_threads(),
-                    **prompt.rotary,
+                    **rotary,
                     **self.options,
                 )
                 for keys, values, own in zip(prompt.keys, prompt.values, queries, strict=True)

@@ -48,8 +48,8 @@ constexpr const char* kStaticPartDoc =
 
 float32 copies: what to attend to beside step_heads_beside_static.)";
 
-HeadCache prefill(const Array& keys, const Array& values, const Array& queries, std::int64_t group,
-                  const Options* params, int threads, const ProgressCallback& progress,
+HeadCache prefill(const Array& keys, const Array& values, const Array& queries, const Whole& group,
+                  const Options* params, const Whole& threads, const ProgressCallback& progress,
                   const nb::kwargs& given) {
   const auto key_rows = borrow_vectors(keys, "keys");
   const auto value_rows = borrow_vectors(values, "values");
@@ -198,7 +198,7 @@ void bind_steps(nb::class_<HeadCache>& type) {
       .def("step", &step, nb::arg("queries"), nb::arg("key"), nb::arg("value"), kStepDoc)
       .def(
           "retrieve",
-          [](const HeadCache& self, const Array& queries, std::int64_t k) {
+          [](const HeadCache& self, const Array& queries, const Whole& k) {
             const auto q = borrow_floats(queries, "queries");
             Hits hits;
             self.retrieve(q.view, count_of(k, "k"), scratch_of_thread(), hits);
@@ -212,7 +212,7 @@ void bind_steps(nb::class_<HeadCache>& type) {
 void bind_lifetime(nb::class_<HeadCache>& type) {
   type.def(
           "refresh",
-          [](HeadCache& self, int threads, const ProgressCallback& progress) {
+          [](HeadCache& self, const Whole& threads, const ProgressCallback& progress) {
             run_long(threads, progress, [&](const Execution& run) { self.refresh(run); });
           },
           nb::kw_only(), nb::arg("threads") = 0, nb::arg("progress") = nb::none(),

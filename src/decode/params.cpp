@@ -65,6 +65,7 @@ void require_limit(Rule rule, double limit, std::string_view name) {
 }
 
 std::size_t DecodeParams::plan_positions(std::size_t tokens) const noexcept {
+  if (plan_share >= 1) return std::max(kLeastPlanPositions, tokens);  // may be beyond an f64
   return std::max(kLeastPlanPositions,
                   static_cast<std::size_t>(plan_share * static_cast<double>(tokens)));
 }

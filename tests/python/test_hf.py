@@ -238,8 +238,15 @@ def test_engines_can_ask_for_the_tokens_alone(model):
                 assert valid.max() < SMALL["sink"] + head.indexed
     planned, _ = cache.retrieve_topk(queries, 1)
     assert planned.shape[-1] == max(head.plan.k for head in cache.layers[1].heads)
-    with refused("layer_idx is 7"):
-        cache.retrieve_topk(queries, 7)
+    for layer in (7, -1):
+        with refused(f"layer_idx is {layer}, must be in"):
+            cache.retrieve_topk(queries, layer)
+    for k in (0, -1, 303, 2**63):
+        with refused(rf"k is {k}, must be in \[1, 302\]"):
+            cache.retrieve_topk(queries, 1, k)
+    for wrong in ({"k": True}, {"k": 1.5}, {"layer_idx": True}):
+        with pytest.raises(TypeError, match=f"{next(iter(wrong))} is .*must be a whole number"):
+            cache.retrieve_topk(queries, **{"layer_idx": 1, **wrong})
     with refused("1 requests and dimension 8"):
         cache.retrieve_topk(queries[:1], 1)
 

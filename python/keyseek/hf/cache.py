@@ -31,6 +31,7 @@ from .report import (
 from .rotary import LayerRotary, rotary_of
 from .stored import checked_dtype, dtype_name, dtype_named
 from .support import reason_of, require_attention, require_support
+from .whole import whole_number
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -83,7 +84,7 @@ class RetrievalCache(Copied, DynamicCache):
         shared = LayerOptions(
             params=self._params,
             dtype=self._dtype,
-            pool=DecodePool(threads or torch.get_num_threads()),
+            pool=_pool(threads),
             progress=self._progress.step,
         )
         # Says by index why layers of transformers' own stay.
@@ -224,10 +225,12 @@ class RetrievalCache(Copied, DynamicCache):
         """The tokens that a layer would retrieve for queries [B, Hq, d] (after rotation).
 
         Returns indices [B, Hq, k] int64, positions in the request's own sequence, best first,
-        padded with -1; and valid_lengths [B, Hq]. k: None for what the plans say. This is what
-        engines with sparse attention over a paged cache ask for (SGLang's retrieve_topk).
+        padded with -1; and valid_lengths [B, Hq]. k: at most the tokens that were read; None for
+        what the plans say. This is what engines with sparse attention over a paged cache ask for
+        (SGLang's retrieve_topk).
         Sink and window are not among them: they are attended anyway.
         """
+        layer_idx = whole_number(layer_idx, "layer_idx", 0, len(self.layers) - 1)
         layer = dict(self._retrieval_layers()).get(layer_idx)
         if layer is None or not layer.retrieving:
             raise InvalidArgument(f"layer_idx is {layer_idx}: that layer does not retrieve")
@@ -304,6 +307,12 @@ class RetrievalCache(Copied, DynamicCache):
         ]
         if reports:
             warnings.warn(" ".join(sentences(tuple(reports))), RetrievalWarning, stacklevel=2)
+
+
+def _pool(threads: int) -> DecodePool:
+    """Of PyTorch's number of threads where none is asked for."""
+    asked = DecodePool(threads)  # refuses what is no number
+    return asked if threads != 0 else DecodePool(torch.get_num_threads())
 
 
 def _make_layers(cache: Any, config: Any) -> None:

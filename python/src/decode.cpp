@@ -240,6 +240,9 @@ void bind_properties(nb::class_<HeadCache>& type) {
       .def_prop_ro("dim", &HeadCache::dim)
       .def_prop_ro("value_dim", &HeadCache::value_dim)
       .def_prop_ro("nbytes", &HeadCache::bytes, "All memory, keys and values included.")
+      .def_prop_ro("full_bytes", &HeadCache::full_bytes,
+                   "What full attention reads of the indexed tokens in a step: keys and values in "
+                   "the\ntypes that they came in.")
       .def("__len__", &HeadCache::tokens)
       .def("__repr__", [](const HeadCache& self) {
         return fmt::format("HeadCache({} tokens, {} indexed, {})", self.tokens(), self.indexed(),

@@ -56,7 +56,6 @@ Json decode(const io::CapturedHead& head, const DecodeParams& params, const Opti
       head.values.view().slice(0, last), {.cold_cache = options.cold, .progress = run.progress});
   const auto row_bytes =
       static_cast<double>(head.keys.view().row_bytes() + head.values.view().row_bytes());
-  const double full = static_cast<double>(cache.indexed()) * row_bytes;
   Json row = {{"retriever", to_string(plan.retriever)},
               {"rule", to_string(plan.stop.rule)},
               {"k", plan.stop.k},
@@ -67,7 +66,7 @@ Json decode(const io::CapturedHead& head, const DecodeParams& params, const Opti
               {"attended", std::round(10 * seen.retrieved) / 10},
               {"scanned", std::lround(seen.scanned)},
               {"kb_per_step", std::lround(seen.bytes_read / 1e3)},
-              {"full_kb", std::lround(full / 1e3)},
+              {"full_kb", std::lround(static_cast<double>(cache.full_bytes()) / 1e3)},
               {"search_us", std::lround(seen.search_us)},
               {"attend_us", std::lround(seen.attend_us)},
               {"us_per_step", std::lround(seen.total_us)},

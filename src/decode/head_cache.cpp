@@ -152,5 +152,6 @@ std::size_t HeadCache::dim() const noexcept { return State::seen(*this).dim; }
 std::size_t HeadCache::value_dim() const noexcept { return State::seen(*this).value_dim; }
 const Tail& HeadCache::tail() const noexcept { return State::seen(*this).tail; }
 std::size_t HeadCache::bytes() const { return State::seen(*this).bytes(); }
+std::size_t HeadCache::full_bytes() const noexcept { return State::seen(*this).full_bytes(); }
 
 }  // namespace keyseek

@@ -1,4 +1,6 @@
 // decode: captured heads decoded with retrieval.
+#include <cmath>
+
 #include "cli/run_tool.hpp"
 
 namespace keyseek::test {
@@ -40,6 +42,8 @@ TEST_F(Decode, APlanCanBeGiven) {
   EXPECT_EQ(flat.at("k"), 40);
   EXPECT_EQ(flat.at("tail"), 16);
   EXPECT_EQ(flat.at("attended"), 40.0);
+  // A prompt of 7,168 tokens without sink, window and pinned; 64 + 64 numbers of 16 bits.
+  EXPECT_EQ(flat.at("full_kb"), std::lround((7168 - 128 - 512 - 32) * 128 * 2 / 1e3));
   const auto projection = head("--retriever projection --k 40 --target-recall 0.9 --cold");
   EXPECT_LT(projection.at("scanned").get<double>(), flat.at("scanned").get<double>());
   const auto dipr = head("--retriever flat --k 100 --rule dipr --limit 3 --least-k 4");

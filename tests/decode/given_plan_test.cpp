@@ -297,6 +297,8 @@ TEST(EightBitValues, TakeLessMemoryAndLittleError) {
             b = sample_of_layer_2().prefill(kPrompt, small);
   // dv = 64 values of two bytes become one each, and a scale.
   EXPECT_EQ(a.bytes() - b.bytes(), a.indexed() * (64 - sizeof(float)));
+  EXPECT_EQ(a.full_bytes(), a.indexed() * (64 + 64) * 2);
+  EXPECT_EQ(b.full_bytes(), a.full_bytes());
   DecodeScratch scratch;
   double off = 0;
   for (std::size_t s = 0; s < 30; ++s) {

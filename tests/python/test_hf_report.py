@@ -86,6 +86,21 @@ def test_options_are_checked_before_a_prompt_is_read(model, options, pattern):
         RetrievalCache(model, **options)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_full_attention_is_counted_as_its_keys_and_values_are_stored(model, dtype):
+    cache = cache_of(model, 0.1, dtype=dtype)
+    logits(model, prompt(302), cache, [300, 1, 1])
+    heads = [head for layer in cache.report().layers for head in layer.heads]
+    row = 2 * 8 * dtype.itemsize
+    assert {head.full_bytes for head in heads} == {head.indexed * row for head in heads}
+    assert cache.last_step()["full_bytes_per_head"] == heads[0].indexed * row
+    assert cache.plan_table().split("\n")[1].split()[-1] == f"{heads[0].indexed * row / 1000:.1f}"
+    for layer in cache.layers:
+        for head in getattr(layer, "heads", ()):
+            if head.plan.retriever == "everything":
+                assert head.stats.bytes_read == head.full_bytes
+
+
 def test_what_a_model_says_of_itself_is_said_in_the_constructor():
     small = {"vocab_size": 97, "hidden_size": 64, "num_attention_heads": 4}
     with refused("MptForCausalLM .* computes its attention itself"):

@@ -206,7 +206,7 @@ class RetrievalCache(Copied, DynamicCache):
         """What the last decode step cost, on average over all heads that retrieve.
 
         Keys attended per query, keys scanned and bytes read per head, and the bytes that full
-        attention would have read.
+        attention would have read of the same tokens as they are stored.
         """
         heads = [head for _, layer in self._retrieval_layers() for head in layer.heads]
         if not heads:
@@ -215,8 +215,7 @@ class RetrievalCache(Copied, DynamicCache):
             "retrieved_per_query": sum(h.stats.retrieved / h.group for h in heads) / len(heads),
             "scanned_per_head": sum(h.stats.scanned for h in heads) / len(heads),
             "bytes_per_head": sum(h.stats.bytes_read for h in heads) / len(heads),
-            "full_bytes_per_head": sum(2 * h.indexed * (h.dim + h.value_dim) for h in heads)
-            / len(heads),
+            "full_bytes_per_head": sum(h.full_bytes for h in heads) / len(heads),
         }
 
     def retrieve_topk(
@@ -291,7 +290,7 @@ class RetrievalCache(Copied, DynamicCache):
                 head=i % per_request,
                 plan=head.plan,
                 indexed=head.indexed,
-                full_bytes=2 * head.indexed * (head.dim + head.value_dim),
+                full_bytes=head.full_bytes,
             )
             for i, head in enumerate(layer.heads)
         ]

@@ -19,7 +19,7 @@ class HeadReport:
     head: int
     plan: HeadPlan
     indexed: int  # tokens
-    full_bytes: int  # of their keys and values in 16 bits
+    full_bytes: int  # of their keys and values as they are stored
 
 
 @dataclass(frozen=True)

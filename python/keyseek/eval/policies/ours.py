@@ -180,7 +180,7 @@ def _vectors(head: HeadCache) -> float:
 
 def _bytes(head: HeadCache) -> float:
     if head.plan.retriever == "everything":
-        return 2.0 * head.indexed * (head.dim + head.value_dim)
+        return head.full_bytes
     pinned = 2.0 * len(head.pinned) * (head.dim + head.value_dim)
     # A cache does not know what a custom search reads; ours reads all keys.
     scan = 2.0 * head.indexed * head.dim if head.plan.retriever == "custom" else 0.0

@@ -172,7 +172,7 @@ indexed tokens.)");
       .def_ro("bytes_per_step", &HeadPlan::bytes_per_step)
       .def("__repr__", [](const HeadPlan& p) {
         return fmt::format(
-            "HeadPlan({}, k={}, target_recall={}, tail_vectors={}, expected_error={:.4f})",
+            "HeadPlan({}, k={}, target_recall={}, tail_vectors={}, expected_error={:.2g})",
             to_string(p.retriever), p.stop.k, p.target_recall, p.tail_vectors, p.expected_error);
       });
   nb::class_<StepStats> stats(m, "StepStats", "What the last step of a head looked at.");

@@ -101,6 +101,18 @@ def test_full_attention_is_counted_as_its_keys_and_values_are_stored(model, dtyp
                 assert head.stats.bytes_read == head.full_bytes
 
 
+def test_a_small_error_is_not_shown_as_none(model):
+    given = {"retriever": "flat", "k": 1000, "tail_vectors": 0, "least_indexed": 1}
+    cache = RetrievalCache(model.config, sink=4, window=32, **given)  # rounding is all there is
+    logits(model, prompt(302), cache, [300, 1, 1])
+    heads = [head.plan for layer in cache.report().layers for head in layer.heads]
+    shown = [float(line.split()[7]) for line in cache.plan_table().split("\n")[1:]]
+    assert shown == pytest.approx([plan.expected_error for plan in heads], rel=0.05)
+    assert any(0 < error < 5e-5 for error in shown)
+    plan = next(plan for plan in heads if plan.expected_error > 0)
+    assert f"expected_error={plan.expected_error:.2g}" in repr(plan)
+
+
 def test_what_a_model_says_of_itself_is_said_in_the_constructor():
     small = {"vocab_size": 97, "hidden_size": 64, "num_attention_heads": 4}
     with refused("MptForCausalLM .* computes its attention itself"):

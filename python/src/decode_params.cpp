@@ -118,8 +118,9 @@ std::string class_doc() {
   presets.given.emplace();
   std::string text =
       "What decoding with retrieval promises, or the plan that is given instead; immutable.\n\n"
-      "Given by name, and checked at once but for a scale that is still to come; options of a plan "
-      "that is given are None without one.\n";
+      "Given by name, and checked at once but for a scale that is still to come; what nobody would "
+      "read is refused, as max_error beside a retriever. Options of a plan that is given are None "
+      "without one.\n";
   std::string_view group;
   for (const DecodeOption& option : decode_options()) {
     if (option.group != group) text += fmt::format("\nOf the {}:\n", group = option.group);

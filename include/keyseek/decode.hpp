@@ -157,6 +157,9 @@ class HeadCache {
   [[nodiscard]] const Tail& tail() const noexcept;
   /// All memory: keys, values, index, tail, remembered queries.
   [[nodiscard]] std::size_t bytes() const;
+  /// What full attention reads of the indexed tokens in a step: their keys and values, in the types
+  /// that they came in (int8_values is ours).
+  [[nodiscard]] std::size_t full_bytes() const noexcept;
 
   struct State;  ///< what the library sees of it
 

@@ -55,6 +55,9 @@ struct DecodeOption {
   OptionValue (*get)(const DecodeParams& params);
   /// Stores what `set` has found to be of its kind.
   void (*take)(DecodeParams& params, const OptionValue& value);
+  /// Why nobody reads the option where `params` are asked for, as what follows "sink is 4, but ";
+  /// empty where it is read.
+  std::string (*unread)(const DecodeParams& params);
 
   /// Then its value may be nothing.
   [[nodiscard]] bool of_given_plan() const noexcept { return group == "given plan"; }
@@ -64,6 +67,9 @@ struct DecodeOption {
   /// The value as text, "-" for nothing, and its way back: it comes back as it was, bit by bit.
   [[nodiscard]] std::string text(const DecodeParams& params) const;
   void set_text(DecodeParams& params, std::string_view text) const;
+  /// Throws Error(invalid_argument) that names option, value and reason where nobody reads it: for
+  /// options that were given by name, be their value the default.
+  void require_read(const DecodeParams& params) const;
   /// Throws Error(invalid_argument) unless the value is in range.
   void validate(const DecodeParams& params) const;
   /// "in (0, 1)", "at least 1", "top-k, dipr or mass", ...; empty: any.
@@ -74,6 +80,10 @@ struct DecodeOption {
 [[nodiscard]] std::span<const DecodeOption> decode_options();
 /// Throws Error(invalid_argument), with the names that there are, when there is none.
 [[nodiscard]] const DecodeOption& decode_option(std::string_view name);
+
+/// The same, with what nobody reads as it is by default: to try one set of options with several
+/// retrievers.
+[[nodiscard]] DecodeParams without_unread(DecodeParams params);
 
 /// A line "version 2", then a line "name value" for every option. Throws Error(unsupported) when
 /// `params.index` is there, which no text can hold.

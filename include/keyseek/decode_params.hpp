@@ -61,7 +61,7 @@ struct GivenPlan {
   /// None: complete, that is, of those that look at every key sketch where it reads markedly less,
   /// else flat.
   std::optional<Retriever> retriever = {};
-  std::size_t k = 100;  ///< keys searched per query
+  std::size_t k = 100;  ///< keys searched per query, at least 1
   /// dipr: in logits, at least 0; mass: a share in (0, 1]; both need it, top_k has none.
   std::optional<double> limit = {};
   double target_recall = 0.995;  ///< of the projection index's search
@@ -127,7 +127,9 @@ struct DecodeParams {
   [[nodiscard]] Logits logits() const noexcept { return {scale, softcap}; }
   /// How many of the newest positions of a prompt a plan sees the queries of: no others are needed.
   [[nodiscard]] std::size_t plan_positions(std::size_t tokens) const noexcept;
-  void validate() const;  ///< throws Error(invalid_argument)
+  /// Throws Error(invalid_argument) on what is out of range, and on what is not as it is by default
+  /// although nobody would read it: max_error beside a given plan, a limit of top-k.
+  void validate() const;
 };
 
 }  // namespace keyseek

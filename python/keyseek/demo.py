@@ -159,7 +159,7 @@ def compare(
     print(
         f"Plan for max_error {given.max_error}: "
         + ", ".join(f"{count} heads {kind}" for kind, count in kinds.items() if count)
-        + f"; expected error {sum(p.expected_error for p in plans) / len(plans):.4f}"
+        + f"; expected error {sum(p.expected_error for p in plans) / len(plans):.2g}"
     )
     print(
         f"Read of what is indexed, per step and head: {seen['bytes_per_head'] / 1e3:.0f} KB of "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import os
 import re
 from collections.abc import Iterable
@@ -137,7 +136,4 @@ def _fits(value: Any, annotation: str) -> bool:
 
 
 def _is_int(value: Any) -> bool:
-    try:
-        return -(2**63) <= operator.index(value) < 2**63
-    except TypeError:
-        return False
+    return hasattr(value, "__index__") and not isinstance(value, bool)

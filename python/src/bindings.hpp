@@ -10,6 +10,7 @@
 
 #include "arrays.hpp"
 #include "keyseek/index.hpp"
+#include "whole.hpp"
 
 namespace nb = nanobind;
 
@@ -19,19 +20,19 @@ namespace keyseek::python {
 struct ProjectionOptions {
   std::optional<double> target_recall;
   std::optional<Dials> dials;
-  std::optional<std::int64_t> max_scanned;
+  std::optional<Whole> max_scanned;
   std::optional<bool> scan_novel;
 };
 
 /// SearchParams from what Python passes; k and max_scanned are checked for sign.
-[[nodiscard]] SearchParams search_params(std::int64_t k, std::optional<float> beta,
+[[nodiscard]] SearchParams search_params(const Whole& k, std::optional<float> beta,
                                          const ProjectionOptions& projection);
 
 /// Checked options of a rotary embedding.
-[[nodiscard]] RopeParams rope_params(double theta, std::int64_t rotary_dim,
+[[nodiscard]] RopeParams rope_params(double theta, const Whole& rotary_dim,
                                      const std::string& layout,
                                      const std::optional<Array>& frequencies,
-                                     std::int64_t rotary_first);
+                                     const Whole& rotary_first);
 
 void bind_score(nb::module_& m);
 void bind_knn(nb::module_& m);

@@ -31,10 +31,14 @@ struct NumberedSession {
   int device;
 };
 
-NumberedSession made_for(const std::vector<HeadCache*>& heads, std::int64_t device,
-                         std::uintptr_t stream) {
+int device_of(const Whole& device) {
+  const int number = int_of(device, "device");
+  if (number < 0) refuse("device is {}, must not be negative", number);
+  return number;
+}
+
+NumberedSession made_for(const std::vector<HeadCache*>& heads, int number, std::uintptr_t stream) {
   const cuda::SessionShape shape = cuda::session_shape(heads);
-  const int number = static_cast<int>(count_of(device, "device"));
   // NOLINTNEXTLINE(performance-no-int-to-ptr): Python has handles as numbers
   auto* const handle = reinterpret_cast<cuda::Stream>(stream);
   NumberedSession made{DecodeSession(cuda::open_device(number), shape, handle), number};
@@ -96,19 +100,21 @@ void bind_cuda(nb::module_& m) {
   bind_arrays(type);
   type.def(
           "__init__",
-          [](NumberedSession* self, const std::vector<HeadCache*>& heads, std::int64_t device,
-             std::uintptr_t stream) {
+          [](NumberedSession* self, const std::vector<HeadCache*>& heads, const Whole& device,
+             const Whole& stream) {
+            const int number = device_of(device);
+            const std::size_t handle = count_of(stream, "stream");
             const GilReleased released;
-            new (self) NumberedSession(made_for(heads, device, stream));
+            new (self) NumberedSession(made_for(heads, number, handle));
           },
           nb::arg("heads"), nb::arg("device") = 0, nb::arg("stream") = 0)
       .def_static(
           "check",
-          [](std::int64_t dim, const std::string& dtype, std::int64_t device) {
+          [](const Whole& dim, const std::string& dtype, const Whole& device) {
             const cuda::SessionShape shape{
                 .heads = 1, .dim = count_of(dim, "dim"), .dtype = dtype_named(dtype), .scale = 1};
             shape.validate();
-            static_cast<void>(cuda::open_device(static_cast<int>(count_of(device, "device"))));
+            static_cast<void>(cuda::open_device(device_of(device)));
           },
           nb::arg("dim"), nb::arg("dtype"), nb::arg("device") = 0,
           "Raises what keeps heads of this dimension and type ('f16', 'bf16') from the device.")

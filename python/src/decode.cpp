@@ -48,8 +48,8 @@ constexpr const char* kStaticPartDoc =
 
 float32 copies: what to attend to beside step_heads_beside_static.)";
 
-HeadCache prefill(const Array& keys, const Array& values, const Array& queries, std::int64_t group,
-                  const Options* params, int threads, const ProgressCallback& progress,
+HeadCache prefill(const Array& keys, const Array& values, const Array& queries, const Whole& group,
+                  const Options* params, const Whole& threads, const ProgressCallback& progress,
                   const nb::kwargs& given) {
   const auto key_rows = borrow_vectors(keys, "keys");
   const auto value_rows = borrow_vectors(values, "values");
@@ -172,7 +172,7 @@ indexed tokens.)");
       .def_ro("bytes_per_step", &HeadPlan::bytes_per_step)
       .def("__repr__", [](const HeadPlan& p) {
         return fmt::format(
-            "HeadPlan({}, k={}, target_recall={}, tail_vectors={}, expected_error={:.4f})",
+            "HeadPlan({}, k={}, target_recall={}, tail_vectors={}, expected_error={:.2g})",
             to_string(p.retriever), p.stop.k, p.target_recall, p.tail_vectors, p.expected_error);
       });
   nb::class_<StepStats> stats(m, "StepStats", "What the last step of a head looked at.");
@@ -198,7 +198,7 @@ void bind_steps(nb::class_<HeadCache>& type) {
       .def("step", &step, nb::arg("queries"), nb::arg("key"), nb::arg("value"), kStepDoc)
       .def(
           "retrieve",
-          [](const HeadCache& self, const Array& queries, std::int64_t k) {
+          [](const HeadCache& self, const Array& queries, const Whole& k) {
             const auto q = borrow_floats(queries, "queries");
             Hits hits;
             self.retrieve(q.view, count_of(k, "k"), scratch_of_thread(), hits);
@@ -212,7 +212,7 @@ void bind_steps(nb::class_<HeadCache>& type) {
 void bind_lifetime(nb::class_<HeadCache>& type) {
   type.def(
           "refresh",
-          [](HeadCache& self, int threads, const ProgressCallback& progress) {
+          [](HeadCache& self, const Whole& threads, const ProgressCallback& progress) {
             run_long(threads, progress, [&](const Execution& run) { self.refresh(run); });
           },
           nb::kw_only(), nb::arg("threads") = 0, nb::arg("progress") = nb::none(),
@@ -240,6 +240,9 @@ void bind_properties(nb::class_<HeadCache>& type) {
       .def_prop_ro("dim", &HeadCache::dim)
       .def_prop_ro("value_dim", &HeadCache::value_dim)
       .def_prop_ro("nbytes", &HeadCache::bytes, "All memory, keys and values included.")
+      .def_prop_ro("full_bytes", &HeadCache::full_bytes,
+                   "What full attention reads of the indexed tokens in a step: keys and values in "
+                   "the\ntypes that they came in.")
       .def("__len__", &HeadCache::tokens)
       .def("__repr__", [](const HeadCache& self) {
         return fmt::format("HeadCache({} tokens, {} indexed, {})", self.tokens(), self.indexed(),

@@ -111,7 +111,12 @@ void bind_decode_heads(nb::module_& m) {
 
 threads: 0 for all that this process may use. They start at first use and wait between calls. Serves
 any number of callers at once. A copy, or one from a pickle, is another pool of as many threads.)")
-      .def(nb::init<int>(), nb::arg("threads") = 0)
+      .def(
+          "__init__",
+          [](DecodePool* self, const Whole& threads) {
+            new (self) DecodePool(int_of(threads, "threads"));
+          },
+          nb::arg("threads") = 0)
       .def_prop_ro("threads", &DecodePool::threads)
       .def("__reduce__",
            [](nb::handle self) {

@@ -28,12 +28,6 @@ bool is_none_allowed(const DecodeOption& option) {
   return option.of_given_plan() || option.kind == OptionKind::numbers;
 }
 
-/// NumPy's numbers count as Python's; True and False are no numbers.
-bool is_flag(nb::handle value) {
-  const std::string_view type = Py_TYPE(value.ptr())->tp_name;
-  return nb::isinstance<nb::bool_>(value) || type == "numpy.bool" || type == "numpy.bool_";
-}
-
 [[noreturn]] void refuse_value(const DecodeOption& option, nb::handle value, const char* wanted) {
   const std::string none = is_none_allowed(option) ? " or None" : "";
   refuse_type("{} is {} ({}), must be {}{}", option.name, nb::repr(value).c_str(),
@@ -41,17 +35,8 @@ bool is_flag(nb::handle value) {
 }
 
 std::size_t count_from(const DecodeOption& option, nb::handle value) {
-  if (is_flag(value) || PyIndex_Check(value.ptr()) == 0)
-    refuse_value(option, value, "a whole number");
-  const nb::object number = nb::steal(PyNumber_Index(value.ptr()));
-  if (!number.is_valid()) nb::raise_python_error();
-  const std::uint64_t count = PyLong_AsUnsignedLongLong(number.ptr());
-  if (PyErr_Occurred() != nullptr) {
-    PyErr_Clear();
-    refuse("{} is {}, must be a whole number from 0 to 2^64 - 1", option.name,
-           nb::repr(number).c_str());
-  }
-  return count;
+  return count_of(value, option.name,
+                  is_none_allowed(option) ? "a whole number or None" : "a whole number");
 }
 
 double number_from(const DecodeOption& option, nb::handle value) {
@@ -133,8 +118,9 @@ std::string class_doc() {
   presets.given.emplace();
   std::string text =
       "What decoding with retrieval promises, or the plan that is given instead; immutable.\n\n"
-      "Given by name, and checked at once but for a scale that is still to come; options of a plan "
-      "that is given are None without one.\n";
+      "Given by name, and checked at once but for a scale that is still to come; what nobody would "
+      "read is refused, as max_error beside a retriever. Options of a plan that is given are None "
+      "without one.\n";
   std::string_view group;
   for (const DecodeOption& option : decode_options()) {
     if (option.group != group) text += fmt::format("\nOf the {}:\n", group = option.group);
@@ -204,8 +190,15 @@ void Options::take(const nb::kwargs& given) {
     const nb::str name(option.name.data(), option.name.size());
     if (given.contains(name)) option.set(params, value_from(option, given[name]));
   }
-  if (!given.contains("index")) return;
-  const nb::object function = given["index"];
+  if (given.contains("index")) take_index(given["index"]);
+  // A default that is always there asks for nothing, the same value by name does.
+  for (const DecodeOption& option : decode_options()) {
+    const nb::str name(option.name.data(), option.name.size());
+    if (given.contains(name) && !given[name].is_none()) option.require_read(params);
+  }
+}
+
+void Options::take_index(const nb::object& function) {
   if (!function.is_none() && PyCallable_Check(function.ptr()) == 0)
     refuse_type("index is {}, must be a function or None", nb::repr(function).c_str());
   index = function;
@@ -239,7 +232,7 @@ void bind_decode_params(nb::module_& m) {
            "The same with other values for the options that are named.")
       .def(
           "plan_positions",
-          [](const Options& self, std::int64_t tokens) {
+          [](const Options& self, const Whole& tokens) {
             return self.params.plan_positions(count_of(tokens, "tokens"));
           },
           nb::arg("tokens"),

@@ -17,8 +17,9 @@ struct Options {
   nb::object index = nb::none();
 
   /// Sets the options that `given` names. Throws Error, or Python's TypeError, that names the
-  /// option and its value.
+  /// option and its value where it is another kind of thing, or nobody would read it.
   void take(const nb::kwargs& given);
+  void take_index(const nb::object& function);
   /// Throws Error on what makes no sense; a scale that was not given yet is left out.
   void validate() const;
 };

@@ -27,13 +27,6 @@ template <class... Args>
   throw_type_error(fmt::format(format, std::forward<Args>(args)...));
 }
 
-/// A Python integer that counts something; nanobind's own message about a negative one
-/// would not name the argument.
-[[nodiscard]] inline std::size_t count_of(std::int64_t value, const char* name) {
-  if (value < 0) refuse("{} is {}, must not be negative", name, value);
-  return static_cast<std::size_t>(value);
-}
-
 /// From now on a call of a function or method of `m` that fits no signature is a TypeError with a
 /// sentence that names the argument (python/keyseek/signatures.py). After everything is bound.
 void explain_calls(nb::module_& m);

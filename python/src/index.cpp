@@ -87,7 +87,7 @@ class TrainingArgument {
 };
 
 Index build(const std::string& kind, const Array& keys, const Training& training,
-            const Params& params, int threads, const ProgressCallback& progress) {
+            const Params& params, const Whole& threads, const ProgressCallback& progress) {
   const IndexKind wanted = index_kind_of(kind, "kind");
   const auto rows = borrow_vectors(keys, "keys");
   const TrainingArgument queries(training);
@@ -96,7 +96,7 @@ Index build(const std::string& kind, const Array& keys, const Training& training
   });
 }
 
-Hits search(const Index& self, const Array& queries, std::int64_t k, const Hits* previous,
+Hits search(const Index& self, const Array& queries, const Whole& k, const Hits* previous,
             std::optional<float> beta, const ProjectionOptions& projection) {
   const auto rows = borrow_floats(queries, "queries");
   SearchParams params = search_params(k, beta, projection);
@@ -107,9 +107,9 @@ Hits search(const Index& self, const Array& queries, std::int64_t k, const Hits*
   return hits;
 }
 
-BatchHits search_batch(const Index& self, const Array& queries, std::int64_t k, std::int64_t group,
-                       std::optional<float> beta, const ProjectionOptions& projection, int threads,
-                       const ProgressCallback& progress) {
+BatchHits search_batch(const Index& self, const Array& queries, const Whole& k, const Whole& group,
+                       std::optional<float> beta, const ProjectionOptions& projection,
+                       const Whole& threads, const ProgressCallback& progress) {
   const auto rows = borrow_floats(queries, "queries");
   const SearchParams params = search_params(k, beta, projection);
   const std::size_t step = count_of(group, "group");
@@ -118,8 +118,8 @@ BatchHits search_batch(const Index& self, const Array& queries, std::int64_t k, 
   });
 }
 
-void append(Index& self, const Array& keys, const std::optional<Array>& training, int threads,
-            const ProgressCallback& progress) {
+void append(Index& self, const Array& keys, const std::optional<Array>& training,
+            const Whole& threads, const ProgressCallback& progress) {
   const auto rows = borrow_vectors(keys, "keys");
   Borrowed<MatrixView<float>> queries;
   if (training) queries = borrow_floats(*training, "training");
@@ -145,9 +145,9 @@ void bind_building(nb::class_<Index>& index) {
 void bind_searching(nb::class_<Index>& index) {
   index.def(
       "search",
-      [](const Index& self, const Array& queries, std::int64_t k, const Hits* previous,
+      [](const Index& self, const Array& queries, const Whole& k, const Hits* previous,
          std::optional<float> beta, std::optional<double> target_recall,
-         const std::optional<Dials>& dials, std::optional<std::int64_t> max_scanned,
+         const std::optional<Dials>& dials, const std::optional<Whole>& max_scanned,
          std::optional<bool> scan_novel) {
         return search(self, queries, k, previous, beta,
                       {target_recall, dials, max_scanned, scan_novel});
@@ -158,10 +158,10 @@ void bind_searching(nb::class_<Index>& index) {
       nb::arg("max_scanned") = nb::none(), nb::arg("scan_novel") = nb::none(), kSearchDoc);
   index.def(
       "search_batch",
-      [](const Index& self, const Array& queries, std::int64_t k, std::int64_t group,
+      [](const Index& self, const Array& queries, const Whole& k, const Whole& group,
          std::optional<float> beta, std::optional<double> target_recall,
-         const std::optional<Dials>& dials, std::optional<std::int64_t> max_scanned,
-         std::optional<bool> scan_novel, int threads, const ProgressCallback& progress) {
+         const std::optional<Dials>& dials, const std::optional<Whole>& max_scanned,
+         std::optional<bool> scan_novel, const Whole& threads, const ProgressCallback& progress) {
         return search_batch(self, queries, k, group, beta,
                             {target_recall, dials, max_scanned, scan_novel}, threads, progress);
       },

@@ -95,8 +95,8 @@ void bind_read_data(nb::module_& m) {
   m.attr("decode_view_defaults") = facts;
   m.def(
       "read_data",
-      [](const std::filesystem::path& name, std::int64_t k, std::int64_t sink, std::int64_t window,
-         std::int64_t horizon, double share, bool shift, std::int64_t seed, int threads,
+      [](const std::filesystem::path& name, const Whole& k, const Whole& sink, const Whole& window,
+         const Whole& horizon, double share, bool shift, const Whole& seed, const Whole& threads,
          const ProgressCallback& progress, bool trusted) {
         const io::DecodeViewParams view{.sink = count_of(sink, "sink"),
                                         .window = count_of(window, "window"),
@@ -176,7 +176,7 @@ void bind_captured_head(nb::module_& m) {
           "Of the rotary embedding: keyword arguments for HeadCache.prefill.")
       .def(
           "queries",
-          [](const io::CapturedHead& h, std::int64_t first, std::int64_t last) {
+          [](const io::CapturedHead& h, const Whole& first, const Whole& last) {
             return numpy_of(io::step_queries(h, count_of(first, "first"), count_of(last, "last")));
           },
           nb::arg("first"), nb::arg("last"),
@@ -189,13 +189,14 @@ void bind_capture(nb::module_& m) {
   bind_captured_head(m);
   m.def(
       "read_capture",
-      [](const std::filesystem::path& path, std::int64_t layer, std::int64_t kv_head,
+      [](const std::filesystem::path& path, const Whole& layer, const Whole& kv_head,
          bool trusted) {
-        return io::read_capture(path, count_of(layer, "layer"), count_of(kv_head, "kv_head"),
-                                hdf5_access(trusted));
+        const std::size_t of_layer = count_of(layer, "layer"), head = count_of(kv_head, "kv_head");
+        const GilReleased released;
+        return io::read_capture(path, of_layer, head, hdf5_access(trusted));
       },
       nb::arg("path"), nb::arg("layer"), nb::arg("kv_head") = 0, nb::kw_only(),
-      nb::arg("trusted") = false, nb::call_guard<GilReleased>(),
+      nb::arg("trusted") = false,
       "One head of a capture file (*.attn.h5). trusted: as of read_data.");
   m.def(
       "capture_info",

@@ -19,8 +19,8 @@ namespace keyseek::python {
 void bind_knn(nb::module_& m) {
   m.def(
       "exact_knn",
-      [](const Array& keys, const Array& queries, std::int64_t k, const std::string& method,
-         std::int64_t pool, int threads, const ProgressCallback& progress) {
+      [](const Array& keys, const Array& queries, const Whole& k, const std::string& method,
+         const Whole& pool, const Whole& threads, const ProgressCallback& progress) {
         const auto key_rows = borrow_vectors(keys, "keys");
         const auto query_rows = borrow_floats(queries, "queries");
         const KnnParams params{.k = count_of(k, "k"),
@@ -44,7 +44,7 @@ threads: 0 for as many as there are. progress(stage, done, total) may return Fal
 Returns ids [m, k] int64 and scores [m, k] float32, best first, equal scores by smaller id.)");
   m.def(
       "recall",
-      [](const Array& truth, const Array& found, std::optional<std::int64_t> keys) {
+      [](const Array& truth, const Array& found, const std::optional<Whole>& keys) {
         return recall(copy_ids(truth, "truth"), copy_ids(found, "found"),
                       keys ? count_of(*keys, "keys") : kNoId);
       },

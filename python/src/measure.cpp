@@ -12,11 +12,11 @@
 namespace keyseek::python {
 namespace {
 
-Measurement measure(const Index& index, const Array& queries, std::int64_t group, std::int64_t k,
+Measurement measure(const Index& index, const Array& queries, const Whole& group, const Whole& k,
                     std::optional<double> target_recall, const std::optional<Dials>& dials,
-                    std::optional<float> beta, std::optional<std::int64_t> max_scanned,
-                    bool warm_start, bool cold_cache, std::int64_t repeats,
-                    std::int64_t timed_steps) {
+                    std::optional<float> beta, const std::optional<Whole>& max_scanned,
+                    bool warm_start, bool cold_cache, const Whole& repeats,
+                    const Whole& timed_steps) {
   const auto rows = borrow_floats(queries, "queries");
   const ProgressCallback silent;
   Watch watch(silent);

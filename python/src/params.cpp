@@ -39,9 +39,9 @@ entry_points: keys the reachability is counted from.)");
                  &GraphParams::entry_points);
   type.def(
           "__init__",
-          [](GraphParams* self, const std::string& link_method, std::int64_t candidates,
-             std::int64_t degree, std::int64_t max_degree, double damping,
-             std::int64_t sampled_lists, std::int64_t entry_points) {
+          [](GraphParams* self, const std::string& link_method, const Whole& candidates,
+             const Whole& degree, const Whole& max_degree, double damping,
+             const Whole& sampled_lists, const Whole& entry_points) {
             new (self) GraphParams{.link_method = link_method_of(link_method, "link_method"),
                                    .candidates = count_of(candidates, "candidates"),
                                    .degree = count_of(degree, "degree"),
@@ -75,8 +75,8 @@ more an even sample is kept, which bounds the memory. seed: of k-means.)");
                  &RouterParams::queries_per_key, &RouterParams::seed);
   type.def(
           "__init__",
-          [](RouterParams* self, std::int64_t dim, std::int64_t clusters, std::int64_t iterations,
-             double queries_per_key, std::int64_t seed) {
+          [](RouterParams* self, const Whole& dim, const Whole& clusters, const Whole& iterations,
+             double queries_per_key, const Whole& seed) {
             new (self) RouterParams{.dim = count_of(dim, "dim"),
                                     .clusters = count_of(clusters, "clusters"),
                                     .iterations = count_of(iterations, "iterations"),
@@ -103,7 +103,7 @@ see). ridge: weight of directions that no query looked along.)");
   pickle_members(type, &SketchParams::dim, &SketchParams::residual, &SketchParams::ridge);
   type.def(
           "__init__",
-          [](SketchParams* self, std::int64_t dim, double residual, double ridge) {
+          [](SketchParams* self, const Whole& dim, double residual, double ridge) {
             new (self)
                 SketchParams{.dim = count_of(dim, "dim"), .residual = residual, .ridge = ridge};
             self->validate();
@@ -126,9 +126,9 @@ graph, router: GraphParams, RouterParams. target_recalls, tuning_k: what the dia
                  &ProjectionParams::target_recalls, &ProjectionParams::tuning_k);
   type.def(
           "__init__",
-          [](ProjectionParams* self, std::int64_t list_length, const std::string& list_method,
+          [](ProjectionParams* self, const Whole& list_length, const std::string& list_method,
              const std::optional<GraphParams>& graph, const std::optional<RouterParams>& router,
-             std::vector<double> target_recalls, std::int64_t tuning_k) {
+             std::vector<double> target_recalls, const Whole& tuning_k) {
             new (self) ProjectionParams{.list_length = count_of(list_length, "list_length"),
                                         .list_method = knn_method_of(list_method, "list_method"),
                                         .graph = graph.value_or(GraphParams{}),

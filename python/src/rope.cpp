@@ -14,7 +14,7 @@ namespace keyseek::python {
 namespace {
 
 TrainingQueries make_training(const Array& train, const std::optional<Array>& tuning,
-                              std::int64_t group, std::int64_t tuning_steps,
+                              const Whole& group, const Whole& tuning_steps,
                               const std::optional<Array>& lists) {
   TrainingQueries out;
   out.train = copy_matrix(borrow_floats(train, "train").view);
@@ -37,7 +37,7 @@ Made by `sample_training_queries`, or from arrays, which are copied.)")
       .def(
           "__init__",
           [](TrainingQueries* self, const Array& train, const std::optional<Array>& tuning,
-             std::int64_t group, std::int64_t tuning_steps, const std::optional<Array>& lists) {
+             const Whole& group, const Whole& tuning_steps, const std::optional<Array>& lists) {
             new (self) TrainingQueries(make_training(train, tuning, group, tuning_steps, lists));
           },
           nb::arg("train"), nb::arg("tuning") = nb::none(), nb::kw_only(), nb::arg("group") = 1,
@@ -65,8 +65,8 @@ Made by `sample_training_queries`, or from arrays, which are copied.)")
 
 }  // namespace
 
-RopeParams rope_params(double theta, std::int64_t rotary_dim, const std::string& layout,
-                       const std::optional<Array>& frequencies, std::int64_t rotary_first) {
+RopeParams rope_params(double theta, const Whole& rotary_dim, const std::string& layout,
+                       const std::optional<Array>& frequencies, const Whole& rotary_first) {
   return {.theta = theta,
           .rotary_dim = count_of(rotary_dim, "rotary_dim"),
           .layout = rope_layout_of(layout, "layout"),
@@ -81,9 +81,9 @@ void bind_shift(nb::module_& m) {
   const RopeParams rope;
   m.def(
       "rope_shift",
-      [](const Array& queries, const Array& shifts, double theta, std::int64_t rotary_dim,
+      [](const Array& queries, const Array& shifts, double theta, const Whole& rotary_dim,
          const std::string& layout, const std::optional<Array>& frequencies,
-         std::int64_t rotary_first) {
+         const Whole& rotary_first) {
         Matrix<float> out = copy_matrix(borrow_floats(queries, "queries").view);
         const std::vector<double> by = copy_doubles(shifts, "shifts");
         const RopeParams params = rope_params(theta, rotary_dim, layout, frequencies, rotary_first);
@@ -110,11 +110,11 @@ void bind_sample(nb::module_& m) {
   const TrainingSampleParams sample;
   m.def(
       "sample_training_queries",
-      [](const Array& queries, const Array& positions, std::int64_t group, std::int64_t now,
-         std::int64_t horizon, double share, std::int64_t seed, bool shift,
-         std::int64_t tuning_runs, std::int64_t tuning_steps, double theta, std::int64_t rotary_dim,
+      [](const Array& queries, const Array& positions, const Whole& group, const Whole& now,
+         const Whole& horizon, double share, const Whole& seed, bool shift,
+         const Whole& tuning_runs, const Whole& tuning_steps, double theta, const Whole& rotary_dim,
          const std::string& layout, const std::optional<Array>& frequencies,
-         std::int64_t rotary_first) {
+         const Whole& rotary_first) {
         const auto rows = borrow_floats(queries, "queries");
         const auto at = copy_positions(positions, "positions");
         const RopeParams given = rope_params(theta, rotary_dim, layout, frequencies, rotary_first);
@@ -125,8 +125,9 @@ void bind_sample(nb::module_& m) {
                                           .shift = shift,
                                           .tuning_runs = count_of(tuning_runs, "tuning_runs"),
                                           .tuning_steps = count_of(tuning_steps, "tuning_steps")};
+        const std::size_t heads = count_of(group, "group");
         const GilReleased released;
-        return sample_training_queries(rows.view, at, count_of(group, "group"), given, params);
+        return sample_training_queries(rows.view, at, heads, given, params);
       },
       nb::arg("queries"), nb::arg("positions"), nb::arg("group") = 1, nb::kw_only(), nb::arg("now"),
       nb::arg("horizon") = sample.horizon, nb::arg("share") = sample.share,

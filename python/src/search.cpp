@@ -87,6 +87,13 @@ Pass it as `previous` to the next step's search.)");
       .def("__repr__", [](const Hits& h) { return fmt::format("Hits({} x {})", h.group, h.k); });
 }
 
+template <auto Member>
+void bind_dial(nb::class_<Dials>& type, const char* name) {
+  type.def_prop_rw(
+      name, [](const Dials& self) { return self.*Member; },
+      [name](Dials& self, const Whole& value) { self.*Member = small_count_of(value, name); });
+}
+
 void bind_dials(nb::module_& m) {
   nb::class_<Dials> type(m, "Dials", R"(How hard a projection index looks; tuning chooses them.
 
@@ -95,19 +102,20 @@ scanned (0: none). expand: ranks of each query's pool whose links are followed (
 pool: keys per query scored in stored precision (0: by k and d). novel: a query whose nearest
 training query is less similar is novel, see scan_novel of search (-1: none is).)");
   pickle_members(type, &Dials::probes, &Dials::lists, &Dials::expand, &Dials::pool, &Dials::novel);
+  bind_dial<&Dials::probes>(type, "probes");
+  bind_dial<&Dials::lists>(type, "lists");
+  bind_dial<&Dials::expand>(type, "expand");
+  bind_dial<&Dials::pool>(type, "pool");
   type.def(
           "__init__",
-          [](Dials* self, std::uint32_t probes, std::uint32_t lists, std::uint32_t expand,
-             std::uint32_t pool, float novel) {
-            new (self) Dials{probes, lists, expand, pool, novel};
+          [](Dials* self, const Whole& probes, const Whole& lists, const Whole& expand,
+             const Whole& pool, float novel) {
+            new (self) Dials{small_count_of(probes, "probes"), small_count_of(lists, "lists"),
+                             small_count_of(expand, "expand"), small_count_of(pool, "pool"), novel};
           },
           nb::kw_only(), nb::arg("probes") = Dials{}.probes, nb::arg("lists") = Dials{}.lists,
           nb::arg("expand") = Dials{}.expand, nb::arg("pool") = Dials{}.pool,
           nb::arg("novel") = Dials{}.novel)
-      .def_rw("probes", &Dials::probes)
-      .def_rw("lists", &Dials::lists)
-      .def_rw("expand", &Dials::expand)
-      .def_rw("pool", &Dials::pool)
       .def_rw("novel", &Dials::novel)
       .def(nb::self == nb::self, nb::sig("def __eq__(self, arg: object, /) -> bool"))
       .def("__repr__", [](const Dials& d) {
@@ -118,7 +126,7 @@ training query is less similar is novel, see scan_novel of search (-1: none is).
 
 }  // namespace
 
-SearchParams search_params(std::int64_t k, std::optional<float> beta,
+SearchParams search_params(const Whole& k, std::optional<float> beta,
                            const ProjectionOptions& projection) {
   SearchParams params{.k = count_of(k, "k"), .beta = beta};
   const auto& [target_recall, dials, max_scanned, scan_novel] = projection;

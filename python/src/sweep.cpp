@@ -102,8 +102,8 @@ sweep::Problem problem_of(const nb::object& problem) {
   return {.name = nb::cast<std::string>(problem.attr("name")),
           .data = nb::cast<const io::Benchmark&>(problem.attr("data")),
           .truth = copy_ids(nb::borrow<Array>(problem.attr("truth")), "truth"),
-          .k = nb::cast<std::size_t>(problem.attr("k")),
-          .group = nb::cast<std::size_t>(problem.attr("group")),
+          .k = count_of(problem.attr("k"), "k"),
+          .group = count_of(problem.attr("group"), "group"),
           .warm = nb::cast<bool>(problem.attr("warm")),
           .view = json_of(problem.attr("view"))};
 }
@@ -111,14 +111,14 @@ sweep::Problem problem_of(const nb::object& problem) {
 /// A sweep of keyseek.bench, and what keeps its data alive.
 class Bench {
  public:
-  Bench(nb::object problem, const std::string& out, std::int64_t rounds, bool cold, double patience,
-        std::optional<int> pin, nb::callable log)
+  Bench(nb::object problem, const std::string& out, const Whole& rounds, bool cold, double patience,
+        const std::optional<Whole>& pin, nb::callable log)
       : data_(problem.attr("data")),
         sweep_(problem_of(problem),
                {.style = sweep::bench_rows(),
                 .rounds = count_of(rounds, "rounds"),
                 .cold = cold,
-                .pin = pin,
+                .pin = pin ? std::optional(int_of(*pin, "pin")) : std::nullopt,
                 .patience_s = patience,
                 .thrifty = true},
                out, [log = std::move(log)](const std::string& line) {
@@ -126,7 +126,7 @@ class Bench {
                  (void)call_python(log, line);
                }) {}
 
-  void add_index(const std::string& kind, std::int64_t spread, int threads) {
+  void add_index(const std::string& kind, const Whole& spread, const Whole& threads) {
     const sweep::Problem& problem = sweep_.problem();
     sweep::IndexContenderParams index{.kind = index_kind_of(kind, "kind"),
                                       .novel = sweep::bench_rows().novel};
@@ -143,8 +143,8 @@ class Bench {
     });
   }
 
-  void add_peer(const nb::object& peer, int threads) {
-    sweep_.add(peer_contender(sweep_.problem(), peer), {.threads = threads});
+  void add_peer(const nb::object& peer, const Whole& threads) {
+    sweep_.add(peer_contender(sweep_.problem(), peer), {.threads = int_of(threads, "threads")});
   }
 
   std::size_t measure() {
@@ -164,8 +164,8 @@ problem: a keyseek.bench.problem.Problem. rounds: every point is measured once i
 indexes also with caches cold between steps. patience: seconds; a run that takes longer ends its
 index's sweep. pin: CPU to search on. log(line): called with what happens. Points that have a row in
 the file `out` are skipped.)")
-      .def(nb::init<nb::object, const std::string&, std::int64_t, bool, double, std::optional<int>,
-                    nb::callable>(),
+      .def(nb::init<nb::object, const std::string&, const Whole&, bool, double,
+                    const std::optional<Whole>&, nb::callable>(),
            nb::arg("problem"), nb::kw_only(), nb::arg("out"), nb::arg("rounds"), nb::arg("cold"),
            nb::arg("patience"), nb::arg("pin").none(), nb::arg("log"))
       .def("add_index", &Bench::add_index, nb::arg("kind"), nb::kw_only(), nb::arg("spread") = 0,

@@ -16,6 +16,7 @@
 
 #include "gil.hpp"
 #include "keyseek/execution.hpp"
+#include "whole.hpp"
 
 namespace nb = nanobind;
 
@@ -47,13 +48,14 @@ class Watch {
   std::exception_ptr raised_;
 };
 
-/// body(const Execution&) on a thread of its own; returns its result. The caller holds the
-/// GIL, the body does not and uses no Python.
+/// Where `threads` are no number, throws. Else body(const Execution&) on a thread of its own;
+/// returns its result. The caller holds the GIL, the body does not and uses no Python.
 template <class Body>
-auto run_long(int threads, const ProgressCallback& callback, Body body) {
+auto run_long(const Whole& threads, const ProgressCallback& callback, Body body) {
   constexpr std::chrono::milliseconds kSignalInterval{50};
   Watch watch(callback);
-  const Execution run{threads, [&](std::string_view stage, std::size_t done, std::size_t total) {
+  const Execution run{int_of(threads, "threads"),
+                      [&](std::string_view stage, std::size_t done, std::size_t total) {
                         return watch.report(stage, done, total);
                       }};
   const GilReleased released;

@@ -27,13 +27,13 @@ struct Options {
   std::string capture;
   std::vector<std::size_t> layers;
   std::vector<double> max_errors = {0.1, 0.05, 0.02};
+  bool promised = false;  ///< max_errors were given
   std::size_t steps = 512;
   int threads = 1;
   bool cold = false;
   bool trusted = false;
   /// Options of DecodeParams that were given, in the order of the table.
   std::map<const DecodeOption*, std::string> given;
-  DecodeParams params;
 };
 
 double hundredths(double x) { return std::round(100 * x) / 100; }
@@ -56,7 +56,6 @@ Json decode(const io::CapturedHead& head, const DecodeParams& params, const Opti
       head.values.view().slice(0, last), {.cold_cache = options.cold, .progress = run.progress});
   const auto row_bytes =
       static_cast<double>(head.keys.view().row_bytes() + head.values.view().row_bytes());
-  const double full = static_cast<double>(cache.indexed()) * row_bytes;
   Json row = {{"retriever", to_string(plan.retriever)},
               {"rule", to_string(plan.stop.rule)},
               {"k", plan.stop.k},
@@ -67,7 +66,7 @@ Json decode(const io::CapturedHead& head, const DecodeParams& params, const Opti
               {"attended", std::round(10 * seen.retrieved) / 10},
               {"scanned", std::lround(seen.scanned)},
               {"kb_per_step", std::lround(seen.bytes_read / 1e3)},
-              {"full_kb", std::lround(full / 1e3)},
+              {"full_kb", std::lround(static_cast<double>(cache.full_bytes()) / 1e3)},
               {"search_us", std::lround(seen.search_us)},
               {"attend_us", std::lround(seen.attend_us)},
               {"us_per_step", std::lround(seen.total_us)},
@@ -110,18 +109,19 @@ struct Tally {
   }
 };
 
-/// One for each promise, or one for the given plan.
+/// One for each promise, or one for the given plan. Throws Error when an option was given that
+/// nobody reads.
 std::vector<Tally> tallies(const Options& options) {
   Tally tally;
-  tally.params = options.params;
   for (const auto& [option, text] : options.given) option->set_text(tally.params, text);
-  if (tally.params.given) return {tally};
+  for (const auto& [option, text] : options.given) option->require_read(tally.params);
   std::vector<Tally> all;
   for (const double max_error : options.max_errors) {
-    tally.params.max_error = max_error;
     all.push_back(tally);
+    all.back().params.max_error = max_error;
+    if (options.promised) decode_option("max_error").require_read(all.back().params);
   }
-  return all;
+  return tally.params.given ? std::vector<Tally>{tally} : all;
 }
 
 void run_decode(const Options& options) {
@@ -243,7 +243,10 @@ Command add_decode(CLI::App& tool) {
       "|out - full| / |full|; kb_per_step is what was read of the indexed tokens, full_kb what\n"
       "full attention reads of them.\n"
       "Example:\n  keyseek decode --data gemma.attn.h5 --layers 11 --max-error 0.05");
-  return {app, [options] { run_decode(*options); }};
+  return {app, [options, app] {
+            options->promised = app->count("--max-error") > 0;
+            run_decode(*options);
+          }};
 }
 
 }  // namespace keyseek::cli

@@ -32,6 +32,8 @@ void require_prompt(AnyMatrixView keys, AnyMatrixView values, MatrixView<float> 
           group);
   require(queries.rows / group <= n, "queries are of {} positions, there are {} tokens",
           queries.rows / group, n);
+  require(params.pinned == 0 || !queries.empty(),
+          "pinned is {}, but there are no queries to choose tokens by", params.pinned);
   require(queries.empty() || queries.cols == keys.cols, "queries have dimension {}, keys have {}",
           queries.cols, keys.cols);
   require_dimension(keys.cols);
@@ -150,5 +152,6 @@ std::size_t HeadCache::dim() const noexcept { return State::seen(*this).dim; }
 std::size_t HeadCache::value_dim() const noexcept { return State::seen(*this).value_dim; }
 const Tail& HeadCache::tail() const noexcept { return State::seen(*this).tail; }
 std::size_t HeadCache::bytes() const { return State::seen(*this).bytes(); }
+std::size_t HeadCache::full_bytes() const noexcept { return State::seen(*this).full_bytes(); }
 
 }  // namespace keyseek

@@ -246,7 +246,7 @@ void HeadCache::State::read_rest(const ContainerReader& file) {
 void HeadCache::State::read_all(const ContainerReader& file) {
   try {
     params = decode_params_from(file.text("head.params"));
-    params.validate();
+    require_possible(params);
     plan = read_plan(file);
     read_tokens(file);
     if (params.shift) params.rope.validate(dim);

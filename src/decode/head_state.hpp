@@ -65,6 +65,10 @@ struct HeadCache::State {
     return {indexed_values.view(), value_scales.empty() ? nullptr : value_scales.data()};
   }
   [[nodiscard]] std::size_t bytes() const;
+  [[nodiscard]] std::size_t full_bytes() const noexcept {
+    return indexed() *
+           (dim * size_of(recent_keys.dtype()) + value_dim * size_of(recent_values.dtype()));
+  }
 
   // head_refresh.cpp
   /// Takes a prompt that was checked, and plans.

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/fail.hpp"
+#include "decode/options_read.hpp"
 #include "keyseek/decode_options.hpp"
 
 namespace keyseek {
@@ -125,84 +126,87 @@ struct OfRetriever {
 using P = DecodeParams;
 using R = RopeParams;
 using G = GivenPlan;
+using Unread = std::string (*)(const DecodeParams&);
 
 template <class Member>
 constexpr DecodeOption option(Word group, Word name, OptionKind kind, OptionRange range,
-                              Word meaning, std::span<const Word> words = {}) {
-  return {group, name, kind, range, words, meaning, &Member::get, &Member::take};
+                              Unread unread, Word meaning, std::span<const Word> words = {}) {
+  return {group, name, kind, range, words, meaning, &Member::get, &Member::take, unread};
 }
 
 using enum OptionKind;
 
 // clang-format off
 constexpr std::array kOptions = std::to_array<DecodeOption>({
-    option<Kept<&P::max_error>>("plan", "max_error", number, kInside,
+    option<Kept<&P::max_error>>("plan", "max_error", number, kInside, read_by::planner,
         "wanted mean of |out - full| / |full| over decode queries"),
-    option<Kept<&P::safety>>("plan", "safety", number, kShare,
+    option<Kept<&P::safety>>("plan", "safety", number, kShare, read_by::planner,
         "the plan aims at so much of max_error on held-out queries of the prompt"),
-    option<KeptWord<kRules, &P::rule>>("plan", "rule", word, kAny,
+    option<KeptWord<kRules, &P::rule>>("plan", "rule", word, kAny, read_by::search,
         "which of the keys found are attended: the k best; of these, logits near the largest; of "
         "these, the fewest that hold a share of the mass", kRules),
-    option<Kept<&P::least_k>>("plan", "least_k", count, kFromZero,
+    option<Kept<&P::least_k>>("plan", "least_k", count, kFromZero, read_by::least,
         "keys retrieved per query, at least"),
-    option<Kept<&P::max_k>>("plan", "max_k", count, kFromZero, "keys retrieved per query, at most"),
-    option<Kept<&P::may_miss>>("plan", "may_miss", flag, kAny,
+    option<Kept<&P::max_k>>("plan", "max_k", count, kFromZero, read_by::planner,
+        "keys retrieved per query, at most"),
+    option<Kept<&P::may_miss>>("plan", "may_miss", flag, kAny, read_by::choice_of_index,
         "a plan also tries a projection index, which reads least but may miss the one key that no "
         "query of the prompt wanted; without, it looks at every key"),
-    option<Kept<&P::max_memory>>("plan", "max_memory", number, kAboveOne,
+    option<Kept<&P::max_memory>>("plan", "max_memory", number, kAboveOne, read_by::weighed_index,
         "most memory, in units of keys and values as stored: how much an index may take"),
-    option<Kept<&P::plan_share>>("plan", "plan_share", number, kShare,
+    option<Kept<&P::plan_share>>("plan", "plan_share", number, kShare, read_by::trial,
         "newest share of the prompt whose queries a plan sees, at least 2,048 positions"),
-    option<Kept<&P::held_out>>("plan", "held_out", count, kFromOne,
+    option<Kept<&P::held_out>>("plan", "held_out", count, kFromOne, read_by::trial,
         "positions that the plan is tried on, of each of two kinds"),
-    option<Kept<&P::seed>>("plan", "seed", count, kFromZero, "of random numbers"),
-    option<OfRetriever>("given plan", "retriever", word, kAny,
+    option<Kept<&P::seed>>("plan", "seed", count, kFromZero, read_by::all, "of random numbers"),
+    option<OfRetriever>("given plan", "retriever", word, kAny, read_by::all,
         "how indexed tokens are attended, instead of a plan; complete: every key is looked at, by a "
         "sketch where that reads markedly less, else flat", kRetrievers),
-    option<OfGiven<&G::k>>("given plan", "k", count, kFromZero, "keys searched per query"),
-    option<OfLimit>("given plan", "limit", number, kFromZero,
+    option<OfGiven<&G::k>>("given plan", "k", count, kFromOne,
+        read_by::search, "keys searched per query"),
+    option<OfLimit>("given plan", "limit", number, kFromZero, read_by::limited_rule,
         "of the rule: logits (dipr), a share in (0, 1] (mass)"),
     option<OfGiven<&G::target_recall>>("given plan", "target_recall", number, kInside,
-        "of a projection index's search"),
-    option<Kept<&P::sink>>("static tokens", "sink", count, kFromZero,
+        read_by::given_projection, "of a projection index's search"),
+    option<Kept<&P::sink>>("static tokens", "sink", count, kFromZero, read_by::all,
         "first tokens, attended exactly"),
-    option<Kept<&P::window>>("static tokens", "window", count, kFromOne,
+    option<Kept<&P::window>>("static tokens", "window", count, kFromOne, read_by::all,
         "newest tokens, attended exactly"),
-    option<Kept<&P::horizon>>("static tokens", "horizon", count, kFromOne,
+    option<Kept<&P::horizon>>("static tokens", "horizon", count, kFromOne, read_by::all,
         "tokens decoded between refreshes; attended exactly as well"),
-    option<Kept<&P::pinned>>("static tokens", "pinned", count, kFromZero,
+    option<Kept<&P::pinned>>("static tokens", "pinned", count, kFromZero, read_by::all,
         "tokens that the prompt's end attends to most, attended exactly"),
-    option<Kept<&P::tail_vectors>>("tail", "tail_vectors", count, kTailVectors,
+    option<Kept<&P::tail_vectors>>("tail", "tail_vectors", count, kTailVectors, read_by::tail,
         "vectors of the tail; 0: none"),
-    option<Kept<&P::observed>>("tail", "observed", count, kFromOne,
+    option<Kept<&P::observed>>("tail", "observed", count, kFromOne, read_by::tail_training,
         "positions that train the tail"),
-    option<Kept<&P::least_indexed>>("index", "least_indexed", count, kFromZero,
+    option<Kept<&P::least_indexed>>("index", "least_indexed", count, kFromZero, read_by::all,
         "with fewer tokens than this to index, all are attended"),
-    option<Kept<&P::share>>("index", "share", number, kShare,
+    option<Kept<&P::share>>("index", "share", number, kShare, read_by::trained_index,
         "newest share of the prompt whose queries train the index, at least 1,024 positions"),
-    option<Kept<&P::int8_values>>("index", "int8_values", flag, kAny,
+    option<Kept<&P::int8_values>>("index", "int8_values", flag, kAny, read_by::all,
         "keep values of indexed tokens in 8 bits"),
-    option<Kept<&P::scan_novel>>("index", "scan_novel", flag, kAny,
+    option<Kept<&P::scan_novel>>("index", "scan_novel", flag, kAny, read_by::projection,
         "answer a query unlike all that trained the index by a scan"),
-    option<Kept<&P::scale>>("logits", "scale", number, kAboveZero,
+    option<Kept<&P::scale>>("logits", "scale", number, kAboveZero, read_by::all,
         "of the softmax; has no default"),
-    option<Kept<&P::softcap>>("logits", "softcap", number, kFromZero,
+    option<Kept<&P::softcap>>("logits", "softcap", number, kFromZero, read_by::all,
         "c of logits c * tanh(scale * <q, k> / c); 0: they are not capped"),
-    option<Kept<&P::null_logits>>("logits", "null_logits", numbers, kFinite,
+    option<Kept<&P::null_logits>>("logits", "null_logits", numbers, kFinite, read_by::all,
         "one for each query head of the group, or none: logits that take part in the softmax and "
         "have no value (s_aux of gpt-oss)"),
-    option<Kept<&P::shift>>("rotary embedding", "shift", flag, kAny,
+    option<Kept<&P::shift>>("rotary embedding", "shift", flag, kAny, read_by::all,
         "re-rotate queries to where decoding will be; false: there is no rotary embedding"),
-    option<Kept<&P::rope, &R::theta>>("rotary embedding", "theta", number, kFinite,
+    option<Kept<&P::rope, &R::theta>>("rotary embedding", "theta", number, kFinite, read_by::theta,
         "base of the frequencies"),
     option<Kept<&P::rope, &R::rotary_dim>>("rotary embedding", "rotary_dim", count, kFromZero,
-        "elements that are rotated; 0: all from rotary_first on"),
+        read_by::shift, "elements that are rotated; 0: all from rotary_first on"),
     option<KeptWord<kLayouts, &P::rope, &R::layout>>("rotary embedding", "layout", word, kAny,
-        "which elements form a pair", kLayouts),
+        read_by::shift, "which elements form a pair", kLayouts),
     option<Kept<&P::rope, &R::frequencies>>("rotary embedding", "frequencies", numbers, kFinite,
-        "radians per position of each pair, instead of theta's; or none"),
+        read_by::shift, "radians per position of each pair, instead of theta's; or none"),
     option<Kept<&P::rope, &R::rotary_first>>("rotary embedding", "rotary_first", count, kFromZero,
-        "the first element that is rotated"),
+        read_by::shift, "the first element that is rotated"),
 });
 // clang-format on
 

@@ -129,6 +129,11 @@ void DecodeOption::validate(const DecodeParams& params) const {
   require(in_range, "{} is {}, must be {}", name, shown(value), allowed());
 }
 
+void DecodeOption::require_read(const DecodeParams& params) const {
+  const std::string why = unread(params);
+  require(why.empty(), "{} is {}, but {}", name, text(params), why);
+}
+
 std::string DecodeOption::allowed() const {
   if (!words.empty()) {
     std::string all;

@@ -231,9 +231,8 @@ class Planner {
   }
 
   Planned as_given(const GivenPlan& given) {
+    if (given.retriever == Retriever::none) return without_search(params_.tail_vectors);
     const StopRule stop = given_stop(given);
-    if (given.retriever == Retriever::none || stop.k == 0)
-      return without_search(params_.tail_vectors);
     if (!given.retriever) return finish(complete(stop));
     const Retriever retriever = *given.retriever;
     if (retriever == Retriever::flat) indexes_.build_flat();

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "base/fail.hpp"
+#include "keyseek/decode_options.hpp"
 #include "keyseek/measure.hpp"
 #include "measure/cache_eviction.hpp"
 #include "measure/percentile.hpp"
@@ -38,11 +39,12 @@ class RehearsalHead {
     params.shift = false;
     params.held_out = params.observed = 16;
     const HeadPlan& plan = like.plan();
-    params.given = GivenPlan{.retriever = plan.retriever, .k = plan.stop.k};
+    params.given = GivenPlan{.retriever = plan.retriever};
+    if (plan.stop.k > 0) params.given->k = plan.stop.k;
     params.rule = plan.stop.rule;
     if (params.rule != Rule::top_k) params.given->limit = plan.stop.limit;
     cache_ = HeadCache::prefill(AnyMatrixView::of(keys.view()), AnyMatrixView::of(values.view()),
-                                queries, group_, params, {.threads = 1});
+                                queries, group_, without_unread(params), {.threads = 1});
     key_.assign(d, 0.0F);
     value_.assign(dv, 0.0F);
     out_ = Matrix<float>(group_, dv);

@@ -1,4 +1,6 @@
 // decode: captured heads decoded with retrieval.
+#include <cmath>
+
 #include "cli/run_tool.hpp"
 
 namespace keyseek::test {
@@ -40,6 +42,8 @@ TEST_F(Decode, APlanCanBeGiven) {
   EXPECT_EQ(flat.at("k"), 40);
   EXPECT_EQ(flat.at("tail"), 16);
   EXPECT_EQ(flat.at("attended"), 40.0);
+  // A prompt of 7,168 tokens without sink, window and pinned; 64 + 64 numbers of 16 bits.
+  EXPECT_EQ(flat.at("full_kb"), std::lround((7168 - 128 - 512 - 32) * 128 * 2 / 1e3));
   const auto projection = head("--retriever projection --k 40 --target-recall 0.9 --cold");
   EXPECT_LT(projection.at("scanned").get<double>(), flat.at("scanned").get<double>());
   const auto dipr = head("--retriever flat --k 100 --rule dipr --limit 3 --least-k 4");
@@ -52,6 +56,15 @@ TEST_F(Decode, APlanCanBeGiven) {
 TEST_F(Decode, BadInputIsNamed) {
   expect_failure("decode " + kData + " --k 5", 2, {"--k", "--retriever"});
   expect_failure("decode " + kData + " --retriever flat --rule mass --limit 2", 2, {"limit is 2"});
+  const std::string flat = "decode " + kData + " --retriever flat ";
+  expect_failure(flat + "--max-error 0.05", 2, {"max_error is 0.05, but retriever is flat"});
+  expect_failure(flat + "--target-recall 0.995", 2, {"target_recall is 0.995, but retriever is"});
+  expect_failure(flat + "--k 0", 2, {"k is 0", "ask for the retriever none"});
+  expect_failure(flat + "--may-miss", 2, {"may_miss is true, but retriever is flat"});
+  expect_failure(flat + "--no-scan-novel", 2, {"scan_novel is false, but retriever is flat"});
+  expect_failure(flat + "--least-k 16", 2, {"least_k is 16, but rule is top-k"});
+  expect_failure("decode " + kData + " --retriever none --k 100", 2,
+                 {"k is 100, but retriever is none, which searches for no keys"});
   expect_failure("decode " + kData + " --layers 99", 2, {"none of the layers"});
   expect_failure("decode " + kData + " --max-error 2", 2, {"max_error is 2"});
   expect_failure("decode " + kData + " --steps 0", 2, {"--steps is 0"});

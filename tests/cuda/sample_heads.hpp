@@ -25,7 +25,7 @@ class SampleHeads {
       head.params.window = kWindow;
       head.params.horizon = kHorizon;
       head.params.null_logits = null_logits;
-      head.params.given = GivenPlan{.retriever = retriever, .k = 40};
+      keyseek::test::give(head.params, retriever, 40);
       caches_.push_back(head.prefill(kPrompt, head.params));
       heads_.push_back(std::move(head));
     }

@@ -33,6 +33,7 @@ DecodeHead small_head(const DecodeParams& change) {
   head.params.horizon = 70;
   head.params.least_indexed = 40;
   head.params.tail_vectors = 8;
+  head.params = without_unread(head.params);
   return head;
 }
 
@@ -101,7 +102,7 @@ INSTANTIATE_TEST_SUITE_P(Every, AppendAndAttend,
 TEST(AppendAndAttend, ManyTokensThenOneAttention) {
   const DecodeHead head = small_head({});
   DecodeHead everything = head;
-  everything.params.given = GivenPlan{.retriever = Retriever::everything};
+  test::give(everything.params, Retriever::everything, 1);
   HeadCache cache = everything.prefill(kPrompt, everything.params);
   DecodeScratch scratch;
   Matrix<float> out(kGroup, head.values.cols());

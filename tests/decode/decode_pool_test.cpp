@@ -198,7 +198,7 @@ TEST_P(CopiesInThreads, GiveWhatOneThreadGives) {
   head.params.horizon = 30;  // a refresh on the way
   head.params.least_indexed = 40;
   head.params.tail_vectors = 8;
-  head.params.given = GivenPlan{.retriever = GetParam(), .k = 20};
+  test::give(head.params, GetParam(), 20);
   std::vector<HeadCache> heads;
   for (const std::size_t n : {kPrompt, kPrompt - 50, kPrompt - 100, kPrompt - 3})
     heads.push_back(head.prefill(n, head.params));

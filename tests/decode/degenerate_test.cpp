@@ -9,6 +9,7 @@
 #include "support/random_data.hpp"
 
 #include "keyseek/decode.hpp"
+#include "keyseek/decode_options.hpp"
 
 namespace keyseek {
 namespace {
@@ -49,7 +50,7 @@ DecodeParams params_of(Retriever retriever, bool tail) {
   p.held_out = 8;
   p.tail_vectors = tail ? 8 : 0;
   p.given = GivenPlan{.retriever = retriever, .k = tail ? std::size_t{20} : kTokens};
-  return p;
+  return without_unread(p);
 }
 
 void scale(Matrix<float>& m, float by) {

@@ -134,8 +134,7 @@ TEST(ExtremeParams, OfAHeadAreRefusedOrComeBack) {
   std::vector<DecodeParams> bases = {small_params()};
   bases[0].given = GivenPlan{.retriever = Retriever::flat, .k = 8};
   bases.push_back(bases[0]);
-  bases[1].shift = false;  // then nobody looks at the embedding
-  bases[1].rope.frequencies = {1, 0.5};
+  bases[1].rope = {.rotary_dim = 4, .frequencies = {1, 0.5}};
   bases.push_back(small_params());  // planned
   bases.push_back(test::with(small_params(), [](DecodeParams& p) {
     p.null_logits = {1, 2, 3};

@@ -297,6 +297,8 @@ TEST(EightBitValues, TakeLessMemoryAndLittleError) {
             b = sample_of_layer_2().prefill(kPrompt, small);
   // dv = 64 values of two bytes become one each, and a scale.
   EXPECT_EQ(a.bytes() - b.bytes(), a.indexed() * (64 - sizeof(float)));
+  EXPECT_EQ(a.full_bytes(), a.indexed() * (64 + 64) * 2);
+  EXPECT_EQ(b.full_bytes(), a.full_bytes());
   DecodeScratch scratch;
   double off = 0;
   for (std::size_t s = 0; s < 30; ++s) {
@@ -317,7 +319,7 @@ TEST(EightBitValues, StayThroughARefresh) {
   EXPECT_LE(sample_of_layer_2().decode(cache, 130, 4), 0.1);
   EXPECT_EQ(cache.indexed(), kPrompt - 640 + 128);
   DecodeParams everything = params;
-  everything.given->retriever = Retriever::everything;
+  test::give(everything, Retriever::everything, 1);
   HeadCache all = sample_of_layer_2().prefill(kPrompt, everything);
   EXPECT_LE(sample_of_layer_2().decode(all, 10), 0.01);
 }

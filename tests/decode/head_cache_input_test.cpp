@@ -44,10 +44,6 @@ TEST(HeadCacheInput, ParametersAreNamed) {
   wrong("tail_vectors is 65537", [](DecodeParams& p) { p.tail_vectors = 65537; });
   wrong("least_k is 16, max_k only 15", [](DecodeParams& p) { p.max_k = 15; });
   wrong("rotary", [](DecodeParams& p) { p.rope.rotary_dim = 33; });
-  (void)head.prefill(50, test::with(head.params, [](DecodeParams& p) {
-                       p.rope.rotary_dim = 33;  // of no matter when nothing is rotated
-                       p.shift = false;
-                     }));
   refused("threads is -1", [&] { (void)head.prefill(50, head.params, {.threads = -1}); });
 }
 

@@ -73,6 +73,7 @@ TEST(HeadCache, AShortPromptIsAttendedInFull) {
         EXPECT_EQ(cache.stats().exact, position + 1);
         EXPECT_EQ(cache.stats().retrieved, 0U);
         EXPECT_EQ(cache.stats().bytes_read, cache.indexed() * (32 + 24) * size_of(dtype));
+        EXPECT_EQ(cache.full_bytes(), cache.stats().bytes_read);
       }
       EXPECT_EQ(cache.indexed(), 200U - 8 - 12 + 3 * 16);
     }

@@ -88,10 +88,10 @@ TEST(HeadFile, TheOldFileStaysWhereItCannotBeWritten) {
                [&] { (void)HeadCache::load(directory / "nothing.ks"); });
   expect_error(ErrorCode::invalid_argument, {"empty"},
                [&] { HeadCache().save(directory / "empty.ks"); });
-  const HeadCache custom = sample_of_layer_2().prefill(
-      300, test::with(given(Retriever::everything), [](DecodeParams& p) {
-        p.index = [](const AnyMatrix&) { return SearchKeys(); };
-      }));
+  const HeadCache custom =
+      sample_of_layer_2().prefill(300, test::with(given(Retriever::custom), [](DecodeParams& p) {
+                                    p.index = [](const AnyMatrix&) { return SearchKeys(); };
+                                  }));
   expect_error(ErrorCode::unsupported, {"no file"}, [&] { custom.save(directory / "custom.ks"); });
   EXPECT_TRUE(directory.names().empty());
 }
@@ -108,12 +108,15 @@ class Spoiled {
     }
   }
 
-  void expect_corrupt(const std::string& section, const std::string& fault, const auto& change) {
+  void change(const std::string& section, const auto& change) {
     auto sections = sections_;
     change(sections[section]);
     ContainerWriter writer("head");
     for (const auto& [name, bytes] : sections) writer.add(name, bytes);
     writer.save(path_);
+  }
+  void expect_corrupt(const std::string& section, const std::string& fault, const auto& fault_of) {
+    change(section, fault_of);
     expect_error(ErrorCode::corrupt, {path_.string(), fault},
                  [&] { (void)HeadCache::load(path_); });
   }
@@ -182,9 +185,28 @@ TEST(HeadFile, OptionsAreFieldsByName) {
   replaced("\nnull_logits 1 2 3\n", "\nnull_logits 1\n", "one null logit for each query head");
   replaced("version 2\n", "version 1\n", "options are of version 1");
   replaced("version 2\n", "", "must begin with a version");
+  replaced("\nk 40\n", "\nk 0\n", "k is 0, which searches for no keys");
   const std::string newer = to_text(sample_of_layer_2().params).replace(8, 1, "3");
   expect_error(ErrorCode::unsupported, {"version 3, known is 2"},
                [&] { (void)decode_params_from(newer); });
+}
+
+TEST(HeadFile, KeepsWhatItsPlanNeverRead) {
+  const TemporaryDirectory directory;
+  const auto path = directory / "head.ks";
+  sample_of_layer_2().prefill(2500, given(Retriever::flat)).save(path);
+  Spoiled file(path, kSections);
+  file.change("head.params", [](std::vector<std::byte>& bytes) {
+    const std::string text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+    const std::size_t at = text.find("max_error 0.05\n");
+    ASSERT_NE(at, std::string::npos);
+    bytes[at + std::string("max_error 0.0").size()] = std::byte{'2'};
+  });
+  const HeadCache head = HeadCache::load(path);
+  EXPECT_EQ(head.params().max_error, 0.02);
+  EXPECT_EQ(head.plan().stop.k, 40U);
+  expect_error(ErrorCode::invalid_argument, {"max_error is 0.02, but retriever is flat"},
+               [&] { (void)sample_of_layer_2().prefill(2500, head.params()); });
 }
 
 TEST(HeadFile, ContradictionsAreCorrupt) {

@@ -141,7 +141,7 @@ TEST(HeadLogits, EveryRetrieverServesThem) {
     for (const float softcap : {1.0F, 50.0F}) {
       const DecodeParams params =
           with(sample_params(softcap, nulls_around(5.0F, 3)), [&](DecodeParams& p) {
-            p.given = GivenPlan{.retriever = retriever, .k = 100};
+            test::give(p, retriever, 100);
             p.int8_values = retriever == Retriever::flat;
             p.index = retriever == Retriever::custom ? exact_search : IndexKeys();
           });
@@ -235,9 +235,8 @@ TEST(HeadLogits, AFileHoldsThem) {
   const auto path = directory / "head.ks", again = directory / "again.ks";
   for (const Retriever retriever :
        {Retriever::everything, Retriever::flat, Retriever::projection}) {
-    const DecodeParams params =
-        with(sample_params(30.0F, {5.0F, -2.5F, 11.0F}),
-             [&](DecodeParams& p) { p.given = GivenPlan{.retriever = retriever, .k = 40}; });
+    const DecodeParams params = with(sample_params(30.0F, {5.0F, -2.5F, 11.0F}),
+                                     [&](DecodeParams& p) { test::give(p, retriever, 40); });
     HeadCache saved = sample_of_layer_2().prefill(2500, params);
     saved.save(path);
     HeadCache loaded = HeadCache::load(path);

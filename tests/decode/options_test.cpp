@@ -120,6 +120,8 @@ std::string page() {
       "rotary\n"
       "embedding are the capture's there). A search of one's own, `index`, is a function and not "
       "listed.\n"
+      "An option that was given and that nobody would read is refused, as `max_error` beside a "
+      "`retriever`.\n"
       "This page is the table in `src/decode/options.cpp`; the test that compares them writes it "
       "when\n"
       "KEYSEEK_WRITE_DOCS is set in its environment.\n";

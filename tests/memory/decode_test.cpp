@@ -32,7 +32,7 @@ DecodeHead small_head(std::optional<Retriever> retriever, bool int8_values = fal
   head.params.held_out = 8;
   head.params.int8_values = int8_values;
   head.params.max_error = 0.3;
-  if (retriever) head.params.given = GivenPlan{.retriever = *retriever, .k = 8};
+  if (retriever) test::give(head.params, *retriever, 8);
   return head;
 }
 

@@ -273,6 +273,8 @@ def test_wrong_arguments_are_refused_before_the_model_is_loaded(tmp_path, capsys
     (tmp_path / "other.jsonl").write_text('{"index": 1}\n')
     assert command.main(["report", str(tmp_path / "other.jsonl"), "--table"]) == 2
     assert "row 1 has no 'model'" in capsys.readouterr().err
+    assert command.main(["faithfulness", "--budgets", "64"]) == 2
+    assert "--budgets is [64], but no --policies are given" in capsys.readouterr().err
     assert command.main(["report", "x.jsonl"]) == 2
     assert "give -o FILE, --table or --markdown" in capsys.readouterr().err
 

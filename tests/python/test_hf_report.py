@@ -65,6 +65,17 @@ def test_options_are_those_of_the_core(model):
         ({"retriever": "hnsw"}, "retriever is 'hnsw'"),
         ({"retriever": "flat", "rule": "dipr"}, "needs a limit"),
         ({"limit": 3.0}, "limit is 3"),
+        ({"retriever": "flat", "max_error": 0.05}, "max_error is 0.05, but retriever is flat"),
+        ({"retriever": "flat", "target_recall": 0.9}, "target_recall is 0.9, but retriever is"),
+        ({"retriever": "none", "k": 100}, "k is 100, but retriever is none"),
+        ({"retriever": "flat", "k": 0}, "k is 0, .* ask for the retriever none"),
+        ({"retriever": "complete", "may_miss": True}, "may_miss is true, but retriever is"),
+        ({"scan_novel": False}, "scan_novel is false, but only a projection index"),
+        ({"index": lambda keys: None, "retriever": "flat"}, "index is a search of your own"),
+        ({"threads": True}, "threads is True .bool., must be a whole number"),
+        ({"threads": False}, "threads is False .bool., must be a whole number"),
+        ({"threads": 2**63}, f"threads is {2**63}, must be a whole number"),
+        ({"threads": -1}, "threads is -1"),
         ({"dtype": torch.int8}, "dtype is torch.int8, must be 'auto'"),
         ({"dtype": "half"}, "dtype is 'half', must be 'auto'"),
         ({"progress": 3}, "progress is 3, must be True, False or a function"),
@@ -73,6 +84,33 @@ def test_options_are_those_of_the_core(model):
 def test_options_are_checked_before_a_prompt_is_read(model, options, pattern):
     with pytest.raises((keyseek.InvalidArgument, TypeError), match=pattern):
         RetrievalCache(model, **options)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_full_attention_is_counted_as_its_keys_and_values_are_stored(model, dtype):
+    cache = cache_of(model, 0.1, dtype=dtype)
+    logits(model, prompt(302), cache, [300, 1, 1])
+    heads = [head for layer in cache.report().layers for head in layer.heads]
+    row = 2 * 8 * dtype.itemsize
+    assert {head.full_bytes for head in heads} == {head.indexed * row for head in heads}
+    assert cache.last_step()["full_bytes_per_head"] == heads[0].indexed * row
+    assert cache.plan_table().split("\n")[1].split()[-1] == f"{heads[0].indexed * row / 1000:.1f}"
+    for layer in cache.layers:
+        for head in getattr(layer, "heads", ()):
+            if head.plan.retriever == "everything":
+                assert head.stats.bytes_read == head.full_bytes
+
+
+def test_a_small_error_is_not_shown_as_none(model):
+    given = {"retriever": "flat", "k": 1000, "tail_vectors": 0, "least_indexed": 1}
+    cache = RetrievalCache(model.config, sink=4, window=32, **given)  # rounding is all there is
+    logits(model, prompt(302), cache, [300, 1, 1])
+    heads = [head.plan for layer in cache.report().layers for head in layer.heads]
+    shown = [float(line.split()[7]) for line in cache.plan_table().split("\n")[1:]]
+    assert shown == pytest.approx([plan.expected_error for plan in heads], rel=0.05)
+    assert any(0 < error < 5e-5 for error in shown)
+    plan = next(plan for plan in heads if plan.expected_error > 0)
+    assert f"expected_error={plan.expected_error:.2g}" in repr(plan)
 
 
 def test_what_a_model_says_of_itself_is_said_in_the_constructor():

@@ -241,6 +241,16 @@ def test_embeddings_that_change_with_length_are_refused(kind):
         rotary_of(config)
 
 
+@pytest.mark.parametrize("key", ["type", "rope_type"])
+def test_the_old_name_of_longrope_is_refused_too(key):
+    config = transformers.LlamaConfig(**SMALL)
+    config.rope_scaling = {key: "su"}
+    with pytest.raises(
+        keyseek.InvalidArgument, match="rope_type is 'su', whose frequencies change"
+    ):
+        rotary_of(config)
+
+
 @pytest.mark.parametrize("name", ["GPT2", "OPT", "Bloom"])
 def test_what_is_no_rotation_is_left_where_it_is_and_says_why(name):
     config = getattr(transformers, name + "Config")(

@@ -119,6 +119,6 @@ def test_what_cannot_be_loaded_is_named(model, tmp_path):
     (tmp_path / "prefix" / "state.pt").write_bytes(b"no archive")
     with pytest.raises(keyseek.Error, match=r"state.pt is damaged"):
         RetrievalCache.load(model.config, tmp_path / "prefix")
-    own = cache_of(model, retriever="custom", index=lambda keys: None)
+    own = RetrievalCache(model.config, retriever="custom", index=lambda keys: None)
     with pytest.raises(keyseek.InvalidArgument, match="cannot be saved"):
         own.save(tmp_path / "own")

@@ -5,6 +5,7 @@
 
 #include <optional>
 
+#include "keyseek/decode_options.hpp"
 #include "keyseek/decode_pool.hpp"
 #include "keyseek/io.hpp"
 #include "support/attention_reference.hpp"
@@ -130,13 +131,21 @@ inline const DecodeHead& sample_of_layer_2() {
 /// Whichever retriever looks at every key.
 inline constexpr std::optional<Retriever> kComplete = {};
 
+/// A plan that is given, without what its retriever does not read.
+inline void give(DecodeParams& p, std::optional<Retriever> retriever, std::size_t k) {
+  p.given = GivenPlan{.retriever = retriever, .k = k};
+  p = without_unread(std::move(p));
+}
+
 /// Parameters with a plan that is given, whose outcome is to be `stop`.
 inline void give(DecodeParams& p, std::optional<Retriever> retriever, const StopRule& stop) {
   p.given = GivenPlan{.retriever = retriever, .k = stop.k};
   p.rule = stop.rule;
-  if (stop.rule == Rule::top_k) return;
-  p.given->limit = stop.limit;
-  p.least_k = stop.least;
+  if (stop.rule != Rule::top_k) {
+    p.given->limit = stop.limit;
+    p.least_k = stop.least;
+  }
+  p = without_unread(std::move(p));
 }
 
 /// Those of the sample's layer 2.

@@ -41,10 +41,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="kinds, as in keyseek.eval run (default: oracle at 100 "
         "and 500, keyseek at 100 and 164 and planned)",
     )
-    parser.add_argument("--budgets", type=numbers, default=[100], help="of --policies (100)")
+    parser.add_argument("--budgets", type=numbers, help="of --policies (100)")
     parser.add_argument("--sink", type=int, default=Static.sink, help="tokens (32)")
     parser.add_argument("--window", type=int, default=Static.window, help="tokens (128)")
     parser.add_argument("--threads", type=int, default=0, help="0: as PyTorch chooses")
+
+
+def _policies(given: argparse.Namespace) -> tuple[Policy, ...]:
+    if given.policies:
+        kinds = given.policies.split(",")
+        return (OracleTopK(100), *policies_of(kinds, given.budgets or [100]))
+    if given.budgets is not None:
+        raise InvalidArgument(
+            f"--budgets is {given.budgets}, but no --policies are given, which alone have budgets"
+        )
+    return POLICIES
 
 
 def run(given: argparse.Namespace) -> None:
@@ -53,9 +64,7 @@ def run(given: argparse.Namespace) -> None:
     if given.threads > 0:
         torch.set_num_threads(given.threads)
     static = Static(given.sink, given.window)
-    policies = POLICIES
-    if given.policies:
-        policies = (OracleTopK(100), *policies_of(given.policies.split(","), given.budgets))
+    policies = _policies(given)
     ids = encode_first(given.model, load_text(given.text).content, given.tokens)
     model = load_model(given.model)
     cut = given.tokens - given.steps

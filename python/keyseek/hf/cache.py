@@ -31,6 +31,7 @@ from .report import (
 from .rotary import LayerRotary, rotary_of
 from .stored import checked_dtype, dtype_name, dtype_named
 from .support import reason_of, require_attention, require_support
+from .whole import whole_number
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -46,7 +47,8 @@ class RetrievalCache(Copied, DynamicCache):
     PyTorch. progress: while planning, True for a bar, or a function that is called with the number
     of heads planned and of all. params, options: those of keyseek.DecodeParams, as an object or by
     name (sink, window, pinned, ...; or a given plan by retriever, k, ...), but for the groups
-    "logits" and "rotary embedding", which the model says.
+    "logits" and "rotary embedding", which the model says. InvalidArgument names an option that
+    nobody would read, as max_error beside a given plan.
 
     A prompt is read with full attention, in one piece or several; the plan is made before the
     first single token after it. Prompts that are too short to gain anything, and tokens until
@@ -82,7 +84,7 @@ class RetrievalCache(Copied, DynamicCache):
         shared = LayerOptions(
             params=self._params,
             dtype=self._dtype,
-            pool=DecodePool(threads or torch.get_num_threads()),
+            pool=_pool(threads),
             progress=self._progress.step,
         )
         # Says by index why layers of transformers' own stay.
@@ -204,7 +206,7 @@ class RetrievalCache(Copied, DynamicCache):
         """What the last decode step cost, on average over all heads that retrieve.
 
         Keys attended per query, keys scanned and bytes read per head, and the bytes that full
-        attention would have read.
+        attention would have read of the same tokens as they are stored.
         """
         heads = [head for _, layer in self._retrieval_layers() for head in layer.heads]
         if not heads:
@@ -213,8 +215,7 @@ class RetrievalCache(Copied, DynamicCache):
             "retrieved_per_query": sum(h.stats.retrieved / h.group for h in heads) / len(heads),
             "scanned_per_head": sum(h.stats.scanned for h in heads) / len(heads),
             "bytes_per_head": sum(h.stats.bytes_read for h in heads) / len(heads),
-            "full_bytes_per_head": sum(2 * h.indexed * (h.dim + h.value_dim) for h in heads)
-            / len(heads),
+            "full_bytes_per_head": sum(h.full_bytes for h in heads) / len(heads),
         }
 
     def retrieve_topk(
@@ -223,10 +224,12 @@ class RetrievalCache(Copied, DynamicCache):
         """The tokens that a layer would retrieve for queries [B, Hq, d] (after rotation).
 
         Returns indices [B, Hq, k] int64, positions in the request's own sequence, best first,
-        padded with -1; and valid_lengths [B, Hq]. k: None for what the plans say. This is what
-        engines with sparse attention over a paged cache ask for (SGLang's retrieve_topk).
+        padded with -1; and valid_lengths [B, Hq]. k: at most the tokens that were read; None for
+        what the plans say. This is what engines with sparse attention over a paged cache ask for
+        (SGLang's retrieve_topk).
         Sink and window are not among them: they are attended anyway.
         """
+        layer_idx = whole_number(layer_idx, "layer_idx", 0, len(self.layers) - 1)
         layer = dict(self._retrieval_layers()).get(layer_idx)
         if layer is None or not layer.retrieving:
             raise InvalidArgument(f"layer_idx is {layer_idx}: that layer does not retrieve")
@@ -287,7 +290,7 @@ class RetrievalCache(Copied, DynamicCache):
                 head=i % per_request,
                 plan=head.plan,
                 indexed=head.indexed,
-                full_bytes=2 * head.indexed * (head.dim + head.value_dim),
+                full_bytes=head.full_bytes,
             )
             for i, head in enumerate(layer.heads)
         ]
@@ -303,6 +306,12 @@ class RetrievalCache(Copied, DynamicCache):
         ]
         if reports:
             warnings.warn(" ".join(sentences(tuple(reports))), RetrievalWarning, stacklevel=2)
+
+
+def _pool(threads: int) -> DecodePool:
+    """Of PyTorch's number of threads where none is asked for."""
+    asked = DecodePool(threads)  # refuses what is no number
+    return asked if threads != 0 else DecodePool(torch.get_num_threads())
 
 
 def _make_layers(cache: Any, config: Any) -> None:

@@ -14,6 +14,7 @@ from ..errors import InvalidArgument
 from .arguments import AttentionCall
 from .queries import rows
 from .stored import stored_dtype
+from .whole import whole_number
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,8 @@ def retrieve_topk(
             f"{heads[0].dim}"
         )
     group = heads[0].group
+    if k is not None:
+        k = whole_number(k, "k", 1, max(len(head) for head in heads))
     width = max(head.plan.k for head in heads) if k is None else k
     indices = torch.full((len(heads), group, width), -1, dtype=torch.long)
     own = rows(queries).reshape(len(heads), group, dim)

@@ -19,7 +19,7 @@ class HeadReport:
     head: int
     plan: HeadPlan
     indexed: int  # tokens
-    full_bytes: int  # of their keys and values in 16 bits
+    full_bytes: int  # of their keys and values as they are stored
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def plan_lines(layers: tuple[LayerReport, ...]) -> list[str]:
     lines = [
         f"{report.layer:5} {head.request:7} {head.head:4}  {head.plan.retriever:10} "
         f"{head.plan.k:4} {head.plan.target_recall:7.3f} {head.plan.tail_vectors:5} "
-        f"{head.plan.expected_error:9.4f} {head.plan.bytes_per_step / 1000:9.1f} "
+        f"{head.plan.expected_error:9.2g} {head.plan.bytes_per_step / 1000:9.1f} "
         f"{head.full_bytes / 1000:9.1f}"
         for report in layers
         for head in report.heads

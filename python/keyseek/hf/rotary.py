@@ -22,8 +22,9 @@ from .probe import Answers, AskFailed, ask, text_config_of
 from .rotary_fit import Rotation, fit_rotation
 from .small_model import SIZES, small_model
 
-# Their frequencies depend on the length of the text: keys of different ages would not agree.
-_CHANGING = ("dynamic", "longrope")
+# Their frequencies depend on the length of the text: keys of different ages would not agree. ("su"
+# is what files of Phi-3 called longrope.)
+_CHANGING = ("dynamic", "longrope", "su")
 # Two probes of one embedding differ by rounding; this many radians at the longest shift are less
 # than what float32 makes of an angle there.
 _LONGEST_SHIFT, _SAME_ANGLE = 2.0**20, 0.1

@@ -30,6 +30,8 @@ class HeadCachePolicy(Policy):
     def prepare(self, prompt: LayerPrompt, static: Static) -> LayerPolicy:
         kept = DecodeParams().plan_positions(prompt.tokens)
         queries = prompt.queries[:, :, -kept:].transpose(1, 2)  # [Hkv, p, G, d]
+        # Queries that are not shifted have no embedding.
+        rotary = prompt.rotary if self.options.get("shift", True) else {}
         return KeyseekLayer(
             [
                 HeadCache.prefill(
@@ -41,7 +43,7 @@ class HeadCachePolicy(Policy):
                     sink=static.sink,
                     window=static.window,
                     threads=torch.get_num_threads(),
-                    **prompt.rotary,
+                    **rotary,
                     **self.options,
                 )
                 for keys, values, own in zip(prompt.keys, prompt.values, queries, strict=True)
@@ -178,7 +180,7 @@ def _vectors(head: HeadCache) -> float:
 
 def _bytes(head: HeadCache) -> float:
     if head.plan.retriever == "everything":
-        return 2.0 * head.indexed * (head.dim + head.value_dim)
+        return head.full_bytes
     pinned = 2.0 * len(head.pinned) * (head.dim + head.value_dim)
     # A cache does not know what a custom search reads; ours reads all keys.
     scan = 2.0 * head.indexed * head.dim if head.plan.retriever == "custom" else 0.0

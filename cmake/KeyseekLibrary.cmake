@@ -26,15 +26,11 @@ set(avx512 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c -mbmi2)
 list(APPEND avx512 $<$<CXX_COMPILER_ID:GNU>:-Wno-uninitialized>
      $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>)
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
-  list(APPEND isa_units ${score}_avx2.cpp ${score}_avx512.cpp ${score}_avx512_vnni.cpp
-       ${score}_avx512_amx.cpp)
+  list(APPEND isa_units ${score}_avx2.cpp ${score}_avx512.cpp ${score}_avx512_vnni.cpp)
   set_source_files_properties(${score}_avx2.cpp PROPERTIES COMPILE_OPTIONS "${avx2}")
   set_source_files_properties(${score}_avx512.cpp PROPERTIES COMPILE_OPTIONS "${avx512}")
   set_source_files_properties(${score}_avx512_vnni.cpp
                               PROPERTIES COMPILE_OPTIONS "${avx512};-mavx512vnni")
-  set_source_files_properties(
-    ${score}_avx512_amx.cpp
-    PROPERTIES COMPILE_OPTIONS "${avx512};-mavx512vnni;-mamx-tile;-mamx-int8")
 elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64|arm64)$")
   list(APPEND isa_units ${score}_neon.cpp)
 endif()

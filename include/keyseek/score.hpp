@@ -20,9 +20,9 @@
 
 namespace keyseek {
 
-enum class Isa { baseline, avx2, avx512, avx512_vnni, avx512_amx, neon };
+enum class Isa { baseline, avx2, avx512, avx512_vnni, neon };
 
-/// "baseline", "avx2", "avx512", "avx512_vnni", "avx512_amx" or "neon".
+/// "baseline", "avx2", "avx512", "avx512_vnni" or "neon".
 [[nodiscard]] std::string_view to_string(Isa isa) noexcept;
 /// Levels compiled in that this CPU can run, slowest first.
 [[nodiscard]] std::vector<Isa> available_isas();

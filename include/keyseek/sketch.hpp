@@ -31,11 +31,13 @@
 namespace keyseek {
 
 struct SketchParams {
-  /// Coordinates of a key, at most its dimension; 0: as many (a multiple of 16) as leave no more
-  /// than `residual` out.
+  /// Coordinates of a key, at most its dimension; 0: as `residual` says.
   std::size_t dim = 0;
-  double residual = 0.07;  ///< share of E (q.k)^2, with the ridge, that may be left out
-  double ridge = 0.5;      ///< weight of the identity in S, in units of S's mean eigenvalue
+  /// Share of E (q.k)^2, with the ridge, that may be left out, by a multiple of 16 coordinates. 0:
+  /// as many as make a search cheapest, measured on some of the keys; of vectors of more than 640
+  /// dimensions as with 0.07.
+  double residual = 0;
+  double ridge = 0.5;  ///< weight of the identity in S, in units of S's mean eigenvalue
 
   void validate() const;  ///< throws Error(invalid_argument)
 };
@@ -70,8 +72,8 @@ class Sketch {
 
   /// Ranks by the sketch that all but a few of the best by their inner products reach.
   struct Depth {
-    double of_ten = 0;      ///< of a query's ten best keys
-    double of_hundred = 0;  ///< of its hundred best
+    double of_ten = 1;      ///< of a query's ten best keys
+    double of_hundred = 1;  ///< of its hundred best
   };
 
   struct Parts {

@@ -1,12 +1,4 @@
 /// Chooses the instruction set that the kernels of this process use.
-#if defined(__x86_64__)
-#include <cpuid.h>
-#endif
-#if defined(__x86_64__) && defined(__linux__)
-#include <sys/syscall.h>
-#include <unistd.h>
-#endif
-
 #include <algorithm>
 #include <array>
 #include <cstdlib>
@@ -35,34 +27,11 @@ bool has_avx512() {
 }
 bool has_avx512_vnni() { return has_avx512() && __builtin_cpu_supports("avx512vnni"); }
 
-/// Linux gives the registers of the matrix unit to processes that ask for them; it may refuse, as
-/// to one whose signal stack is too small for them.
-bool may_use_tiles() {
-#if defined(__linux__)
-  constexpr long kAskForFeature = 0x1023,
-                 kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
-  return ::syscall(SYS_arch_prctl, kAskForFeature, kTileData) == 0;
-#else
-  return false;
-#endif
-}
-
-bool has_avx512_amx() {
-  static const bool has = [] {
-    constexpr unsigned kTile = 1U << 24U, kInt8 = 1U << 25U;
-    unsigned a = 0, b = 0, c = 0, d = 0;
-    return has_avx512_vnni() && __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (d & kTile) != 0 &&
-           (d & kInt8) != 0 && may_use_tiles();
-  }();
-  return has;
-}
-
 constexpr std::array kLevels = {
     Level{Isa::baseline, &kBaselineKernels, [] { return true; }},
     Level{Isa::avx2, &kAvx2Kernels, has_avx2},
     Level{Isa::avx512, &kAvx512Kernels, has_avx512},
     Level{Isa::avx512_vnni, &kAvx512VnniKernels, has_avx512_vnni},
-    Level{Isa::avx512_amx, &kAvx512AmxKernels, has_avx512_amx},
 };
 #else
 constexpr std::array kLevels = {
@@ -71,8 +40,8 @@ constexpr std::array kLevels = {
 };
 #endif
 
-constexpr std::array<std::string_view, 6> kNames = {"baseline",    "avx2",       "avx512",
-                                                    "avx512_vnni", "avx512_amx", "neon"};
+constexpr std::array<std::string_view, 5> kNames = {"baseline", "avx2", "avx512", "avx512_vnni",
+                                                    "neon"};
 
 std::string names_of(const std::vector<Isa>& isas) {
   std::string names;

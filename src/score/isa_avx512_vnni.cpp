@@ -25,7 +25,6 @@ inline __m512i dot4(__m512i sums, __m512i u8, __m512i s8) {
 #include "score/rank_avx512.inl"
 #include "score/scan_limits.inl"
 #include "score/code_rows_avx512.inl"
-#include "score/code_sink_avx512.inl"
 #include "score/code_blocks_avx512.inl"
 #include "score/table.inl"
 // clang-format on

@@ -113,7 +113,6 @@ extern const Kernels kBaselineKernels;
 extern const Kernels kAvx2Kernels;
 extern const Kernels kAvx512Kernels;
 extern const Kernels kAvx512VnniKernels;
-extern const Kernels kAvx512AmxKernels;
 extern const Kernels kNeonKernels;
 
 /// Functions of the level in use.

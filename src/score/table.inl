@@ -2,13 +2,12 @@
 
 namespace {
 
-constexpr Kernels table_of(Isa isa, Scan scan_bytes = scan_blocks<Bytes>,
-                           Scan scan_halves = scan_blocks<Halves>) {
+constexpr Kernels table_of(Isa isa) {
   return {isa,
           {score_rows<LoadF32>, score_rows<LoadF16>, score_rows<LoadBF16>, score_rows<LoadI8>},
           score_codes,
-          scan_bytes,
-          scan_halves,
+          scan_blocks<Bytes>,
+          scan_blocks<Halves>,
           select_above,
           keep_top,
           rank_descending,

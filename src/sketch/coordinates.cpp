@@ -105,7 +105,7 @@ SketchMaps rotated(Coordinates of_keys, Coordinates of_queries, const Eigen::Vec
   return maps;
 }
 
-SketchMaps exact_maps(AnyMatrixView keys, MatrixView<float> queries, const SketchParams& params,
+SketchAxes exact_axes(AnyMatrixView keys, MatrixView<float> queries, const SketchParams& params,
                       const Execution& run) {
   Dense rows = sample(keys);
   rows.rowwise() -= rows.colwise().mean().eval();
@@ -121,19 +121,28 @@ SketchMaps exact_maps(AnyMatrixView keys, MatrixView<float> queries, const Sketc
 
   const Eigensolver components(second_moment(rows * root));
   const Eigen::VectorXd power = components.eigenvalues().reverse().cwiseMax(0.0);
-  const Eigen::Index r = params.dim > 0 ? static_cast<Eigen::Index>(std::min(params.dim, keys.cols))
-                                        : enough(power, power.sum(), params.residual);
-  const Dense leading = components.eigenvectors().rowwise().reverse().leftCols(r).transpose();
-  Dense of_keys = leading * root, of_queries = leading * inverse;
-  const Eigen::VectorXd query = (of_queries * seen * of_queries.transpose()).diagonal();
-  return rotated(std::move(of_keys), std::move(of_queries), power.head(r), query);
+  const Dense all = components.eigenvectors().rowwise().reverse().transpose();
+  const Dense of_keys = all * root, of_queries = all * inverse;
+  const Eigen::VectorXd asked = (of_queries * seen * of_queries.transpose()).diagonal();
+  SketchAxes found;
+  found.most = keys.cols;
+  if (params.dim > 0) {
+    found.wanted = std::min(params.dim, keys.cols);
+  } else if (params.residual > 0) {
+    found.wanted = static_cast<std::size_t>(enough(power, power.sum(), params.residual));
+  }
+  found.leading = [=](std::size_t count) {
+    const auto r = static_cast<Eigen::Index>(count);
+    return rotated(of_keys.topRows(r), of_queries.topRows(r), power.head(r), asked.head(r));
+  };
+  return found;
 }
 
-SketchMaps sketch_maps(AnyMatrixView keys, MatrixView<float> queries, const SketchParams& params,
+SketchAxes sketch_axes(AnyMatrixView keys, MatrixView<float> queries, const SketchParams& params,
                        const Execution& run) {
   return static_cast<Eigen::Index>(keys.cols) <= kExactDimension
-             ? exact_maps(keys, queries, params, run)
-             : wide_maps(keys, queries, params, run);
+             ? exact_axes(keys, queries, params, run)
+             : wide_axes(keys, queries, params, run);
 }
 
 }  // namespace keyseek

@@ -70,12 +70,13 @@ Ranks places_of(const std::vector<Ranked>& some, const std::vector<Ranked>& orde
   return places;
 }
 
-/// At which places the best keys of one query stand by the sketch, the best first. Of a zero query,
-/// which sees all keys alike, none.
-Ranks places_of_best(const Sketch& sketch, AnyMatrixView keys, MatrixView<float> query) {
+/// At which places the `count` best keys of one query stand by the sketch, the best first. Of a
+/// zero query, which sees all keys alike, none.
+Ranks places_of_best(const Sketch& sketch, AnyMatrixView keys, MatrixView<float> query,
+                     std::size_t count) {
   if (!(largest_magnitude(AnyMatrixView::of(query)) > 0.0F)) return {};
   std::vector<Ranked> best = by_products(keys, query);
-  const auto last = best.begin() + static_cast<std::ptrdiff_t>(std::min(kHundred, best.size()));
+  const auto last = best.begin() + static_cast<std::ptrdiff_t>(std::min(count, best.size()));
   std::partial_sort(best.begin(), last, best.end(), std::greater<>());
   best.erase(last, best.end());
   const std::vector<Ranked> rough = by_sketch(sketch, query);
@@ -99,8 +100,13 @@ void append(const Ranks& from, std::size_t most, Ranks& to) {
 
 }  // namespace
 
-Sketch::Depth measure_depth(const Sketch& sketch, AnyMatrixView keys, MatrixView<float> queries,
-                            const Execution& run) {
+Sketch::Depth measure_depth(const Sketch& sketch, AnyMatrixView keys, std::size_t n,
+                            MatrixView<float> queries, const Execution& run) {
+  const double sampled = static_cast<double>(keys.rows) / static_cast<double>(n);
+  const auto of_sample = [&](std::size_t count) {
+    return std::max<std::size_t>(1, std::lround(static_cast<double>(count) * sampled));
+  };
+  const std::size_t few = of_sample(kTen), many = of_sample(kHundred);
   const Matrix<float> sample = even_rows(AnyMatrixView::of(queries), kSample);
   const double longest =
       double{largest_magnitude(keys)} * std::sqrt(static_cast<double>(keys.cols));
@@ -110,14 +116,14 @@ Sketch::Depth measure_depth(const Sketch& sketch, AnyMatrixView keys, MatrixView
   parallel_for(sample.rows(), 1, run, "measuring the sketch",
                [&](std::size_t begin, std::size_t end, int) {
                  for (std::size_t i = begin; i < end; ++i)
-                   found[i] = places_of_best(sketch, keys, asked.slice(i, 1));
+                   found[i] = places_of_best(sketch, keys, asked.slice(i, 1), many);
                });
   Ranks ten, hundred;
   for (const Ranks& ranks : found) {
-    append(ranks, kTen, ten);
-    append(ranks, kHundred, hundred);
+    append(ranks, few, ten);
+    append(ranks, many, hundred);
   }
-  return {reached(std::move(ten)), reached(std::move(hundred))};
+  return {reached(std::move(ten)) / sampled, reached(std::move(hundred)) / sampled};
 }
 
 std::size_t Sketch::pool(std::size_t k) const noexcept {

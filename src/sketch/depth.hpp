@@ -7,8 +7,9 @@
 
 namespace keyseek {
 
-/// Of a sketch of `keys`, measured on an even sample of `queries`.
-[[nodiscard]] Sketch::Depth measure_depth(const Sketch& sketch, AnyMatrixView keys,
+/// Of a sketch of n keys, measured on an even sample of `queries`: of the sketch of all `keys`, or
+/// of an even sample of them.
+[[nodiscard]] Sketch::Depth measure_depth(const Sketch& sketch, AnyMatrixView keys, std::size_t n,
                                           MatrixView<float> queries, const Execution& run);
 
 }  // namespace keyseek

@@ -29,10 +29,10 @@ inline constexpr Eigen::Index kStep = 16;  // a code row is filled up to so many
 [[nodiscard]] SketchMaps rotated(Coordinates of_keys, Coordinates of_queries,
                                  const Eigen::VectorXd& key, const Eigen::VectorXd& query);
 
-/// `sketch_maps` of few and of many dimensions.
-[[nodiscard]] SketchMaps exact_maps(AnyMatrixView keys, MatrixView<float> queries,
+/// `sketch_axes` of few and of many dimensions.
+[[nodiscard]] SketchAxes exact_axes(AnyMatrixView keys, MatrixView<float> queries,
                                     const SketchParams& params, const Execution& run);
-[[nodiscard]] SketchMaps wide_maps(AnyMatrixView keys, MatrixView<float> queries,
+[[nodiscard]] SketchAxes wide_axes(AnyMatrixView keys, MatrixView<float> queries,
                                    const SketchParams& params, const Execution& run);
 
 }  // namespace keyseek

@@ -1,10 +1,13 @@
 /// Builds sketches of keys, extends them, and puts queries in their coordinates.
 #include "keyseek/sketch.hpp"
 
+#include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "base/fail.hpp"
 #include "base/parallel.hpp"
+#include "matrix/even_rows.hpp"
 #include "score/channel_means.hpp"
 #include "score/codes.hpp"
 #include "score/projected.hpp"
@@ -40,11 +43,54 @@ void check(bool ok, const char* what) {
   if (!ok) fail(ErrorCode::corrupt, "sketch: {}", what);
 }
 
+/// A sketch whose depth was not measured.
+Sketch of_maps(const SketchMaps& maps, AnyMatrixView keys, const Execution& run) {
+  Sketch::Parts parts;
+  parts.query_map = AnyMatrix::copy_of(AnyMatrixView::of(maps.queries.view()));
+  parts.key_map = AnyMatrix::copy_of(AnyMatrixView::of(maps.keys.view()));
+  parts.factor = maps.factor;
+  parts.mean = SharedArray(channel_means(keys, run));
+  AlignedVector<std::uint8_t> codes;
+  AlignedVector<float> scales;
+  encode(keys, 0, parts.key_map, parts.mean, run, codes, scales);
+  parts.codes = SharedArray(std::move(codes));
+  parts.scales = SharedArray(std::move(scales));
+  return Sketch::from_parts(std::move(parts), keys.rows);
+}
+
+/// Time of a search of n keys for one query, but for what does not depend on the coordinates: the
+/// look at all, and the second look at those that go on (many of them shared by a group's queries).
+/// Nanoseconds on an AVX-512 core; only their ratio matters.
+double search_cost(std::size_t n, std::size_t dim, std::size_t d, double pool) {
+  return 0.0052 * static_cast<double>(n * dim) + pool * (4.0 + 0.022 * static_cast<double>(d));
+}
+
+/// How many coordinates make a search cheapest, by sketches of some of the keys: more, as long as
+/// the fewer keys that then go on are worth it.
+std::size_t cheapest_dim(const SketchAxes& axes, AnyMatrixView keys, MatrixView<float> queries,
+                         const Execution& run) {
+  constexpr std::size_t kSample = 8192, kFewest = 32, kStep = 16;
+  const Matrix<float> sample = even_rows(keys, kSample);
+  const AnyMatrixView some = AnyMatrixView::of(sample.view());
+  std::size_t best = std::min(kFewest, axes.most);
+  double least = std::numeric_limits<double>::infinity();
+  // Each try takes some more than the one before.
+  for (std::size_t dim = best; dim <= axes.most; dim += std::max(kStep, dim / 3 / kStep * kStep)) {
+    const Sketch sketch = of_maps(axes.leading(dim), some, run);
+    const auto depth = measure_depth(sketch, some, keys.rows, queries, run);
+    const double cost = search_cost(keys.rows, dim, keys.cols, depth.of_hundred);
+    if (cost >= least) break;
+    least = cost;
+    best = dim;
+  }
+  return best;
+}
+
 }  // namespace
 
 void SketchParams::validate() const {
   require(dim <= 4096, "sketch.dim is {}, at most 4096", dim);
-  require(residual > 0.0 && residual < 1.0, "sketch.residual is {}, must be in (0, 1)", residual);
+  require(residual >= 0.0 && residual < 1.0, "sketch.residual is {}, must be in [0, 1)", residual);
   require(std::isfinite(ridge) && ridge >= 0.0, "sketch.ridge is {}, must be at least 0", ridge);
 }
 
@@ -61,19 +107,10 @@ Sketch Sketch::build(AnyMatrixView keys, MatrixView<float> queries, const Sketch
   require_range(keys, "keys");
   require_range(AnyMatrixView::of(queries), "queries");
   require_products(queries, keys, "queries");
-  const SketchMaps maps = sketch_maps(keys, queries, params, run);
-  Sketch sketch;
-  sketch.size_ = keys.rows;
-  sketch.parts_.query_map = AnyMatrix::copy_of(AnyMatrixView::of(maps.queries.view()));
-  sketch.parts_.key_map = AnyMatrix::copy_of(AnyMatrixView::of(maps.keys.view()));
-  sketch.parts_.factor = maps.factor;
-  sketch.parts_.mean = SharedArray(channel_means(keys, run));
-  AlignedVector<std::uint8_t> codes;
-  AlignedVector<float> scales;
-  encode(keys, 0, sketch.parts_.key_map, sketch.parts_.mean, run, codes, scales);
-  sketch.parts_.codes = SharedArray(std::move(codes));
-  sketch.parts_.scales = SharedArray(std::move(scales));
-  sketch.parts_.depth = measure_depth(sketch, keys, queries, run);
+  const SketchAxes axes = sketch_axes(keys, queries, params, run);
+  const std::size_t r = axes.wanted > 0 ? axes.wanted : cheapest_dim(axes, keys, queries, run);
+  Sketch sketch = of_maps(axes.leading(r), keys, run);
+  sketch.parts_.depth = measure_depth(sketch, keys, keys.rows, queries, run);
   return sketch;
 }
 

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cmath>
 #include <optional>
+#include <utility>
 
 #include "base/leading.hpp"
 #include "matrix/even_rows.hpp"
@@ -28,6 +29,8 @@ constexpr double kMostOfSample = 0.375;
 constexpr std::size_t kMostChannels = 4096;
 // Powers below this share of the largest are rounding errors of f32.
 constexpr double kLeastPower = 1e-7;
+// Where none is asked for.
+constexpr double kUsualResidual = 0.07;
 constexpr const char* kStage = "finding coordinates";
 
 Eigen::Map<const Floats> dense(const Matrix<float>& m) {
@@ -59,6 +62,7 @@ class WideMaps {
   WideMaps(AnyMatrixView keys, MatrixView<float> queries, const SketchParams& params,
            const Execution& run)
       : params_(params),
+        residual_(params.residual > 0 ? params.residual : kUsualResidual),
         run_(run),
         all_keys_(keys),
         keys_(in_unit(even_rows(keys, kSample))),
@@ -129,9 +133,9 @@ class WideMaps {
     Eigen::VectorXd power = power_;
     double total = total_;
     if (all_keys_.rows >= 2 * kSample) total = held_out(power);
-    const bool found = total - power.sum() <= params_.residual * total;
+    const bool found = total - power.sum() <= residual_ * total;
     if (!found && !complete() && all_keys_.cols <= kMostChannels) return std::nullopt;
-    return enough(power, total, params_.residual);
+    return enough(power, total, residual_);
   }
 
   /// All keys, and all of their directions.
@@ -187,6 +191,7 @@ class WideMaps {
   }
 
   const SketchParams& params_;
+  double residual_;
   const Execution& run_;
   AnyMatrixView all_keys_;
   Sample keys_, queries_;
@@ -199,9 +204,12 @@ class WideMaps {
 
 }  // namespace
 
-SketchMaps wide_maps(AnyMatrixView keys, MatrixView<float> queries, const SketchParams& params,
+SketchAxes wide_axes(AnyMatrixView keys, MatrixView<float> queries, const SketchParams& params,
                      const Execution& run) {
-  return WideMaps(keys, queries, params, run).run();
+  SketchMaps maps = WideMaps(keys, queries, params, run).run();
+  const std::size_t r = maps.queries.rows();
+  return {
+      .most = r, .wanted = r, .leading = [maps = std::move(maps)](std::size_t) { return maps; }};
 }
 
 }  // namespace keyseek

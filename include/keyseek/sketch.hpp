@@ -45,6 +45,8 @@ class Sketch {
                                     const SketchParams& params = {}, const Execution& run = {});
   /// The sketch with `keys` [m, d] behind its own, in the same coordinates.
   [[nodiscard]] Sketch appended(AnyMatrixView keys) const;
+  /// The sketch of its first `count` keys, at least 1 and no more than there are.
+  [[nodiscard]] Sketch truncated(std::size_t count) const;
 
   [[nodiscard]] bool empty() const noexcept { return size_ == 0; }
   [[nodiscard]] std::size_t size() const noexcept { return size_; }

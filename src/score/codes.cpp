@@ -65,4 +65,16 @@ void place_in_block(const std::uint8_t* code, std::size_t cols, std::size_t i,
     std::copy_n(code + j, kPiece, lane + j * KeyStore::kBlock);
 }
 
+void truncate_blocks(std::size_t count, std::size_t cols, AlignedVector<std::uint8_t>& codes,
+                     AlignedVector<float>& scales) {
+  const std::size_t rows = blocked_rows(count);
+  const std::vector<std::uint8_t> padding(cols, 128);
+  codes.resize(rows * cols);
+  scales.resize(rows);
+  for (std::size_t i = count; i < rows; ++i) {
+    place_in_block(padding.data(), cols, i, codes.data());
+    scales[i] = 0.0F;
+  }
+}
+
 }  // namespace keyseek

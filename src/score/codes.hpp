@@ -4,6 +4,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "keyseek/matrix.hpp"
+
 namespace keyseek {
 
 /// Bytes of a code row of d elements.
@@ -26,5 +28,9 @@ QueryCode encode_query(const float* row, std::size_t d, std::int8_t* code);
 /// Puts key i's code of `cols` bytes where blocks keep it.
 void place_in_block(const std::uint8_t* code, std::size_t cols, std::size_t i,
                     std::uint8_t* codes) noexcept;
+
+/// Keeps the first `count` keys of codes and scales in blocks, and pads the last block.
+void truncate_blocks(std::size_t count, std::size_t cols, AlignedVector<std::uint8_t>& codes,
+                     AlignedVector<float>& scales);
 
 }  // namespace keyseek

@@ -90,6 +90,18 @@ Sketch Sketch::appended(AnyMatrixView keys) const {
   return sketch;
 }
 
+Sketch Sketch::truncated(std::size_t count) const {
+  require(count >= 1 && count <= size_, "count is {}, must be in [1, {}]", count, size_);
+  Sketch sketch = *this;
+  sketch.size_ = count;
+  AlignedVector<std::uint8_t> codes(parts_.codes.begin(), parts_.codes.end());
+  AlignedVector<float> scales(parts_.scales.begin(), parts_.scales.end());
+  truncate_blocks(count, code_cols(), codes, scales);
+  sketch.parts_.codes = SharedArray(std::move(codes));
+  sketch.parts_.scales = SharedArray(std::move(scales));
+  return sketch;
+}
+
 std::size_t Sketch::bytes() const noexcept {
   return parts_.query_map.bytes() + parts_.key_map.bytes() + parts_.mean.bytes() +
          parts_.codes.bytes() + parts_.scales.bytes();

@@ -9,7 +9,9 @@
 /// A head for which none does attends to everything.
 ///
 /// When a horizon of tokens has been decoded, `refresh` moves them into the index, together
-/// with fresh training queries, and plans anew.
+/// with fresh training queries, and plans anew. Tokens that come at once (`extend`) are attended
+/// exactly; those that should not have come are taken back (`truncate`). A device beside a head is
+/// then to be loaded anew.
 ///
 /// A HeadCache is a value for one thread at a time; a second one that comes meanwhile is refused.
 /// Different heads are independent. Copies share what was indexed (a common prompt) and go
@@ -109,12 +111,28 @@ class HeadCache {
   /// Takes a token: `key` [d] and `value` [dv] in f32, stored like the others. Refreshes first
   /// when a horizon is full.
   void append(const float* key, const float* value);
+  /// Takes tokens, `keys` [m, d] and `values` [m, dv], refreshing at most once. `queries`
+  /// [m * group, d], or none: theirs, which the caller answered with `copy_tokens`, for the next
+  /// plan to see.
+  void append(MatrixView<float> keys, MatrixView<float> values, MatrixView<float> queries = {});
   /// Writes to `out` [group, dv] the attention of `queries` [group, d], those of the newest token,
   /// over all tokens.
   void attend(MatrixView<float> queries, DecodeScratch& scratch, float* out);
   /// `append`, then `attend`: both or neither.
   void step(MatrixView<float> queries, const float* key, const float* value, DecodeScratch& scratch,
             float* out);
+  /// Takes a turn, tokens that come at once (a user's next words, the drafts of a speculative
+  /// decoder): `queries` [m * group, d], `keys` [m, d], `values` [m, dv]. Writes to `out`
+  /// [m * group, dv] the exact attention of each over all tokens up to it. All or nothing.
+  void extend(MatrixView<float> queries, MatrixView<float> keys, MatrixView<float> values,
+              DecodeScratch& scratch, float* out);
+  /// Takes tokens back: the first `tokens`, at least 1, stay. Where indexed ones go, the index is
+  /// cut. The tail goes too, since it was trained on what is no longer there; a plan that needs it,
+  /// and one for too few tokens, becomes `everything` until the next refresh.
+  void truncate(std::size_t tokens);
+  /// Writes all tokens in order of position: to `keys` [tokens, d] as `key_dtype`, to `values`
+  /// [tokens, dv] as `value_dtype`, decoded where they are kept in 8 bits.
+  void copy_tokens(void* keys, void* values) const;
 
   /// `step` beside a device that attends to the static part, this token included: writes to `out`
   /// [group, dv] the partial attention over all other tokens, and to `lse` [group] its logarithm of
@@ -154,6 +172,9 @@ class HeadCache {
   [[nodiscard]] std::size_t group() const noexcept;
   [[nodiscard]] std::size_t dim() const noexcept;
   [[nodiscard]] std::size_t value_dim() const noexcept;
+  /// f32, f16 or bf16.
+  [[nodiscard]] Dtype key_dtype() const noexcept;
+  [[nodiscard]] Dtype value_dtype() const noexcept;
   [[nodiscard]] const Tail& tail() const noexcept;
   /// All memory: keys, values, index, tail, remembered queries.
   [[nodiscard]] std::size_t bytes() const;

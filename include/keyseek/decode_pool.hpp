@@ -13,6 +13,7 @@
 #include <functional>
 #include <memory>
 #include <span>
+#include <utility>
 
 #include "keyseek/decode.hpp"
 #include "keyseek/execution.hpp"
@@ -41,9 +42,23 @@ class DecodePool {
   std::unique_ptr<State> state_;
 };
 
-/// HeadCache::append of each.
+/// HeadCache::append of each, one token or m: `keys` [heads * m, d], `values` [heads * m, dv] and,
+/// unless empty, `queries` [heads * m * group, d], those of a head in consecutive rows.
 void append_heads(std::span<HeadCache* const> heads, MatrixView<float> keys,
-                  MatrixView<float> values, DecodePool& pool);
+                  MatrixView<float> values, DecodePool& pool, MatrixView<float> queries = {});
+
+/// HeadCache::extend of each, m tokens, as in append_heads; `out` [heads * m * group, dv].
+void extend_heads(std::span<HeadCache* const> heads, MatrixView<float> queries,
+                  MatrixView<float> keys, MatrixView<float> values, DecodePool& pool, float* out);
+
+/// HeadCache::truncate of each, to tokens[i], or of none. They need not be alike.
+void truncate_heads(std::span<HeadCache* const> heads, std::span<const std::size_t> tokens,
+                    DecodePool& pool);
+
+/// HeadCache::copy_tokens of each: to(i) says where its keys and its values go, and is asked while
+/// nobody else is at work on it. They need not be alike.
+void copy_tokens(std::span<HeadCache* const> heads, DecodePool& pool,
+                 const std::function<std::pair<void*, void*>(std::size_t)>& to);
 
 /// HeadCache::attend of each.
 void attend_heads(std::span<HeadCache* const> heads, MatrixView<float> queries, DecodePool& pool,

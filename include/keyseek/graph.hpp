@@ -109,6 +109,9 @@ void add_reverse(Links& links, std::size_t max_degree);
 /// Gives the keys from `first` on the links of `fresh`, and b -> a back for each such a -> b; a
 /// key with `max_degree` links makes room by dropping its last one to a key below `first`.
 void link_new(Links& links, const Links& fresh, std::size_t first, std::size_t max_degree);
+/// Forgets the keys from `first` on and links to them. Of the entry points those that stay are
+/// kept; where none does, the `most` keys with the most links to them are chosen.
+void drop_keys(Links& links, std::vector<Id>& entry_points, std::size_t first, std::size_t most);
 /// Links every key that cannot be reached from `entry_points` from a reached one near it.
 /// Returns the number of keys that were unreachable.
 std::size_t attach(Links& links, std::span<const Id> entry_points, const KeyStore& store,

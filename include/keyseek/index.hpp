@@ -6,16 +6,16 @@
 ///
 /// `flat` scans every key (8-bit, the group's queries batched, threshold seeded by the previous
 /// step, exact rerank). `sketch` scans a sketch of every key, a fraction of its codes, and scores
-/// the best of each query again: at 5 % left out by the sketch, recall is .99 and more, and what it
-/// misses are keys like others that it found. `projection` looks at a few per cent of the keys,
+/// the best of each query again: recall is about .99, and what it misses are keys like others that
+/// it found. `projection` looks at a few per cent of the keys,
 /// where training queries and the graph that was made from them lead.
 ///
 /// Searching is const, thread-safe and takes no lock that another search or an append
-/// holds for long: it works on a snapshot. `append` is for one writer at a time, beside
-/// any number of searches; a search sees all of an append or nothing of it.
+/// holds for long: it works on a snapshot. `append` and `truncate` are for one writer at a time,
+/// beside any number of searches; a search sees all of it or nothing.
 ///
 /// An index owns its keys and everything else, or shares what the caller shares; copies share the
-/// bytes until one appends.
+/// bytes until one of them changes.
 ///
 ///     auto index = keyseek::Index::build(keyseek::IndexKind::projection, keys, training);
 ///     index.save("head.ks");
@@ -155,6 +155,10 @@ class Index {
   /// are queries that want the new keys, from which a projection index links them; without any it
   /// links them to keys near them. Other kinds need none.
   void append(AnyMatrixView keys, MatrixView<float> training = {}, const Execution& run = {});
+
+  /// Takes keys back: the first `keys`, at least 1, stay. Links and lists lose the others; what
+  /// no link leads to any more is linked to keys near it.
+  void truncate(std::size_t keys, const Execution& run = {});
 
   void save(const std::filesystem::path& path) const;
   /// Reads an index of any kind and checks everything.

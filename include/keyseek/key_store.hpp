@@ -56,6 +56,8 @@ class KeyStore {
 
   /// The store with `keys` behind its own, encoded with the same mean and channels.
   [[nodiscard]] KeyStore appended(AnyMatrixView keys) const;
+  /// The store of its first `count` keys, at least 1 and no more than there are.
+  [[nodiscard]] KeyStore truncated(std::size_t count) const;
 
   [[nodiscard]] std::size_t size() const noexcept { return keys_.rows(); }
   [[nodiscard]] std::size_t dim() const noexcept { return keys_.cols(); }

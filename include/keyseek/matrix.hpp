@@ -171,6 +171,8 @@ class SharedArray {
   [[nodiscard]] bool empty() const noexcept { return span_.empty(); }
   [[nodiscard]] const T& operator[](std::size_t i) const noexcept { return span_[i]; }
   [[nodiscard]] std::span<const T> span() const noexcept { return span_; }
+  /// The first `count` of them, in the same memory.
+  [[nodiscard]] SharedArray first(std::size_t count) const { return {span_.first(count), owner_}; }
   [[nodiscard]] auto begin() const noexcept { return span_.begin(); }
   [[nodiscard]] auto end() const noexcept { return span_.end(); }
 
@@ -197,6 +199,10 @@ class AnyMatrix {
   [[nodiscard]] const SharedArray<std::byte>& shared_bytes() const noexcept { return bytes_; }
   [[nodiscard]] AnyMatrixView view() const noexcept {
     return {bytes_.data(), dtype_, rows_, cols_, cols_};
+  }
+  /// The first `count` vectors, in the same memory.
+  [[nodiscard]] AnyMatrix first(std::size_t count) const {
+    return {bytes_.first(count * cols_ * size_of(dtype_)), dtype_, count, cols_};
   }
 
  private:

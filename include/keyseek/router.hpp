@@ -64,6 +64,8 @@ class Router {
   /// The router with more training queries [m, d] and their `lists`; clusters and query map stay.
   [[nodiscard]] Router extended(MatrixView<float> queries, MatrixView<Id> lists, std::size_t n,
                                 const Execution& run = {}) const;
+  /// The router without the keys from n on in its lists, and without queries that want no other.
+  [[nodiscard]] Router truncated(std::size_t n) const;
 
   [[nodiscard]] std::size_t clusters() const noexcept {
     return parts_.cluster_offsets.empty() ? 0 : parts_.cluster_offsets.size() - 1;

@@ -51,6 +51,8 @@ class Sketch {
                                     const SketchParams& params = {}, const Execution& run = {});
   /// The sketch with `keys` [m, d] behind its own, in the same coordinates.
   [[nodiscard]] Sketch appended(AnyMatrixView keys) const;
+  /// The sketch of its first `count` keys, at least 1 and no more than there are.
+  [[nodiscard]] Sketch truncated(std::size_t count) const;
 
   [[nodiscard]] bool empty() const noexcept { return size_ == 0; }
   [[nodiscard]] std::size_t size() const noexcept { return size_; }
@@ -67,10 +69,10 @@ class Sketch {
                       std::vector<float>& scratch) const;
 
   /// How many keys go on from the order of the scores so that about 99 % of a query's k best are
-  /// among them: measured on some of the queries it was built for, more where keys were appended.
+  /// among them: measured on some of the queries it was built for.
   [[nodiscard]] std::size_t pool(std::size_t k) const noexcept;
 
-  /// Ranks by the sketch that all but a few of the best by their inner products reach.
+  /// Share of all keys that has to go on so that all but a few of the best are among them.
   struct Depth {
     double of_ten = 1;      ///< of a query's ten best keys
     double of_hundred = 1;  ///< of its hundred best

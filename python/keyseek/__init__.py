@@ -40,7 +40,9 @@ from ._core import (
     attend_heads,
     available_isas,
     capture_info,
+    copy_tokens,
     exact_knn,
+    extend_heads,
     index_kind,
     measure_decode,
     measure_steps,
@@ -51,6 +53,7 @@ from ._core import (
     sample_training_queries,
     step_heads,
     step_heads_beside_static,
+    truncate_heads,
 )
 from ._core import version as __version__
 from .errors import Error, InvalidArgument, IoError
@@ -90,7 +93,9 @@ __all__ = [
     "attend_heads",
     "available_isas",
     "capture_info",
+    "copy_tokens",
     "exact_knn",
+    "extend_heads",
     "index_kind",
     "measure_decode",
     "measure_steps",
@@ -101,4 +106,5 @@ __all__ = [
     "sample_training_queries",
     "step_heads",
     "step_heads_beside_static",
+    "truncate_heads",
 ]

@@ -88,6 +88,12 @@ nb::ndarray<nb::ro> import_array(const Array& array, const std::string& name, st
   return result;
 }
 
+// NumPy has no bfloat16 of its own and cannot hand on that of ml_dtypes, except as bits. (PyTorch's
+// is called torch.bfloat16.)
+constexpr const char* kBitsOfNumPy = "bfloat16";
+
+Array bits_of(const Array& array) { return nb::borrow<Array>(array.attr("view")("uint16")); }
+
 template <class... Types>
 void require_dtype(const nb::ndarray<nb::ro>& array, const std::string& name, const char* wanted) {
   if (!((array.dtype() == nb::dtype<Types>()) || ...)) {
@@ -129,10 +135,20 @@ Matrix<Id> convert_ids(const nb::ndarray<nb::ro>& array, const std::string& name
 
 }  // namespace
 
+Room borrow_room(const Array& array, const char* name) {
+  const bool as_bits = dtype_attribute(array) == kBitsOfNumPy;
+  const Array plain = as_bits ? bits_of(array) : array;
+  const auto seen = import_array(plain, name, 3);
+  const Dtype dtype = as_bits ? Dtype::bf16 : dtype_of(seen, name);
+  nb::ndarray<> owner;
+  if (!nb::try_cast(plain, owner, /*convert=*/false)) refuse("{} is read-only", name);
+  auto* data = static_cast<std::byte*>(owner.data());
+  return {owner, data, dtype, seen.shape(0), seen.shape(1), seen.shape(2)};
+}
+
 Borrowed<AnyMatrixView> borrow_vectors(const Array& array, const char* name) {
-  // NumPy has no bfloat16 of its own and cannot hand on that of ml_dtypes, except as bits.
-  if (dtype_attribute(array) == "bfloat16") {
-    auto owner = import_array(nb::borrow<Array>(array.attr("view")("uint16")), name, 2);
+  if (dtype_attribute(array) == kBitsOfNumPy) {
+    auto owner = import_array(bits_of(array), name, 2);
     return {owner, {owner.data(), Dtype::bf16, owner.shape(0), owner.shape(1), owner.shape(1)}};
   }
   auto owner = import_array(array, name, 2);

@@ -37,6 +37,14 @@ struct Borrowed {
 
 /// float32, float16, bfloat16 (of ml_dtypes or PyTorch) or int8, [n, d].
 [[nodiscard]] Borrowed<AnyMatrixView> borrow_vectors(const Array& array, const char* name);
+/// Room for vectors, [m, n, d] of float32, float16 or bfloat16.
+struct Room {
+  nb::ndarray<> owner;
+  std::byte* data;
+  Dtype dtype;
+  std::size_t blocks, rows, cols;
+};
+[[nodiscard]] Room borrow_room(const Array& array, const char* name);
 /// float32, [n, d].
 [[nodiscard]] Borrowed<MatrixView<float>> borrow_floats(const Array& array, const char* name);
 /// float32, [n].

@@ -30,9 +30,21 @@ float32, float16 or bfloat16. queries: [p * group, d] float32, the queries of th
 p positions, the group's heads of one position in consecutive rows. params: a DecodeParams; options
 that are given by name, as there, come before it. A scale is needed. threads, progress: of planning.)";
 
-constexpr const char* kAppendDoc = R"(Takes a token; refreshes first when a horizon is full.
+constexpr const char* kAppendDoc =
+    R"(Takes m tokens, usually one; refreshes first, and once, when a horizon is full.
 
-key: [1, d], value: [1, dv] float32, stored like the others.)";
+keys: [m, d], values: [m, dv] float32, stored like the others. queries: [m * group, d] float32 of these
+tokens, for the next plan, where you attended them yourself (copy_tokens).)";
+
+constexpr const char* kExtendDoc = R"(Takes m tokens that come at once, and attends each exactly.
+
+queries: [m * group, d], keys: [m, d], values: [m, dv] float32. Returns a new array [m * group, dv]
+float32: of each token the attention over all tokens up to it. All or nothing, as step.)";
+
+constexpr const char* kTruncateDoc = R"(Takes tokens back: the first `tokens`, at least 1, stay.
+
+Where indexed ones go, the index is cut. The tail goes too, since it was trained on what is no longer
+there; a plan that needs it, and one for too few tokens, becomes "everything" until the next refresh.)";
 
 constexpr const char* kAttendDoc = R"(Attention of the newest token's queries over all tokens.
 
@@ -84,12 +96,26 @@ void require_token(const HeadCache& self, const auto& k, const auto& v) {
     refuse("value is {} x {}, must be 1 x {}", v.view.rows, v.view.cols, self.value_dim());
 }
 
-void append(HeadCache& self, const Array& key, const Array& value) {
-  const auto k = borrow_floats(key, "key");
-  const auto v = borrow_floats(value, "value");
-  require_token(self, k, v);
+void append(HeadCache& self, const Array& keys, const Array& values,
+            const std::optional<Array>& queries) {
+  const auto k = borrow_floats(keys, "keys");
+  const auto v = borrow_floats(values, "values");
+  Borrowed<MatrixView<float>> q;
+  if (queries) q = borrow_floats(*queries, "queries");
   const GilReleased released;
-  self.append(k.view.data, v.view.data);
+  self.append(k.view, v.view, q.view);
+}
+
+Table<float> extend(HeadCache& self, const Array& queries, const Array& keys, const Array& values) {
+  const auto q = borrow_floats(queries, "queries");
+  const auto k = borrow_floats(keys, "keys");
+  const auto v = borrow_floats(values, "values");
+  Matrix<float> out(q.view.rows, self.value_dim());
+  {
+    const GilReleased released;
+    self.extend(q.view, k.view, v.view, scratch_of_thread(), out.data());
+  }
+  return numpy_of(std::move(out));
 }
 
 Table<float> attend_over_all(HeadCache& self, const Array& queries) {
@@ -193,7 +219,9 @@ void bind_steps(nb::class_<HeadCache>& type) {
                   nb::arg("group") = 1, nb::kw_only(), nb::arg("params") = nb::none(),
                   nb::arg("threads") = 0, nb::arg("progress") = nb::none(), nb::arg("options"),
                   nb::sig(prefill_signature().c_str()), kPrefillDoc)
-      .def("append", &append, nb::arg("key"), nb::arg("value"), kAppendDoc)
+      .def("append", &append, nb::arg("keys"), nb::arg("values"), nb::arg("queries") = nb::none(),
+           kAppendDoc)
+      .def("extend", &extend, nb::arg("queries"), nb::arg("keys"), nb::arg("values"), kExtendDoc)
       .def("attend", &attend_over_all, nb::arg("queries"), kAttendDoc)
       .def("step", &step, nb::arg("queries"), nb::arg("key"), nb::arg("value"), kStepDoc)
       .def(
@@ -218,6 +246,14 @@ void bind_lifetime(nb::class_<HeadCache>& type) {
           nb::kw_only(), nb::arg("threads") = 0, nb::arg("progress") = nb::none(),
           "Moves all but the window into the index and plans anew; `step` does so by itself.")
       .def(
+          "truncate",
+          [](HeadCache& self, std::int64_t tokens) {
+            const std::size_t kept = count_of(tokens, "tokens");
+            const GilReleased released;
+            self.truncate(kept);
+          },
+          nb::arg("tokens"), kTruncateDoc)
+      .def(
           "copy", [](const HeadCache& self) { return HeadCache(self); },
           "Shares what is indexed; the two then go separate ways.")
       .def("save", &HeadCache::save, nb::arg("path"), nb::call_guard<GilReleased>(),
@@ -239,6 +275,12 @@ void bind_properties(nb::class_<HeadCache>& type) {
       .def_prop_ro("group", &HeadCache::group)
       .def_prop_ro("dim", &HeadCache::dim)
       .def_prop_ro("value_dim", &HeadCache::value_dim)
+      .def_prop_ro(
+          "key_dtype",
+          [](const HeadCache& self) { return std::string(to_string(self.key_dtype())); },
+          R"("f32", "f16" or "bf16".)")
+      .def_prop_ro("value_dtype",
+                   [](const HeadCache& self) { return std::string(to_string(self.value_dtype())); })
       .def_prop_ro("nbytes", &HeadCache::bytes, "All memory, keys and values included.")
       .def_prop_ro("full_bytes", &HeadCache::full_bytes,
                    "What full attention reads of the indexed tokens in a step: keys and values in "

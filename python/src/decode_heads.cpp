@@ -1,8 +1,10 @@
 /// All KV heads of a layer at once.
 #include <fmt/format.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/vector.h>
 
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -18,7 +20,22 @@ namespace {
 
 constexpr const char* kAppendHeadsDoc = R"(HeadCache.append of many heads, as in step_heads.
 
-keys: [heads, d], values: [heads, dv] float32.)";
+keys: [heads * m, d], values: [heads * m, dv], queries: None or [heads * m * group, d] float32, those of
+a head in consecutive rows.)";
+
+constexpr const char* kExtendHeadsDoc = R"(HeadCache.extend of many heads, as in step_heads.
+
+queries: [heads * m * group, d], keys: [heads * m, d], values: [heads * m, dv] float32, those of a head
+in consecutive rows. Returns [heads * m * group, dv] float32.)";
+
+constexpr const char* kTruncateHeadsDoc = R"(HeadCache.truncate of many heads, or of none.
+
+heads: each once, of any shapes. tokens: of each, how many stay.)";
+
+constexpr const char* kCopyTokensDoc = R"(Writes the tokens of many heads in order of position.
+
+keys: [heads, m, d], values: [heads, m, dv] of the heads' key_dtype and value_dtype, written to; m may
+be more than there are tokens. What is kept in 8 bits is decoded.)";
 
 constexpr const char* kAttendHeadsDoc = R"(HeadCache.attend of many heads, as in step_heads.
 
@@ -50,12 +67,62 @@ void require_heads(const std::vector<HeadCache*>& heads) {
 }
 
 void append_all(const std::vector<HeadCache*>& heads, const Array& keys, const Array& values,
-                DecodePool* pool) {
+                DecodePool* pool, const std::optional<Array>& queries) {
+  const auto k = borrow_floats(keys, "keys");
+  const auto v = borrow_floats(values, "values");
+  Borrowed<MatrixView<float>> q;
+  if (queries) q = borrow_floats(*queries, "queries");
+  require_heads(heads);
+  const GilReleased released;
+  append_heads(heads, k.view, v.view, pool_or_alone(pool), q.view);
+}
+
+Table<float> extend_all(const std::vector<HeadCache*>& heads, const Array& queries,
+                        const Array& keys, const Array& values, DecodePool* pool) {
+  const auto q = borrow_floats(queries, "queries");
   const auto k = borrow_floats(keys, "keys");
   const auto v = borrow_floats(values, "values");
   require_heads(heads);
+  Matrix<float> out(q.view.rows, heads[0]->value_dim());
+  {
+    const GilReleased released;
+    extend_heads(heads, q.view, k.view, v.view, pool_or_alone(pool), out.data());
+  }
+  return numpy_of(std::move(out));
+}
+
+void truncate_all(const std::vector<HeadCache*>& heads, const std::vector<std::int64_t>& tokens,
+                  DecodePool* pool) {
+  require_heads(heads);
+  std::vector<std::size_t> kept;
+  for (const std::int64_t count : tokens) kept.push_back(count_of(count, "tokens"));
   const GilReleased released;
-  append_heads(heads, k.view, v.view, pool_or_alone(pool));
+  truncate_heads(heads, kept, pool_or_alone(pool));
+}
+
+/// Where the tokens of one head go. Asked while nobody else is at work on it.
+std::byte* place_in(const Room& room, const char* name, std::size_t i, std::size_t tokens,
+                    std::size_t cols, Dtype dtype) {
+  if (room.cols != cols || room.rows < tokens)
+    refuse("{} has room for {} x {}, a head has {} x {}", name, room.rows, room.cols, tokens, cols);
+  if (room.dtype != dtype)
+    refuse("{} is {}, a head has {}", name, to_string(room.dtype), to_string(dtype));
+  return room.data + i * room.rows * room.cols * size_of(room.dtype);
+}
+
+void copy_all(const std::vector<HeadCache*>& heads, const Array& keys, const Array& values,
+              DecodePool* pool) {
+  require_heads(heads);
+  const Room k = borrow_room(keys, "keys"), v = borrow_room(values, "values");
+  if (k.blocks != heads.size() || v.blocks != heads.size())
+    refuse("keys is for {} heads and values for {}, there are {}", k.blocks, v.blocks,
+           heads.size());
+  const GilReleased released;
+  copy_tokens(heads, pool_or_alone(pool), [&](std::size_t i) -> std::pair<void*, void*> {
+    const HeadCache& head = *heads[i];
+    return {place_in(k, "keys", i, head.tokens(), head.dim(), head.key_dtype()),
+            place_in(v, "values", i, head.tokens(), head.value_dim(), head.value_dtype())};
+  });
 }
 
 Table<float> attend_all(const std::vector<HeadCache*>& heads, const Array& queries,
@@ -126,7 +193,13 @@ any number of callers at once. A copy, or one from a pickle, is another pool of 
       .def("__repr__",
            [](const DecodePool& self) { return fmt::format("DecodePool({})", self.threads()); });
   m.def("append_heads", &append_all, nb::arg("heads"), nb::arg("keys"), nb::arg("values"),
-        nb::arg("pool") = nb::none(), kAppendHeadsDoc);
+        nb::arg("pool") = nb::none(), nb::arg("queries") = nb::none(), kAppendHeadsDoc);
+  m.def("extend_heads", &extend_all, nb::arg("heads"), nb::arg("queries"), nb::arg("keys"),
+        nb::arg("values"), nb::arg("pool") = nb::none(), kExtendHeadsDoc);
+  m.def("truncate_heads", &truncate_all, nb::arg("heads"), nb::arg("tokens"),
+        nb::arg("pool") = nb::none(), kTruncateHeadsDoc);
+  m.def("copy_tokens", &copy_all, nb::arg("heads"), nb::arg("keys"), nb::arg("values"),
+        nb::arg("pool") = nb::none(), kCopyTokensDoc);
   m.def("attend_heads", &attend_all, nb::arg("heads"), nb::arg("queries"),
         nb::arg("pool") = nb::none(), kAttendHeadsDoc);
   m.def("step_heads", &step_all, nb::arg("heads"), nb::arg("queries"), nb::arg("keys"),

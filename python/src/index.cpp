@@ -39,7 +39,12 @@ constexpr const char* kClassDoc =
 those to come, but none that wanted the key: what "projection" may miss is found.
 "projection": a few per cent of the keys are scanned, those that queries like these want.
 
-Searching is thread-safe; `append` is for one writer at a time beside any number of searches.)";
+Searching is thread-safe; `append` and `truncate` are for one writer at a time beside any number of
+searches.)";
+
+constexpr const char* kTruncateDoc = R"(Takes keys back: the first `keys`, at least 1, stay.
+
+Links and lists lose the others; what no link leads to any more is linked to keys near it.)";
 
 constexpr const char* kBuildDoc =
     R"(Builds on keys [n, d]: float32, float16, bfloat16 or int8, which are copied.
@@ -127,6 +132,11 @@ void append(Index& self, const Array& keys, const std::optional<Array>& training
            [&](const Execution& run) { self.append(rows.view, queries.view, run); });
 }
 
+void truncate(Index& self, std::int64_t keys, int threads, const ProgressCallback& progress) {
+  const std::size_t kept = count_of(keys, "keys");
+  run_long(threads, progress, [&](const Execution& run) { self.truncate(kept, run); });
+}
+
 std::map<std::string, std::size_t> facts(const Index& self) {
   std::map<std::string, std::size_t> named;
   for (const IndexFact& fact : self.facts()) named.emplace(fact.name, fact.value);
@@ -139,7 +149,9 @@ void bind_building(nb::class_<Index>& index) {
                   nb::arg("training") = nb::none(), nb::kw_only(), nb::arg("params") = nb::none(),
                   nb::arg("threads") = 0, nb::arg("progress") = nb::none(), kBuildDoc)
       .def("append", &append, nb::arg("keys"), nb::arg("training") = nb::none(), nb::kw_only(),
-           nb::arg("threads") = 0, nb::arg("progress") = nb::none(), kAppendDoc);
+           nb::arg("threads") = 0, nb::arg("progress") = nb::none(), kAppendDoc)
+      .def("truncate", &truncate, nb::arg("keys"), nb::kw_only(), nb::arg("threads") = 0,
+           nb::arg("progress") = nb::none(), kTruncateDoc);
 }
 
 void bind_searching(nb::class_<Index>& index) {

@@ -98,8 +98,9 @@ void bind_sketch_params(nb::module_& m) {
   const SketchParams defaults;
   nb::class_<SketchParams> type(m, "SketchParams", R"(How a sketch index is built.
 
-dim: coordinates of a key in the sketch (0: as many as leave out at most `residual` of what queries
-see). ridge: weight of directions that no query looked along.)");
+dim: coordinates of a key in the sketch; 0: as many as leave out at most `residual` of what queries
+see; where that is 0 too, as many as make a search cheapest. ridge: weight of directions that no query
+looked along.)");
   pickle_members(type, &SketchParams::dim, &SketchParams::residual, &SketchParams::ridge);
   type.def(
           "__init__",

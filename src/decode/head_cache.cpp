@@ -86,6 +86,15 @@ void HeadCache::append(const float* key, const float* value) {
   self.take_token(key, value);
 }
 
+void HeadCache::append(MatrixView<float> keys, MatrixView<float> values,
+                       MatrixView<float> queries) {
+  State& self = State::of(*this);
+  const Occupied occupied(self.occupancy);
+  self.require_tokens(keys, values);
+  if (!queries.empty()) self.require_turn(queries, keys.rows);
+  self.take_tokens(keys, values, queries);
+}
+
 void HeadCache::attend(MatrixView<float> queries, DecodeScratch& scratch, float* out) {
   State& self = State::of(*this);
   const Occupied occupied(self.occupancy);
@@ -97,6 +106,27 @@ void HeadCache::step(MatrixView<float> queries, const float* key, const float* v
   State& self = State::of(*this);
   const Occupied occupied(self.occupancy);
   self.step_over_all(queries, key, value, DecodeScratch::State::of(scratch), out);
+}
+
+void HeadCache::extend(MatrixView<float> queries, MatrixView<float> keys, MatrixView<float> values,
+                       DecodeScratch& scratch, float* out) {
+  State& self = State::of(*this);
+  const Occupied occupied(self.occupancy);
+  self.require_tokens(keys, values);
+  self.require_turn(queries, keys.rows);
+  self.extend(queries, keys, values, DecodeScratch::State::of(scratch), out);
+}
+
+void HeadCache::truncate(std::size_t tokens) {
+  State& self = State::of(*this);
+  const Occupied occupied(self.occupancy);
+  self.keep(self.cut_to(tokens));
+}
+
+void HeadCache::copy_tokens(void* keys, void* values) const {
+  const State& self = State::of(*this);
+  self.occupancy.require_idle();
+  self.copy_tokens(keys, values);
 }
 
 void HeadCache::step_beside_static(MatrixView<float> queries, const float* key, const float* value,
@@ -150,6 +180,8 @@ const std::vector<std::size_t>& HeadCache::pinned() const noexcept {
 std::size_t HeadCache::group() const noexcept { return State::seen(*this).group; }
 std::size_t HeadCache::dim() const noexcept { return State::seen(*this).dim; }
 std::size_t HeadCache::value_dim() const noexcept { return State::seen(*this).value_dim; }
+Dtype HeadCache::key_dtype() const noexcept { return State::seen(*this).recent_keys.dtype(); }
+Dtype HeadCache::value_dtype() const noexcept { return State::seen(*this).recent_values.dtype(); }
 const Tail& HeadCache::tail() const noexcept { return State::seen(*this).tail; }
 std::size_t HeadCache::bytes() const { return State::seen(*this).bytes(); }
 std::size_t HeadCache::full_bytes() const noexcept { return State::seen(*this).full_bytes(); }

@@ -47,6 +47,12 @@ void HeadIndex::append(AnyMatrixView keys, MatrixView<float> training, const Exe
   index_.append(keys, training, run);
 }
 
+HeadIndex HeadIndex::truncated(std::size_t count) const {
+  HeadIndex cut = *this;
+  cut.index_.truncate(count, {.threads = 1});
+  return cut;
+}
+
 bool HeadIndex::flat_is_better(double recall) const {
   for (const OperatingPoint& point : index_.operating_points())
     if (point.target_recall >= recall) return point.flat_is_better;

@@ -37,6 +37,8 @@ class HeadIndex {
   [[nodiscard]] bool can_append() const;
   /// `training`: queries that want the new keys.
   void append(AnyMatrixView keys, MatrixView<float> training, const Execution& run);
+  /// Of the first `count` of its keys; it is one of ours.
+  [[nodiscard]] HeadIndex truncated(std::size_t count) const;
   /// Whether tuning found a scan cheaper at this recall.
   [[nodiscard]] bool flat_is_better(double recall) const;
 

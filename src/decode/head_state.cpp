@@ -30,6 +30,13 @@ const HeadCache::State& HeadCache::State::seen(const HeadCache& head) noexcept {
   return head.state_ ? *head.state_ : kEmpty;
 }
 
+Tokens HeadCache::State::pieces() const {
+  return {.sink = {sink_keys.view(), {sink_values.view()}},
+          .indexed = {indexed_keys.view(), values_of_indexed()},
+          .recent = {recent_keys.view(), {recent_values.view()}},
+          .pinned = pinned};
+}
+
 std::size_t HeadCache::State::bytes() const {
   return index.bytes_or(indexed_keys) + indexed_values.bytes() +
          value_scales.size() * sizeof(float) + sink_keys.bytes() + sink_values.bytes() +

@@ -9,6 +9,7 @@
 #include "decode/head_index.hpp"
 #include "decode/occupancy.hpp"
 #include "decode/stored_rows.hpp"
+#include "decode/tokens.hpp"
 #include "keyseek/decode.hpp"
 
 namespace keyseek {
@@ -64,11 +65,19 @@ struct HeadCache::State {
   [[nodiscard]] ValuesView values_of_indexed() const {
     return {indexed_values.view(), value_scales.empty() ? nullptr : value_scales.data()};
   }
+  [[nodiscard]] Tokens pieces() const;
   [[nodiscard]] std::size_t bytes() const;
   [[nodiscard]] std::size_t full_bytes() const noexcept {
     return indexed() *
            (dim * size_of(recent_keys.dtype()) + value_dim * size_of(recent_values.dtype()));
   }
+
+  // head_tokens.cpp
+  /// Checks tokens, of which there may be none, and takes them; refreshes first when a horizon is
+  /// full. With `queries` of all of them, or none, to be remembered.
+  void take_tokens(MatrixView<float> keys, MatrixView<float> values, MatrixView<float> queries);
+  void drop_tokens(std::size_t count) noexcept;  ///< the newest, all of them recent
+  void copy_tokens(void* keys, void* values) const;
 
   // head_refresh.cpp
   /// Takes a prompt that was checked, and plans.
@@ -77,9 +86,32 @@ struct HeadCache::State {
   /// With the queries remembered, if they are enough.
   void refresh(const Execution& run);
 
+  // head_truncate.cpp
+  /// What is left of a head, made aside.
+  struct Cut {
+    std::size_t recent = 0;  ///< tokens of recent_keys that stay
+    bool is_deep = false;    ///< others go as well: the rest is what stays of them
+    AnyMatrix sink_keys, sink_values, indexed_keys, indexed_values;
+    std::vector<std::size_t> pinned;
+    std::vector<float> value_scales;
+    HeadIndex index;
+    Tail tail;
+    HeadPlan plan;
+  };
+  [[nodiscard]] Cut cut_to(std::size_t tokens) const;
+  void keep(Cut cut) noexcept;
+
+  // head_turn.cpp
+  /// Both throw Error where shapes do not match, or queries are not finite.
+  void require_tokens(MatrixView<float> keys, MatrixView<float> values) const;
+  void require_turn(MatrixView<float> queries, std::size_t tokens) const;
+  void extend(MatrixView<float> queries, MatrixView<float> keys, MatrixView<float> values,
+              DecodeScratch::State& scratch, float* out);
+
   // head_step.cpp
-  void take_token(const float* key, const float* value);
-  void drop_token() noexcept;
+  void take_token(const float* key, const float* value) {
+    take_tokens({key, 1, dim}, {value, 1, value_dim}, {});
+  }
   void attend_all(MatrixView<float> queries, DecodeScratch::State& scratch, float* out);
   void forget_attention() noexcept;  ///< of the last attend_all
   void step_over_all(MatrixView<float> queries, const float* key, const float* value,
@@ -105,7 +137,12 @@ struct HeadCache::State {
                                       std::span<const std::size_t> positions,
                                       const Execution& run) const;
   void require_queries(MatrixView<float> queries) const;
-  void make_room_to_remember();
+  void plan_cut(Cut& cut) const;
+  [[nodiscard]] bool searches_without_tail(std::size_t indexed) const;
+  void attend_turn(MatrixView<float> queries, std::size_t past, DecodeScratch::State& scratch,
+                   float* out) const;
+  void make_room_to_remember(std::size_t positions);
+  void remember(MatrixView<float> queries, std::size_t first, std::size_t count) noexcept;
   void attend_but(std::size_t first, std::size_t window, MatrixView<float> queries,
                   DecodeScratch::State& scratch) const;
   void attend_indexed(MatrixView<float> queries, DecodeScratch::State& scratch,

@@ -8,13 +8,9 @@
 #include "decode/stop.hpp"
 #include "decode/tokens.hpp"
 #include "keyseek/tail.hpp"
-#include "score/range.hpp"
 
 namespace keyseek {
 namespace {
-
-// Decoded queries kept for the next refresh, at most; the rest would add memory, not recall.
-constexpr std::size_t kRemembered = 256;
 
 using Clock = std::chrono::steady_clock;
 
@@ -22,40 +18,13 @@ double microseconds_since(Clock::time_point begin) {
   return std::chrono::duration<double, std::micro>(Clock::now() - begin).count();
 }
 
-/// Room for `more` elements, which grows as push_back's does.
-template <class T>
-void make_room(std::vector<T>& values, std::size_t more) {
-  const std::size_t needed = values.size() + more;
-  if (needed > values.capacity()) values.reserve(std::max(2 * values.capacity(), needed));
-}
-
 }  // namespace
-
-/// Checks a token and takes it; refreshes first when a horizon is full.
-void HeadCache::State::take_token(const float* key, const float* value) {
-  recent_keys.check(key, "key");
-  recent_values.check(value, "value");
-  require_range(AnyMatrixView::of(MatrixView<float>(key, 1, dim)), "key");
-  require_range(AnyMatrixView::of(MatrixView<float>(value, 1, value_dim)), "value", kLargestValue);
-  // Not a sum: a window of any size means that nothing is indexed.
-  const std::size_t recent = recent_keys.rows();
-  if (recent >= params.window && recent - params.window >= params.horizon) refresh({.threads = 1});
-  recent_keys.make_room();
-  recent_values.make_room();
-  recent_keys.append(key);
-  recent_values.append(value);
-}
-
-void HeadCache::State::drop_token() noexcept {
-  recent_keys.drop_back();
-  recent_values.drop_back();
-}
 
 void HeadCache::State::attend_all(MatrixView<float> queries, DecodeScratch::State& scratch,
                                   float* out) {
   const auto begin = Clock::now();
   require_queries(queries);
-  make_room_to_remember();
+  make_room_to_remember(1);
   attend_but(0, 0, queries, scratch);
   std::copy_n(scratch.all.out.data(), group * value_dim, out);
   scratch.last.stats.total_us = microseconds_since(begin);
@@ -77,7 +46,7 @@ void HeadCache::State::step_over_all(MatrixView<float> queries, const float* key
   try {
     attend_all(queries, scratch, out);
   } catch (...) {
-    drop_token();
+    drop_tokens(1);
     throw;
   }
   last.stats.total_us = microseconds_since(begin);
@@ -90,10 +59,10 @@ void HeadCache::State::step_over_rest(MatrixView<float> queries, const float* ke
   require_queries(queries);
   take_token(key, value);
   try {
-    make_room_to_remember();
+    make_room_to_remember(1);
     attend_but(sink(), std::min(params.window, recent_keys.rows()), queries, scratch);
   } catch (...) {
-    drop_token();
+    drop_tokens(1);
     throw;
   }
   std::copy_n(scratch.all.out.data(), group * value_dim, out);
@@ -104,7 +73,7 @@ void HeadCache::State::step_over_rest(MatrixView<float> queries, const float* ke
 
 void HeadCache::State::undo_step() noexcept {
   forget_attention();
-  drop_token();
+  drop_tokens(1);
 }
 
 void HeadCache::State::require_queries(MatrixView<float> queries) const {
@@ -113,25 +82,12 @@ void HeadCache::State::require_queries(MatrixView<float> queries) const {
   require_finite(AnyMatrixView::of(queries), "queries");
 }
 
-/// Makes what attention left in the scratch the head's own, and remembers the queries of some
-/// positions: every so many, so that a horizon leaves kRemembered of them.
+/// Makes what attention left in the scratch the head's own, and remembers the queries.
 void HeadCache::State::accept(MatrixView<float> queries, DecodeScratch::State& scratch) noexcept {
   scratch.last.remembered = remembered_at.size();
   std::swap(before, last);
   std::swap(last, scratch.last);
-  const std::size_t every = std::max<std::size_t>(1, params.horizon / kRemembered);
-  const std::size_t position = tokens() - 1;
-  if (position % every != 0) return;
-  // Of a position that is attended more than once, the first queries.
-  if (!remembered_at.empty() && remembered_at.back() == position) return;
-  for (std::size_t g = 0; g < group; ++g)
-    remembered.insert(remembered.end(), queries.row(g), queries.row(g) + dim);
-  remembered_at.push_back(position);
-}
-
-void HeadCache::State::make_room_to_remember() {
-  make_room(remembered, group * dim);
-  make_room(remembered_at, 1);
+  remember(queries, tokens() - 1, 1);
 }
 
 StaticPart HeadCache::State::static_part() const {
@@ -152,10 +108,7 @@ void HeadCache::State::attend_but(std::size_t first, std::size_t window, MatrixV
   stats = {};
   Partial& all = scratch.all;
   all.reset(group, value_dim, params.null_logits);
-  Tokens all_tokens;
-  all_tokens.sink = {sink_keys.view(), {sink_values.view()}};
-  all_tokens.indexed = {indexed_keys.view(), values_of_indexed()};
-  all_tokens.recent = {recent_keys.view(), {recent_values.view()}};
+  const Tokens all_tokens = pieces();
   const bool everything = plan.retriever == Retriever::everything;
   const std::size_t first_indexed = sink_keys.rows(), first_recent = first_indexed + indexed();
   const std::size_t end = all_tokens.size() - window;

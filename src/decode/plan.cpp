@@ -38,16 +38,12 @@ bool worth_planning(const PlanInput& input, const DecodeParams& params) {
          input.positions.size() >= kLeastPositions;
 }
 
-double full_bytes(const PlanInput& input) {
-  const Tokens::Piece& indexed = input.tokens.indexed;
+double full_bytes(const Tokens::Piece& indexed) {
   return static_cast<double>(indexed.keys.rows * indexed.row_bytes());
 }
 
 Planned everything(const PlanInput& input) {
-  Planned planned;
-  planned.plan.bytes_per_step = full_bytes(input);
-  planned.plan.keys_per_query = static_cast<double>(input.tokens.indexed.keys.rows);
-  return planned;
+  return {plan_of_everything(input.tokens.indexed), {}, {}};
 }
 
 class Planner {
@@ -124,7 +120,7 @@ class Planner {
       const auto rung = lowest_rung(tail);
       if (rung && (!best || *rung < best->rung)) best = {*rung, tail};
     }
-    if (best && bytes(*best) >= full_bytes(input_)) best.reset();
+    if (best && bytes(*best) >= full_bytes(input_.tokens.indexed)) best.reset();
     return best;
   }
 
@@ -332,6 +328,11 @@ class Planner {
 };
 
 }  // namespace
+
+HeadPlan plan_of_everything(const Tokens::Piece& indexed) {
+  return {.keys_per_query = static_cast<double>(indexed.keys.rows),
+          .bytes_per_step = full_bytes(indexed)};
+}
 
 Planned make_plan(const PlanInput& input, const DecodeParams& params, HeadIndex before,
                   const Execution& run) {

@@ -14,6 +14,9 @@ struct Planned {
   Tail tail;
 };
 
+/// Attends to all indexed tokens.
+[[nodiscard]] HeadPlan plan_of_everything(const Tokens::Piece& indexed);
+
 /// `before`: a projection index over input.tokens.indexed that is there already, or none.
 [[nodiscard]] Planned make_plan(const PlanInput& input, const DecodeParams& params,
                                 HeadIndex before, const Execution& run);

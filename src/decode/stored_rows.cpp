@@ -30,6 +30,12 @@ void store(const float* row, std::size_t cols, T (*convert)(float), std::byte* t
 
 }  // namespace
 
+void store_row(const float* row, std::size_t cols, Dtype dtype, std::byte* to) noexcept {
+  if (dtype == Dtype::f16) store<Half>(row, cols, to_half, to);
+  if (dtype == Dtype::bf16) store<BFloat16>(row, cols, to_bfloat16, to);
+  if (dtype == Dtype::f32) std::memcpy(to, row, cols * sizeof(float));
+}
+
 StoredRows::StoredRows(AnyMatrixView rows)
     : dtype_(rows.dtype), rows_(rows.rows), cols_(rows.cols) {
   const std::size_t row = row_bytes();
@@ -37,7 +43,7 @@ StoredRows::StoredRows(AnyMatrixView rows)
   for (std::size_t i = 0; i < rows_; ++i) std::memcpy(data_.data() + i * row, rows.row(i), row);
 }
 
-void StoredRows::check(const float* row, const char* name) const {
+void StoredRows::check(const float* row, std::string_view name) const {
   for (std::size_t j = 0; j < cols_; ++j) {
     if (!std::isfinite(row[j]))
       fail(ErrorCode::not_finite, "{} holds {} in element {}", name, row[j], j);
@@ -47,16 +53,13 @@ void StoredRows::check(const float* row, const char* name) const {
   }
 }
 
-void StoredRows::make_room() {
-  const std::size_t needed = bytes() + row_bytes();
+void StoredRows::make_room(std::size_t count) {
+  const std::size_t needed = bytes() + count * row_bytes();
   if (data_.size() < needed) data_.resize(needed);
 }
 
 void StoredRows::append(const float* row) noexcept {
-  std::byte* to = data_.data() + bytes();
-  if (dtype_ == Dtype::f16) store<Half>(row, cols_, to_half, to);
-  if (dtype_ == Dtype::bf16) store<BFloat16>(row, cols_, to_bfloat16, to);
-  if (dtype_ == Dtype::f32) std::memcpy(to, row, cols_ * sizeof(float));
+  store_row(row, cols_, dtype_, data_.data() + bytes());
   ++rows_;
 }
 

@@ -2,11 +2,15 @@
 #pragma once
 
 #include <cstddef>
+#include <string_view>
 #include <vector>
 
 #include "keyseek/matrix.hpp"
 
 namespace keyseek {
+
+/// Writes a row of f32 in a type that is not i8.
+void store_row(const float* row, std::size_t cols, Dtype dtype, std::byte* to) noexcept;
 
 /// Rows that grow at the end and shrink at the front, stored in an element type.
 class StoredRows {
@@ -16,10 +20,10 @@ class StoredRows {
 
   /// Throws Error(not_finite) that names `name` when an element of a row of f32 is NaN or
   /// infinite, or becomes so as it is stored.
-  void check(const float* row, const char* name) const;
-  void make_room();                        ///< for one more row
-  void append(const float* row) noexcept;  ///< into the room that was made
-  void drop_back() noexcept { --rows_; }   ///< the newest row
+  void check(const float* row, std::string_view name) const;
+  void make_room(std::size_t count);                              ///< for so many more rows
+  void append(const float* row) noexcept;                         ///< into the room that was made
+  void drop_back(std::size_t count) noexcept { rows_ -= count; }  ///< the newest rows
   /// All rows but the first `count`.
   [[nodiscard]] StoredRows without_front(std::size_t count) const;
   [[nodiscard]] AnyMatrixView view() const;

@@ -10,6 +10,23 @@ std::size_t Tokens::row_of(std::size_t position) const {
   return position + pinned.size() - static_cast<std::size_t>(before);
 }
 
+std::vector<Tokens::Run> Tokens::by_position() const {
+  std::vector<Run> runs;
+  const std::size_t first = sink.keys.rows - pinned.size();
+  std::size_t position = first, row = 0;
+  runs.push_back({&sink, 0, first});
+  for (std::size_t i = 0; i < pinned.size(); ++i) {
+    const std::size_t between = pinned[i] - position;
+    runs.push_back({&indexed, row, between});
+    runs.push_back({&sink, first + i, 1});
+    row += between;
+    position = pinned[i] + 1;
+  }
+  runs.push_back({&indexed, row, indexed.keys.rows - row});
+  runs.push_back({&recent, 0, recent.keys.rows});
+  return runs;
+}
+
 void Tokens::attend(MatrixView<float> queries, std::size_t first, std::size_t last, Logits logits,
                     AttendScratch& scratch, Partial& part, Partial& into) const {
   std::size_t begin = 0;

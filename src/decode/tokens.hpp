@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <span>
+#include <vector>
 
 #include "keyseek/attention.hpp"
 
@@ -24,6 +25,13 @@ struct Tokens {
   [[nodiscard]] std::size_t size() const {
     return sink.keys.rows + indexed.keys.rows + recent.keys.rows;
   }
+  /// Some rows of a piece, whose positions follow one another.
+  struct Run {
+    const Piece* piece;
+    std::size_t first, count;
+  };
+  /// All tokens in order of position; looks at the pieces.
+  [[nodiscard]] std::vector<Run> by_position() const;
   /// The first row behind the sink that is of this position or a later one.
   [[nodiscard]] std::size_t row_of(std::size_t position) const;
   /// Attention over rows [first, last), merged into `into`.

@@ -2,11 +2,11 @@
 #include "keyseek/graph.hpp"
 
 #include <algorithm>
-#include <numeric>
 
 #include "base/fail.hpp"
 #include "base/saved_count.hpp"
 #include "graph/lists.hpp"
+#include "graph/most_wanted.hpp"
 
 namespace keyseek {
 namespace {
@@ -18,17 +18,6 @@ std::vector<std::uint32_t> popularity(MatrixView<Id> lists, std::size_t n) {
     for (const Id id : list_of(lists, q)) ++count[id];
   }
   return count;
-}
-
-/// The most wanted keys: a search without seeds starts there.
-std::vector<Id> most_wanted(const std::vector<std::uint32_t>& count, std::size_t how_many) {
-  std::vector<Id> keys(count.size());
-  std::iota(keys.begin(), keys.end(), Id{0});
-  const auto wanted = static_cast<std::ptrdiff_t>(std::min(how_many, keys.size()));
-  std::partial_sort(keys.begin(), keys.begin() + wanted, keys.end(),
-                    [&](Id a, Id b) { return count[a] != count[b] ? count[a] > count[b] : a < b; });
-  keys.resize(static_cast<std::size_t>(wanted));
-  return keys;
 }
 
 void check(bool ok, const char* what) {

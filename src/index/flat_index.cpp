@@ -29,6 +29,13 @@ class FlatState final : public IndexState {
     return std::make_shared<FlatState>(std::move(longer));
   }
 
+  [[nodiscard]] std::shared_ptr<const IndexState> truncated(
+      std::size_t keys, const Execution& /*run*/) const override {
+    KeyStore shorter = store().truncated(keys);
+    pack(shorter);
+    return std::make_shared<FlatState>(std::move(shorter));
+  }
+
  private:
   float largest_scale_;  ///< of the keys' codes
 };

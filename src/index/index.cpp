@@ -104,6 +104,14 @@ void Index::append(AnyMatrixView keys, MatrixView<float> training, const Executi
   if (keys.rows > 0) state_.set(old->appended(keys, training, run));
 }
 
+void Index::truncate(std::size_t keys, const Execution& run) {
+  run.validate();
+  const auto old = state();
+  require(keys >= 1, "keys is 0: an index holds at least one");
+  require(keys <= old->store().size(), "keys is {}, the index holds {}", keys, old->store().size());
+  if (keys < old->store().size()) state_.set(old->truncated(keys, run));
+}
+
 void Index::save(const std::filesystem::path& path) const {
   const auto state = this->state();  // the file looks at its arrays
   IndexFileWriter file{std::string(to_string(state->kind()))};

@@ -32,6 +32,9 @@ class IndexState {
   [[nodiscard]] virtual std::shared_ptr<const IndexState> appended(AnyMatrixView keys,
                                                                    MatrixView<float> training,
                                                                    const Execution& run) const = 0;
+  /// Of the first `keys`, which are fewer than there are.
+  [[nodiscard]] virtual std::shared_ptr<const IndexState> truncated(std::size_t keys,
+                                                                    const Execution& run) const = 0;
   /// Its sections.
   virtual void write(IndexFileWriter& file) const { file.add(store_); }
 

@@ -53,6 +53,8 @@ class ProjectionState final : public IndexState {
   [[nodiscard]] std::shared_ptr<const IndexState> appended(AnyMatrixView keys,
                                                            MatrixView<float> training,
                                                            const Execution& run) const override;
+  [[nodiscard]] std::shared_ptr<const IndexState> truncated(std::size_t keys,
+                                                            const Execution& run) const override;
 
   void write(IndexFileWriter& file) const override {
     file.add(store());
@@ -147,6 +149,13 @@ std::shared_ptr<const IndexState> build(IndexBuilder& builder, const IndexParams
   return std::make_shared<ProjectionState>(std::move(store), std::move(parts));
 }
 
+/// Lists that the dials were tuned on name no key that came later, and none in the place of one
+/// that went, but links lead to them.
+void expand_beyond_lists(std::vector<OperatingPoint>& points) {
+  for (OperatingPoint& point : points)
+    point.dials.expand = std::max(point.dials.expand, Dials().expand);
+}
+
 std::shared_ptr<const IndexState> ProjectionState::appended(AnyMatrixView keys,
                                                             MatrixView<float> training,
                                                             const Execution& run) const {
@@ -167,15 +176,27 @@ std::shared_ptr<const IndexState> ProjectionState::appended(AnyMatrixView keys,
     link_new(links, fresh, store().size(), params.graph.max_degree);
     parts.router = p_.router.extended(training, lists.ids, n, run);
   }
-  // The lists that the dials were tuned on do not name the new keys, but links lead to them.
-  for (OperatingPoint& point : parts.points) {
-    point.dials.expand = std::max(point.dials.expand, Dials().expand);
-  }
+  expand_beyond_lists(parts.points);
   const auto entry_points = p_.graph.entry_points();
   attach(links, entry_points, longer, run);
   parts.graph = Graph::freeze(links, {entry_points.begin(), entry_points.end()});
   pack(longer, parts.graph, parts.router);
   return std::make_shared<ProjectionState>(std::move(longer), std::move(parts));
+}
+
+std::shared_ptr<const IndexState> ProjectionState::truncated(std::size_t keys,
+                                                             const Execution& run) const {
+  ProjectionParts parts = p_;
+  KeyStore shorter = store().truncated(keys);
+  Links links = p_.graph.thaw();
+  std::vector<Id> entry_points(p_.graph.entry_points().begin(), p_.graph.entry_points().end());
+  drop_keys(links, entry_points, keys, p_.params.graph.entry_points);
+  attach(links, entry_points, shorter, run);
+  parts.graph = Graph::freeze(links, std::move(entry_points));
+  parts.router = p_.router.truncated(keys);
+  expand_beyond_lists(parts.points);
+  pack(shorter, parts.graph, parts.router);
+  return std::make_shared<ProjectionState>(std::move(shorter), std::move(parts));
 }
 
 std::shared_ptr<const IndexState> read(const ContainerReader& file, KeyStore store) {

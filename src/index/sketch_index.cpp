@@ -33,6 +33,14 @@ class SketchState final : public IndexState {
     return std::make_shared<SketchState>(std::move(longer), std::move(sketch));
   }
 
+  [[nodiscard]] std::shared_ptr<const IndexState> truncated(
+      std::size_t keys, const Execution& /*run*/) const override {
+    KeyStore shorter = store().truncated(keys);
+    Sketch sketch = sketch_.truncated(keys);
+    pack(shorter, sketch);
+    return std::make_shared<SketchState>(std::move(shorter), std::move(sketch));
+  }
+
   void write(IndexFileWriter& file) const override {
     file.add(store());
     file.add(sketch_);

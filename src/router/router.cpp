@@ -11,6 +11,7 @@
 #include "base/parallel.hpp"
 #include "graph/lists.hpp"
 #include "router/clustering.hpp"
+#include "router/members.hpp"
 #include "router/query_map.hpp"
 #include "score/code_tile.hpp"
 #include "score/codes.hpp"
@@ -21,8 +22,6 @@
 
 namespace keyseek {
 namespace {
-
-constexpr std::uint16_t kFullGap = 0xffff;
 
 /// Rows of the training set that the router keeps: all, or an even sample.
 std::vector<std::size_t> kept_rows(std::size_t m, std::size_t n, double queries_per_key) {
@@ -93,14 +92,6 @@ struct NewQueries {
   std::vector<std::uint16_t> gaps;
 };
 
-/// One training query, wherever it is kept.
-struct Member {
-  std::uint32_t cluster;
-  std::span<const std::uint8_t> code;
-  float scale;
-  std::span<const std::uint16_t> gaps;
-};
-
 void encode(MatrixView<float> rows, AlignedVector<std::uint8_t>& codes,
             AlignedVector<float>& scales) {
   const std::size_t cols = code_cols(rows.cols);
@@ -132,46 +123,6 @@ NewQueries encode_queries(MatrixView<float> projected, std::vector<std::uint32_t
     fresh.list_offsets.push_back(static_cast<std::uint32_t>(fresh.gaps.size()));
   }
   return fresh;
-}
-
-/// Appends the queries of `codes` etc. to `members`.
-void add_members(std::span<const std::uint32_t> cluster, std::span<const std::uint8_t> codes,
-                 std::span<const float> scales, std::span<const std::uint32_t> list_offsets,
-                 std::span<const std::uint16_t> gaps, std::vector<Member>& members) {
-  const std::size_t cols = scales.empty() ? 0 : codes.size() / scales.size();
-  for (std::size_t i = 0; i < scales.size(); ++i) {
-    members.push_back({cluster[i], codes.subspan(i * cols, cols), scales[i],
-                       gaps.subspan(list_offsets[i], list_offsets[i + 1] - list_offsets[i])});
-  }
-}
-
-/// Sorts the members by cluster into the parts.
-void place(std::vector<Member> members, std::size_t clusters, Router::Parts& parts) {
-  std::stable_sort(members.begin(), members.end(),
-                   [](const Member& a, const Member& b) { return a.cluster < b.cluster; });
-  AlignedVector<std::uint32_t> cluster_offsets(clusters + 1), list_offsets{0};
-  AlignedVector<std::uint8_t> codes;
-  AlignedVector<float> scales;
-  AlignedVector<std::uint16_t> gaps;
-  std::size_t total = 0;
-  for (const Member& member : members) total += member.gaps.size();
-  require(total < kNoId,
-          "the router's lists hold {} keys, at most {} are possible: keep fewer queries", total,
-          kNoId);
-  gaps.reserve(total);
-  for (const Member& member : members) {
-    ++cluster_offsets[member.cluster + 1];
-    codes.insert(codes.end(), member.code.begin(), member.code.end());
-    scales.push_back(member.scale);
-    gaps.insert(gaps.end(), member.gaps.begin(), member.gaps.end());
-    list_offsets.push_back(static_cast<std::uint32_t>(gaps.size()));
-  }
-  std::partial_sum(cluster_offsets.begin(), cluster_offsets.end(), cluster_offsets.begin());
-  parts.cluster_offsets = SharedArray(std::move(cluster_offsets));
-  parts.codes = SharedArray(std::move(codes));
-  parts.scales = SharedArray(std::move(scales));
-  parts.list_offsets = SharedArray(std::move(list_offsets));
-  parts.gaps = SharedArray(std::move(gaps));
 }
 
 /// The `count` largest of scores[0, n), ties to the smaller index, in no order.
@@ -265,15 +216,21 @@ Router Router::extended(MatrixView<float> queries, MatrixView<Id> lists, std::si
   }
   const NewQueries fresh = encode_queries(projected, std::move(cluster), lists, rows);
 
-  std::vector<std::uint32_t> old_cluster(this->queries());
-  for (std::uint32_t c = 0; c < clusters(); ++c) {
-    std::fill(old_cluster.begin() + parts_.cluster_offsets[c],
-              old_cluster.begin() + parts_.cluster_offsets[c + 1], c);
-  }
-  std::vector<Member> members;
-  add_members(old_cluster, parts_.codes.span(), parts_.scales.span(), parts_.list_offsets.span(),
-              parts_.gaps.span(), members);
+  std::vector<Member> members = members_of(parts_);
   add_members(fresh.cluster, fresh.codes, fresh.scales, fresh.list_offsets, fresh.gaps, members);
+  Router router;
+  router.parts_ = parts_;
+  place(std::move(members), clusters(), router.parts_);
+  return router;
+}
+
+Router Router::truncated(std::size_t n) const {
+  if (empty()) return {};
+  std::vector<Member> members = members_of(parts_);
+  for (Member& member : members) member.gaps = gaps_below(member.gaps, n);
+  const auto is_idle = [](const Member& member) { return member.gaps.empty(); };
+  // Without a query there is no router; one that finds nothing does no harm.
+  if (!std::all_of(members.begin(), members.end(), is_idle)) std::erase_if(members, is_idle);
   Router router;
   router.parts_ = parts_;
   place(std::move(members), clusters(), router.parts_);

@@ -120,4 +120,16 @@ void place_in_half_block(const std::uint8_t* code, std::size_t cols, std::size_t
   }
 }
 
+void truncate_blocks(std::size_t count, std::size_t bytes, std::uint8_t zero,
+                     AlignedVector<std::uint8_t>& codes, AlignedVector<float>& scales) {
+  const std::size_t rows = blocked_rows(count);
+  const std::vector<std::uint8_t> padding(bytes, zero);
+  codes.resize(rows * bytes);
+  scales.resize(rows);
+  for (std::size_t i = count; i < rows; ++i) {
+    place_in_block(padding.data(), bytes, i, codes.data());
+    scales[i] = 0.0F;
+  }
+}
+
 }  // namespace keyseek

@@ -4,6 +4,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "keyseek/matrix.hpp"
+
 namespace keyseek {
 
 /// Bytes of a code row of d elements.
@@ -35,5 +37,10 @@ void place_in_block(const std::uint8_t* code, std::size_t cols, std::size_t i,
 /// Likewise a code of 4 bits, two elements a byte: see CodeBlocks.
 void place_in_half_block(const std::uint8_t* code, std::size_t cols, std::size_t i,
                          std::uint8_t* codes) noexcept;
+
+/// Keeps the first `count` keys of codes, of `bytes` a key, and scales in blocks, and pads the last
+/// block with codes of zero, whose bytes are all `zero`.
+void truncate_blocks(std::size_t count, std::size_t bytes, std::uint8_t zero,
+                     AlignedVector<std::uint8_t>& codes, AlignedVector<float>& scales);
 
 }  // namespace keyseek

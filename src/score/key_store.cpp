@@ -187,6 +187,24 @@ KeyStore KeyStore::appended(AnyMatrixView keys) const {
   return store;
 }
 
+KeyStore KeyStore::truncated(std::size_t count) const {
+  require(count >= 1 && count <= size(), "count is {}, must be in [1, {}]", count, size());
+  KeyStore store = *this;
+  store.keys_ = keys_.first(count);
+  if (layout_ == CodeLayout::rows) {
+    store.codes_ = codes_.first(count * code_cols());
+    store.scales_ = scales_.first(count);
+  } else {
+    AlignedVector<std::uint8_t> codes(codes_.begin(), codes_.end());
+    AlignedVector<float> scales(scales_.begin(), scales_.end());
+    truncate_blocks(count, code_cols(), 128, codes, scales);
+    store.codes_ = SharedArray(std::move(codes));
+    store.scales_ = SharedArray(std::move(scales));
+  }
+  store.longest_ = store.longest_possible();
+  return store;
+}
+
 /// |mean| + the largest scale times |channel| times what a code may be.
 double KeyStore::longest_possible() const {
   const auto length = [](const SharedArray<float>& x) {

@@ -123,17 +123,18 @@ Sketch::Depth measure_depth(const Sketch& sketch, AnyMatrixView keys, std::size_
     append(ranks, few, ten);
     append(ranks, many, hundred);
   }
-  return {reached(std::move(ten)) / sampled, reached(std::move(hundred)) / sampled};
+  const auto all = static_cast<double>(keys.rows);
+  return {reached(std::move(ten)) / all, reached(std::move(hundred)) / all};
 }
 
 std::size_t Sketch::pool(std::size_t k) const noexcept {
-  const auto [ten, hundred] = parts_.depth;
+  const double ten = parts_.depth.of_ten, hundred = parts_.depth.of_hundred;
   const auto wanted = static_cast<double>(k);
-  const double depth = k <= kTen ? ten
-                       : k >= kHundred
-                           ? hundred * wanted / double{kHundred}
-                           : ten + (hundred - ten) * (wanted - kTen) / (kHundred - kTen);
-  return std::clamp(static_cast<std::size_t>(depth), std::min(k, size_), size_);
+  double share = ten;
+  if (k > kTen) share += (hundred - ten) * (wanted - kTen) / (kHundred - kTen);
+  if (k > kHundred) share = hundred * wanted / kHundred;
+  const double keys = std::ceil(share * static_cast<double>(size_));
+  return std::clamp(static_cast<std::size_t>(keys), std::min(k, size_), size_);
 }
 
 }  // namespace keyseek

@@ -78,7 +78,8 @@ std::size_t cheapest_dim(const SketchAxes& axes, AnyMatrixView keys, MatrixView<
   for (std::size_t dim = best; dim <= axes.most; dim += std::max(kStep, dim / 3 / kStep * kStep)) {
     const Sketch sketch = of_maps(axes.leading(dim), some, run);
     const auto depth = measure_depth(sketch, some, keys.rows, queries, run);
-    const double cost = search_cost(keys.rows, dim, keys.cols, depth.of_hundred);
+    const double pool = depth.of_hundred * static_cast<double>(keys.rows);
+    const double cost = search_cost(keys.rows, dim, keys.cols, pool);
     if (cost >= least) break;
     least = cost;
     best = dim;
@@ -121,11 +122,21 @@ Sketch Sketch::appended(AnyMatrixView keys) const {
   require_range(keys, "keys");
   Sketch sketch = *this;
   sketch.size_ += keys.rows;
-  const double growth = static_cast<double>(sketch.size_) / static_cast<double>(size_);
-  sketch.parts_.depth = {parts_.depth.of_ten * growth, parts_.depth.of_hundred * growth};
   AlignedVector<std::uint8_t> codes(parts_.codes.begin(), parts_.codes.end());
   AlignedVector<float> scales(parts_.scales.begin(), parts_.scales.end());
   encode(keys, size_, parts_.key_map, parts_.mean, {1, {}}, codes, scales);
+  sketch.parts_.codes = SharedArray(std::move(codes));
+  sketch.parts_.scales = SharedArray(std::move(scales));
+  return sketch;
+}
+
+Sketch Sketch::truncated(std::size_t count) const {
+  require(count >= 1 && count <= size_, "count is {}, must be in [1, {}]", count, size_);
+  Sketch sketch = *this;
+  sketch.size_ = count;
+  AlignedVector<std::uint8_t> codes(parts_.codes.begin(), parts_.codes.end());
+  AlignedVector<float> scales(parts_.scales.begin(), parts_.scales.end());
+  truncate_blocks(count, code_bytes(), 0x88, codes, scales);
   sketch.parts_.codes = SharedArray(std::move(codes));
   sketch.parts_.scales = SharedArray(std::move(scales));
   return sketch;
@@ -166,7 +177,7 @@ Sketch Sketch::from_parts(Parts parts, std::size_t n) {
   }
   check(std::isfinite(parts.factor) && parts.factor > 0.0F, "the factor is wrong");
   const auto& [ten, hundred] = parts.depth;
-  check(ten >= 1 && hundred >= ten && hundred <= static_cast<double>(n), "the depth is wrong");
+  check(ten > 0 && hundred >= ten && hundred <= 1, "the depth is wrong");
   for (const float x : parts.mean) check(std::isfinite(x), "a mean is not finite");
   Sketch sketch;
   sketch.parts_ = std::move(parts);

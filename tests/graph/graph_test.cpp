@@ -177,6 +177,23 @@ TEST(LinkNew, AFullKeyDropsAnOldLink) {
   EXPECT_EQ(links, (Links{{3, 4}, {0, 2}, {0, 1}, {0}, {0}, {0}}));  // 5 finds new links only
 }
 
+TEST(DropKeys, LinksAndEntryPointsLoseThem) {
+  Links links = {{1, 3}, {0, 4}, {3, 1}, {0}, {1}};
+  std::vector<Id> entry_points = {4, 1};
+  drop_keys(links, entry_points, 3, 2);
+  EXPECT_EQ(links, (Links{{1}, {0}, {1}}));
+  EXPECT_EQ(entry_points, std::vector<Id>{1});
+}
+
+TEST(DropKeys, WithoutAnEntryPointTheMostLinkedKeysAreChosen) {
+  Links links = {{1, 3}, {3, 0}, {3, 1}, {2}};
+  std::vector<Id> entry_points = {3};
+  drop_keys(links, entry_points, 3, 2);
+  EXPECT_EQ(entry_points, (std::vector<Id>{1, 0}));
+  EXPECT_THROW(drop_keys(links, entry_points, 0, 2), Error);
+  EXPECT_THROW(drop_keys(links, entry_points, 4, 2), Error);
+}
+
 TEST(Attach, AnUnreachedKeyIsLinkedFromTheNearestReachedOne) {
   const KeyStore store = in_the_plane({0, 0, 100, 0, 0, 100, 90, 10, 5, 95, 5, 94});
   Links links = {{1}, {2}, {}, {0}, {5}, {}};  // 3 leads out, but nothing leads to 3; 4 leads to 5

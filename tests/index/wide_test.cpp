@@ -28,6 +28,10 @@ test::OodData falling(std::size_t n) {
   return data;
 }
 
+constexpr double kResidual = 0.05;
+
+SketchMaps wanted(const SketchAxes& axes) { return axes.leading(axes.wanted); }
+
 /// Share of sum (q.k)^2 over centred keys that the maps leave out.
 double left_out(const SketchMaps& maps, const Matrix<float>& keys, const Matrix<float>& queries) {
   std::vector<double> mean(kDim);
@@ -63,9 +67,10 @@ TEST(WideCoordinates, LeaveOutNoMoreThanExactOnes) {
   for (const std::size_t n : {300U, 700U, 2000U}) {
     SCOPED_TRACE(n);
     const test::OodData data = falling(n);
-    const auto exact = exact_maps(any(data.keys), data.training.train, {}, {});
-    const auto wide = wide_maps(any(data.keys), data.training.train, {}, {});
-    EXPECT_LE(left_out(wide, data.keys, data.test), 0.05);
+    const SketchParams params = {.residual = kResidual};
+    const auto exact = wanted(exact_axes(any(data.keys), data.training.train, params, {}));
+    const auto wide = wanted(wide_axes(any(data.keys), data.training.train, params, {}));
+    EXPECT_LE(left_out(wide, data.keys, data.test), kResidual);
     EXPECT_LE(left_out(wide, data.keys, data.test), 1.2 * left_out(exact, data.keys, data.test));
     EXPECT_LE(wide.keys.rows(), exact.keys.rows() + 32);
     EXPECT_LT(wide.keys.rows(), kDim / 2);
@@ -74,7 +79,7 @@ TEST(WideCoordinates, LeaveOutNoMoreThanExactOnes) {
 
 TEST(WideCoordinates, AreAsManyAsAskedFor) {
   const test::OodData data = falling(800);
-  const auto maps = wide_maps(any(data.keys), data.training.train, {.dim = 40}, {});
+  const auto maps = wanted(wide_axes(any(data.keys), data.training.train, {.dim = 40}, {}));
   EXPECT_EQ(maps.keys.rows(), 40U);
   EXPECT_EQ(maps.queries.rows(), 40U);
 }
@@ -83,7 +88,7 @@ TEST(WideCoordinates, AreAsManyAsAskedFor) {
 TEST(WideCoordinates, AreChannelsWhereFewWouldNotDo) {
   const Matrix<float> keys = test::normal_matrix(2000, kDim, 1),
                       queries = test::normal_matrix(300, kDim, 2);
-  const auto maps = wide_maps(any(keys), queries, {}, {});
+  const auto maps = wanted(wide_axes(any(keys), queries, {}, {}));
   EXPECT_EQ(maps.keys.rows(), kDim);
   EXPECT_LE(left_out(maps, keys, queries), 1e-5);
 }

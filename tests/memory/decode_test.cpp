@@ -17,7 +17,7 @@ using test::DecodeHead;
 using test::elements;
 using test::run_out_everywhere;
 
-constexpr std::size_t kPrompt = 120, kGroup = 2, kHorizon = 70;
+constexpr std::size_t kPrompt = 120, kGroup = 2, kHorizon = 70, kTurn = 5;
 
 /// Without a retriever, one that plans.
 DecodeHead small_head(std::optional<Retriever> retriever, bool int8_values = false) {
@@ -52,11 +52,11 @@ struct AtWork {
 
   HeadCache cache;
   DecodeScratch scratch;
-  Matrix<float> out = Matrix<float>(kGroup, 10);
+  Matrix<float> out = Matrix<float>(kTurn * kGroup, 10);
   std::vector<float> lse = std::vector<float>(kGroup);
 };
 
-enum class Way { step, beside_static, append, attend };
+enum class Way { step, beside_static, append, attend, extend };
 
 struct Case {
   std::optional<Retriever> retriever;
@@ -64,7 +64,7 @@ struct Case {
 };
 
 std::string name_of(const testing::TestParamInfo<Case>& info) {
-  const char* const ways[] = {"step", "beside_static", "append", "attend"};
+  const char* const ways[] = {"step", "beside_static", "append", "attend", "extend"};
   return (info.param.retriever ? std::string(to_string(*info.param.retriever)) : "planned") + "_" +
          ways[static_cast<int>(info.param.way)];
 }
@@ -86,6 +86,10 @@ class Steps : public testing::TestWithParam<Case> {
         return at.cache.append(key, value);
       case Way::attend:
         return at.cache.attend(head.at(p), at.scratch, at.out.data());
+      case Way::extend:
+        return at.cache.extend(head.queries.view().slice(p * kGroup, kTurn * kGroup),
+                               head.f32_keys.view().slice(p, kTurn),
+                               head.f32_values.view().slice(p, kTurn), at.scratch, at.out.data());
     }
   }
 
@@ -135,7 +139,7 @@ std::vector<Case> cases() {
   for (const Retriever retriever : {Retriever::everything, Retriever::none, Retriever::flat,
                                     Retriever::sketch, Retriever::projection})
     all.push_back({retriever, Way::step});
-  for (const Way way : {Way::beside_static, Way::append, Way::attend})
+  for (const Way way : {Way::beside_static, Way::append, Way::attend, Way::extend})
     all.push_back({Retriever::flat, way});
   all.push_back({std::nullopt, Way::step});
   return all;
@@ -157,6 +161,24 @@ TEST_P(Heads, ARefreshThatFailedMovedNothing) {
                          EXPECT_EQ(cache.tokens(), begin.tokens());
                          if (!threw) return;
                          EXPECT_EQ(cache.indexed(), begin.indexed());
+                         EXPECT_EQ(cache.bytes(), begin.bytes());
+                         EXPECT_EQ(future(head, cache, 2), expected);
+                       });
+  }
+}
+
+TEST_P(Heads, ATruncationThatFailedTookNothingBack) {
+  DecodeHead head = small_head(GetParam(), true);
+  head.params.pinned = 5;
+  HeadCache begin = head.prefill(kPrompt, head.params);
+  DecodeScratch scratch;
+  for (std::size_t i = 0; i < 66; ++i) head.step(begin, scratch);
+  const std::vector<float> expected = future(head, begin, 2);
+  for (const std::size_t left : {100U, 60U}) {  // recent tokens and the sink need no memory
+    run_out_everywhere([&] { return begin; }, [&](HeadCache& cache) { cache.truncate(left); },
+                       [&](HeadCache& cache, bool threw) {
+                         EXPECT_EQ(cache.tokens(), threw ? begin.tokens() : left);
+                         if (!threw) return;
                          EXPECT_EQ(cache.bytes(), begin.bytes());
                          EXPECT_EQ(future(head, cache, 2), expected);
                        });
@@ -275,6 +297,61 @@ TEST(ManyHeads, AllTakeAStepOrNone) {
       if (threw) attend_heads(layer.pointers(), queries, layer.pool, layer.out.data());
       for (const HeadCache& each : layer.heads) EXPECT_EQ(future(head, each, 2), expected);
     });
+  }
+}
+
+TEST(ManyHeads, AllTakeATurnOrNoneAndAllGiveItBackOrNone) {
+  const DecodeHead head = small_head(Retriever::flat);
+  HeadCache due = head.prefill(kPrompt, head.params);
+  DecodeScratch scratch;
+  for (std::size_t i = 0; i < kHorizon; ++i) head.step(due, scratch);
+  const std::vector<HeadCache> begin(3, due);
+  const std::size_t n = due.tokens();
+  const auto thrice = [&](const Matrix<float>& from, std::size_t each) {
+    Matrix<float> rows(3 * kTurn * each, from.cols());
+    for (std::size_t h = 0; h < 3; ++h)
+      std::copy_n(from.row(n * each), kTurn * each * from.cols(), rows.row(h * kTurn * each));
+    return rows;
+  };
+  const Matrix<float> keys = thrice(head.f32_keys, 1), values = thrice(head.f32_values, 1),
+                      queries = thrice(head.queries, kGroup);
+  const auto turn = [&](Layer& layer) {
+    append_heads(layer.pointers(), keys, values, layer.pool, queries);
+  };
+  HeadCache alone = due;
+  alone.append(keys.view().slice(0, kTurn), values.view().slice(0, kTurn),
+               queries.view().slice(0, kTurn * kGroup));
+  const std::vector<float> expected = future(head, alone, 2);
+  for (const int threads : {1, 3}) {
+    run_out_everywhere([&] { return Layer(begin, threads); }, turn,
+                       [&](Layer& layer, bool threw) {
+                         if (threw) {
+                           for (const HeadCache& each : layer.heads) EXPECT_EQ(each.tokens(), n);
+                           turn(layer);
+                         }
+                         for (const HeadCache& each : layer.heads)
+                           EXPECT_EQ(future(head, each, 2), expected);
+                       });
+    Matrix<float> out(3 * kTurn * kGroup, 10);
+    const auto attended = [&](Layer& layer) {
+      extend_heads(layer.pointers(), queries, keys, values, layer.pool, out.data());
+    };
+    run_out_everywhere([&] { return Layer(begin, threads); }, attended,
+                       [&](Layer& layer, bool threw) {
+                         if (threw) {
+                           for (const HeadCache& each : layer.heads) EXPECT_EQ(each.tokens(), n);
+                           attended(layer);
+                         }
+                         for (const HeadCache& each : layer.heads)
+                           EXPECT_EQ(future(head, each, 2), expected);
+                       });
+    const std::vector<std::size_t> left = {n - 1, 100, 2};
+    run_out_everywhere([&] { return Layer(begin, threads); },
+                       [&](Layer& layer) { truncate_heads(layer.pointers(), left, layer.pool); },
+                       [&](Layer& layer, bool threw) {
+                         for (std::size_t i = 0; i < 3; ++i)
+                           EXPECT_EQ(layer.heads[i].tokens(), threw ? n : left[i]);
+                       });
   }
 }
 

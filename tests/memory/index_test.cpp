@@ -119,6 +119,17 @@ TEST_P(Indexes, AnAppendThatFailedTookNothing) {
                      });
 }
 
+TEST_P(Indexes, ATruncationThatFailedTookNothingBack) {
+  for (const std::size_t left : {140U, 3U}) {
+    run_out_everywhere([&] { return index; },
+                       [&](Index& copy) { copy.truncate(left, {.threads = 1}); },
+                       [&](Index& copy, bool threw) {
+                         if (threw) expect_whole(copy);
+                         EXPECT_EQ(copy.size(), threw ? kKeys : left);
+                       });
+  }
+}
+
 TEST_P(Indexes, ASaveThatFailedLeavesTheOldFile) {
   const test::TemporaryDirectory folder;
   const auto path = folder / "index.ks";

@@ -188,8 +188,11 @@ def test_append_and_attend_are_a_step(captured, prefill):
     apart.attend(queries)
     assert len(apart) == PROMPT + 30  # attending takes no token
     for call, fault in (
-        (lambda: apart.append(key[:, :-1].copy(), value), "key is 1 x 63, must be 1 x 64"),
-        (lambda: apart.append(key, np.vstack([value, value])), "value is 2 x 64"),
+        (
+            lambda: apart.append(key[:, :-1].copy(), value),
+            "keys have dimension 63, the head has 64",
+        ),
+        (lambda: apart.append(key, np.vstack([value, value])), "keys has 1 rows, values has 2"),
         (lambda: apart.append(key * np.nan, value), "key holds"),
         (lambda: apart.attend(queries[:1]), "queries are 1 x 64, must be 3 x 64"),
     ):

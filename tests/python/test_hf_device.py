@@ -55,12 +55,13 @@ class HostSession:
         self._keys, self._values = (
             torch.stack([torch.from_numpy(part[i]) for part in parts]) for i in range(2)
         )
-        assert self._keys.shape[1] == SINK + WINDOW
+        assert SINK <= self._keys.shape[1] <= SINK + WINDOW
 
     @staticmethod
     def _moved_on(held, new):
-        """Without the oldest token of the window, with the new one."""
-        return torch.cat([held[:, :SINK], held[:, SINK + 1 :], new[:, None]], dim=1)
+        """Without the oldest token of the window, if that is full, with the new one."""
+        first = SINK + (held.shape[1] == SINK + WINDOW)
+        return torch.cat([held[:, :SINK], held[:, first:], new[:, None]], dim=1)
 
 
 @pytest.fixture
@@ -101,6 +102,22 @@ def test_a_device_gives_what_the_cpu_gives_through_refreshes(model, on_device, m
 def test_tokens_in_pieces_and_answers_of_full_attention(model, on_device):
     ids, pieces = prompt(340), [300] + [1] * 10 + [30]
     close(logits(model, ids, cache_of(model, 1e-6), pieces), full_logits(model, ids, pieces))
+
+
+def test_turns_and_crops_are_what_they_are_on_the_cpu(model, on_device):
+    ids, cache = prompt(420), cache_of(model, 1e-6)
+    logits(model, ids[:, :301], cache, [300, 1])
+    for read, kept in ((340, 335), (341, 280), (282, 278), (400, 70), (200, 190)):
+        seen = cache.get_seq_length()
+        close(
+            logits(model, ids[:, seen:read], cache, [read - seen - 1, 1]),
+            full_logits(model, ids, [read]),
+        )
+        for layer in cache.layers:
+            layer.keep(kept)
+        assert cache.retrieving == (kept >= SINK + WINDOW + SMALL["least_indexed"])
+    close(logits(model, ids[:, 190:], cache, [200, 30]), full_logits(model, ids, [420]))
+    assert HostSession.opened == 2 * 2  # another one after there were too few tokens for a plan
 
 
 def test_a_padded_batch(model, on_device):

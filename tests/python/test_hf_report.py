@@ -261,7 +261,7 @@ def test_what_a_cache_that_retrieves_has_not_is_said(model):
     for ask in (lambda: cache[0], lambda: list(cache), cache.to_legacy_cache):
         with refused("asks for all keys and values, which a cache that retrieves does not keep"):
             ask()
-    assert not cache.is_croppable
+    assert cache.is_croppable
     with refused("output_attentions is True.*'eager'"):
         model.generate(
             prompt(120),

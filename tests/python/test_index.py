@@ -236,6 +236,20 @@ def test_flat_append(vectors):
     np.testing.assert_array_equal(index.search(keys[50:51], k=3).ids, best(keys, keys[50:51], 3))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_index_takes_keys_back(kind, vectors):
+    keys, queries = vectors(600, 16), vectors(1200, 16)
+    index = keyseek.Index.build(kind, keys, queries)
+    index.truncate(450, threads=1)
+    assert len(index) == 450
+    hits = index.search(queries[:2], k=20)
+    assert hits.ids.max() < 450
+    assert keyseek.recall(np.array(best(keys[:450], queries[:2], 20), order="C"), hits.ids) > 0.7
+    for left, fault in ((0, "keys is 0"), (451, "keys is 451, the index holds 450"), (-1, "is -1")):
+        with pytest.raises(keyseek.InvalidArgument, match=fault):
+            index.truncate(left)
+
+
 # --- many queries ------------------------------------------------------------------------
 
 

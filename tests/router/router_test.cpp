@@ -203,6 +203,34 @@ TEST(Router, ExtendedKeepsTheOldAndAddsTheNew) {
   EXPECT_GT(more.bytes(), old.bytes());
 }
 
+TEST(Router, TruncatedForgetsKeysAndQueriesThatWantNoOther) {
+  const test::OodData data = test::make_ood_data();
+  const MatrixView<float> train = data.training.train;
+  const RouterParams params = {.queries_per_key = 10};
+  const Router old = Router::build(train, numbered(train.rows), any(data.keys), params);
+  const Router less = old.truncated(100);
+  std::vector<std::vector<Id>> expected;
+  for (Id i = 0; i < 100; ++i) expected.push_back({i});
+  EXPECT_EQ(sorted_lists(less), expected);
+  EXPECT_EQ(less.clusters(), old.clusters());
+  EXPECT_EQ(Router::from_parts(less.parts(), 100).queries(), 100U);
+  EXPECT_EQ(old.queries(), train.rows);
+  // The query that wants key 99 is still where it was.
+  RouteScratch scratch;
+  EXPECT_EQ(list(less, less.nearest(train.slice(99, 1), less.clusters(), 1, scratch)[0]).at(0),
+            99U);
+
+  // Keys beyond the largest gap; a router never loses its last query.
+  Matrix<Id> lists(train.rows, 2);
+  for (std::size_t q = 0; q < train.rows; ++q) lists.row(q)[0] = 1900, lists.row(q)[1] = 5;
+  const Router far = Router::build(train, lists, any(data.keys), params);
+  EXPECT_EQ(sorted_lists(far.truncated(1900)).front(), std::vector<Id>{5});
+  EXPECT_EQ(sorted_lists(far.truncated(1901)).front(), (std::vector<Id>{5, 1900}));
+  EXPECT_EQ(far.truncated(3).queries(), far.queries());
+  EXPECT_TRUE(sorted_lists(far.truncated(3)).front().empty());
+  EXPECT_TRUE(Router().truncated(3).empty());
+}
+
 TEST(Router, TheSameAtAnyThreadCount) {
   const test::OodData data = test::make_ood_data();
   const Matrix<Id> lists = exact_knn(any(data.keys), data.training.train, {.k = 20}).ids;

@@ -6,7 +6,7 @@ import copy
 import os
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -31,6 +31,7 @@ from .report import (
 from .rotary import LayerRotary, rotary_of
 from .stored import checked_dtype, dtype_name, dtype_named
 from .support import reason_of, require_attention, require_support
+from .turn import kept_by_crop
 from .whole import whole_number
 
 if TYPE_CHECKING:
@@ -54,8 +55,8 @@ class RetrievalCache(Copied, DynamicCache):
     first single token after it. Prompts that are too short to gain anything, and tokens until
     there are enough, are attended to in full. `report` says what each layer does and why; a
     RetrievalWarning is given once where a layer was expected to retrieve and does not. A cache
-    serves one batch; `reset` frees it for the next. Cropping, and so assisted generation, is not
-    possible once it retrieves.
+    serves one batch; `reset` frees it for the next. Several tokens at once, as the next turn of a
+    conversation or the drafts of a speculative decoder, are attended exactly, over all tokens.
     """
 
     def __init__(
@@ -248,6 +249,17 @@ class RetrievalCache(Copied, DynamicCache):
         """Keys and values of every layer, of a cache that does not retrieve (transformers 4)."""
         self._require_plain("to_legacy_cache")
         return tuple((layer.keys, layer.values) for layer in self.layers)
+
+    def crop(self, tokens: int) -> None:
+        """Takes back the end of the text. tokens: minus how many, or (before transformers 5) how
+        many to keep."""
+        kept = kept_by_crop(tokens, self._tokens())
+        # Layers of transformers' own come first, since they may refuse.
+        for other in self.layers:
+            if not isinstance(other, RetrievalLayer):
+                cast(Any, other).crop(tokens)
+        for _, layer in self._retrieval_layers():
+            layer.keep(kept)
 
     @property
     def is_croppable(self) -> bool:

@@ -11,8 +11,9 @@ from torch.utils.dlpack import from_dlpack
 
 from .._core import DecodePool, DecodeSession, HeadCache
 from ..errors import Error, InvalidArgument
+from .stored import DTYPES
 
-_NAMES = {torch.float16: "f16", torch.bfloat16: "bf16", torch.float32: "f32"}
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 class Session(Protocol):

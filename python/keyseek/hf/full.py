@@ -12,6 +12,8 @@ from .arguments import AttentionCall
 
 # So many queries are attended at a time: their logits stay within some hundred megabytes.
 _BLOCK = 256
+# So many rows, those of the query heads that share a KV head, PyTorch's attention splits well.
+_ROWS = 1024
 
 
 def full_attention(
@@ -51,6 +53,44 @@ def full_attention(
         for i in range(0, query.shape[2], _BLOCK)
     ]
     return torch.cat(blocks, dim=2).transpose(1, 2).contiguous()
+
+
+def attend_newest(query: Tensor, key: Tensor, value: Tensor, call: AttentionCall) -> Tensor:
+    """Each query of the newest q tokens over all tokens up to its own.
+
+    query [B, Hq, q, d], key [B, Hkv, n, d], value [B, Hkv, n, dv] -> [B, q, Hq, dv]. Block by
+    block, and a block leaves out what is to come for all of it.
+    """
+    count, tokens = query.shape[2], key.shape[2]
+    block = max(1, _ROWS * key.shape[1] // query.shape[1]) if call.is_plain else _BLOCK
+    blocks = []
+    for first in range(0, count, block):
+        end = min(first + block, count)
+        seen = tokens - count + end
+        bias = query.new_zeros(end - first, seen)
+        hidden = torch.ones(end - first, end - first, dtype=torch.bool, device=query.device).triu(1)
+        bias[:, seen - (end - first) :].masked_fill_(hidden, float("-inf"))
+        states = query[:, :, first:end], key[:, :, :seen], value[:, :, :seen]
+        attend = _plain_block if call.is_plain else _block
+        blocks.append(attend(*states, bias, call))
+    return torch.cat(blocks, dim=2).transpose(1, 2).contiguous()
+
+
+def _plain_block(
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor, call: AttentionCall
+) -> Tensor:
+    """PyTorch's attention -> [B, Hq, q, dv]. The query heads of a KV head are rows of one query, so
+    that keys and values are not repeated for them."""
+    batch, heads, count, dim = query.shape
+    group = heads // key.shape[1]
+    out = nn.functional.scaled_dot_product_attention(
+        query.reshape(batch, -1, group * count, dim),
+        key,
+        value,
+        attn_mask=bias.repeat(group, 1),
+        scale=call.scale,
+    )
+    return out.reshape(batch, heads, count, -1)
 
 
 def _bias(

@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicLayer
 
-from .._core import HeadCache, HeadPlan, step_heads
+from .._core import HeadCache, HeadPlan, step_heads, truncate_heads
 from ..errors import InvalidArgument
 from . import device as devices
 from .arguments import AttentionCall, require_same_call
 from .attention import LAYER
 from .copied import Copied
-from .planning import LayerOptions, plan_heads, retrieve_topk
+from .planning import LayerOptions, plan_heads, reason_against, retrieve_topk
 from .queries import PromptQueries, rows
 from .schema import PICKLED_LAYER, checked
 from .stored import stored_dtype
-from .visible import Visibility, as_visible
+from .turn import as_tensors, kept_by_crop, take_turn
+from .visible import Visibility
 
 
 class RetrievalLayer(Copied, DynamicLayer):
     """Keys and values of a layer that attends to everything.
 
-    While a prompt is read it is a DynamicLayer that also keeps the newest queries. The first
-    single token after a prompt that is long enough makes it plan; from then on it retrieves,
-    and `keys` and `values` are gone. Tensors on a CUDA device stay there until the plan is made;
-    then the HeadCaches have everything, and a session on the device has sink and window as well.
+    While a prompt is read it is a DynamicLayer that also keeps the newest queries. The first single
+    token after a prompt that is long enough makes it plan; from then on it retrieves for single
+    tokens, and `keys` and `values` are gone. Tensors on a CUDA device stay there until the plan is
+    made; then the HeadCaches have everything, and a session on the device sink and window as well.
 
     A layer that cannot retrieve stays a DynamicLayer, and `reason` says why.
     """
@@ -132,21 +132,23 @@ class RetrievalLayer(Copied, DynamicLayer):
         if shortest < least:
             whose = "the shortest request of the batch has" if self._batch > 1 else "there are"
             return f"{whose} {shortest} tokens: from {least} on it is worth it"
-        if not self._queries:
-            return "its queries were taken back with the end of the prompt"
+        if not self._queries.suffice:
+            return "its queries were taken back with the end of the text: it waits for others"
         return "the plan is made at the first single token after the prompt"
 
     def is_merely_short(self) -> bool:
-        """Whether it does not retrieve because no request is long enough: nothing to warn of."""
+        """Whether it does not retrieve because no request is long enough, or because it waits for
+        queries after a crop: nothing to warn of."""
         if self.reason is not None or self._call is None:
             return False
-        return max(self._visible.lengths(self._batch)) < self._options.least_tokens
+        return (
+            not self._queries.suffice
+            or max(self._visible.lengths(self._batch)) < self._options.least_tokens
+        )
 
     def heads_to_plan(self) -> int:
         """How many HeadCaches a plan would make now."""
-        if self.retrieving or not self._queries:
-            return 0
-        return self._batch * self._stored()[0].shape[1] if self._is_long_enough() else 0
+        return self._batch * self._stored()[0].shape[1] if self._can_plan() else 0
 
     def stop(self, reason: str) -> None:
         """From now on the layer attends to everything."""
@@ -174,8 +176,8 @@ class RetrievalLayer(Copied, DynamicLayer):
             if not self._attended:
                 raise InvalidArgument(
                     f"layer {self._index} was given tokens that were never attended, since a call "
-                    "of the model failed or its attention goes another way: reset the cache and "
-                    "read the text anew"
+                    "of the model failed or its attention goes another way: crop the cache to "
+                    f"{self._visible.tokens} tokens, or reset it and read the text anew"
                 )
             # The tensor object is a new one, since it carries the attribute.
             keys, values = key_states.view_as(key_states), value_states
@@ -190,7 +192,7 @@ class RetrievalLayer(Copied, DynamicLayer):
 
     def observe(self, query: Tensor, mask: Tensor | None, call: AttentionCall) -> None:
         """Keeps the newest queries [B, Hq, q, d] of a prompt, and which of its tokens are there."""
-        reason = self.reason or self._reason_in(query, mask, call)
+        reason = self.reason or reason_against(query, self._stored()[0], mask, call)
         if self._attended and reason is None:
             reason = (
                 "its keys are attended more than once (layers that share keys, or attention that "
@@ -203,47 +205,29 @@ class RetrievalLayer(Copied, DynamicLayer):
         self._visible.read_prompt(mask, query.shape[0], self._tokens)
         self._queries.add(query, self._options.params.plan_positions(self._tokens))
 
-    def _reason_in(self, query: Tensor, mask: Tensor | None, call: AttentionCall) -> str | None:
-        """Why a call cannot be answered by retrieval."""
-        if call.position_bias is not None:
-            return (
-                "its logits have a position bias, so that keys of large q.k are not those of "
-                "large logits"
-            )
-        if call.sliding_window is not None:
-            return f"it attends to a sliding window of {call.sliding_window} tokens"
-        if call.softcap > 0.0 and devices.retrieves_beside(query.device):
-            return "its logits are soft-capped, which is not served on a GPU"
-        heads = self._stored()[0].shape[1]
-        if query.shape[1] % heads != 0:
-            return f"its {query.shape[1]} query heads do not share {heads} KV heads evenly"
-        if mask is not None:
-            try:
-                as_visible(mask[:, :, -1:], self._tokens)
-            except InvalidArgument as error:
-                return str(error)
-        return None
-
     def attend(
         self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, call: AttentionCall
     ) -> Tensor:
-        """query [B, Hq, q, d], new key, value [B, Hkv, q, d] -> [B, q, Hq, dv], token by token."""
+        """query [B, Hq, q, d], new key, value [B, Hkv, q, d] -> [B, q, Hq, dv]: retrieved for one
+        token, exact for more."""
         batch, query_heads, count, _ = query.shape
         self._require_same_call(call, query, mask)
-        fresh = self._visible.extend(mask, batch, count)
-        self._attended = True
-        step: Callable[..., Tensor]
-        step = self._step_beside if devices.retrieves_beside(query.device) else self._step_here
-        if fresh is not None:
-            step = self._step_some
-        steps = []
-        for t in range(count):
-            present = () if fresh is None else (fresh[:, t],)
-            out = step(query[:, :, t], key[:, :, t], value[:, :, t], *present)
-            # Each is copied, because a session has one output.
-            steps.append(out if count == 1 else out.clone())
-        out = steps[0] if count == 1 else torch.stack(steps)
-        return out.view(count, batch, query_heads, -1).transpose(0, 1).to(query.dtype)
+        visible = self._visible.copy()
+        fresh = visible.extend(mask, batch, count)
+        states = query, key, value
+        token = query[:, :, 0], key[:, :, 0], value[:, :, 0]
+        if count > 1:
+            out = take_turn(self._requests(), states, fresh, call, self._options.pool)
+        elif fresh is not None:
+            out = self._step_some(*token, fresh[:, 0])
+        elif devices.retrieves_beside(query.device):
+            out = self._step_beside(*token)
+        else:
+            out = self._step_here(*token)
+        self._visible, self._attended = visible, True
+        if count > 1 and self._session is not None:
+            self._session.load(self.heads)
+        return out.view(batch, count, query_heads, -1).to(query.dtype)
 
     def _require_same_call(self, call: AttentionCall, query: Tensor, mask: Tensor | None) -> None:
         """The plan was made for calls of one kind, and a token is attended once."""
@@ -340,30 +324,49 @@ class RetrievalLayer(Copied, DynamicLayer):
         if self._batch:
             self.batch_select_indices(torch.arange(self._batch).repeat_interleave(repeats))
 
-    # transformers 5 asks before it decodes speculatively.
-    @property
-    def is_croppable(self) -> bool:
-        return not self.retrieving
-
     def crop(self, tokens: int) -> None:
-        """tokens: how many to keep (transformers 4), or minus how many to take back (both)."""
-        kept = tokens if tokens > 0 else max(0, self._tokens + tokens)
+        self.keep(kept_by_crop(tokens, self._tokens))
+
+    def keep(self, kept: int) -> None:
+        """Takes back all tokens but the first `kept`."""
         if kept >= self._tokens:
             return
         if self.retrieving:
-            raise InvalidArgument(
-                "a cache that retrieves cannot be cropped (assisted generation does): use a "
-                "DynamicCache for that"
-            )
-        removed = self._tokens - kept
-        self.keys, self.values = (states[..., :kept, :] for states in self._stored())
+            self._take_back(kept)
+        else:
+            self.keys, self.values = (states[..., :kept, :] for states in self._stored())
+            self._queries.take_back(self._tokens - kept)
+            self._visible.crop(kept)
         self._tokens = kept
-        self._visible.crop(kept)
-        self._queries.take_back(removed)
+
+    def _take_back(self, kept: int) -> None:
+        """Of a layer that retrieves. With fewer tokens than a plan is made for, or without what the
+        plan was made of, it is what it was before there was a plan."""
+        visible, pool = self._visible.copy(), self._options.pool
+        visible.crop(kept)
+        lengths = visible.lengths(self._batch)
+        holds = min(lengths) >= self._options.least_tokens
+        if holds:
+            plans = [plan.retriever for plan in self.plans()]
+            truncate_heads(self.heads, [n for n in lengths for _ in self._heads_of(0)], pool)
+            holds = plans == [plan.retriever for plan in self.plans()]
+            self._visible, self._tokens = visible, kept
+        if not holds:
+            states = as_tensors(self._requests(), self._visible, self._stored()[0], pool)
+            self.keys, self.values = (each[..., :kept, :] for each in states)
+            self.heads, self._session = [], None
+        elif self._session is not None:
+            self._session.load(self.heads)
+        self._visible = visible
+        # Tokens that a failed call left behind were not attended, and are gone.
+        self._attended = self._attended or kept <= visible.tokens
 
     def _heads_of(self, request: int) -> list[HeadCache]:
         each = len(self.heads) // self._batch
         return self.heads[request * each : (request + 1) * each]
+
+    def _requests(self) -> list[list[HeadCache]]:
+        return [self._heads_of(request) for request in range(self._batch)]
 
     def _stored(self) -> tuple[Tensor, Tensor]:
         """Keys and values of what was read, while they are tensors."""
@@ -373,17 +376,15 @@ class RetrievalLayer(Copied, DynamicLayer):
     def _shortest(self) -> int:
         return min(self._visible.lengths(self._batch))
 
-    def _is_long_enough(self) -> bool:
-        return self._shortest() >= self._options.least_tokens
+    def _can_plan(self) -> bool:
+        is_ready = not self.retrieving and self._queries.suffice
+        return is_ready and self._shortest() >= self._options.least_tokens
 
     def plan(self) -> None:
         """Turns the prompt into HeadCaches, if it is long enough and they are not there yet."""
-        if self.retrieving or not self._queries or not self._is_long_enough():
+        if not self._can_plan():
             return
-        heads: list[HeadCache] = []
-        for request in range(self._batch):
-            heads += self._plan_request(request)
-        self.heads = heads
+        self.heads = [h for request in range(self._batch) for h in self._plan_request(request)]
         self._queries = PromptQueries()
         self.keys, self.values = (states[..., :0, :].clone() for states in self._stored())
 

@@ -11,9 +11,11 @@ from torch import Tensor
 
 from .._core import DecodeParams, DecodePool, HeadCache
 from ..errors import InvalidArgument
+from . import device as devices
 from .arguments import AttentionCall
 from .queries import rows
 from .stored import stored_dtype
+from .visible import as_visible
 from .whole import whole_number
 
 
@@ -30,6 +32,29 @@ class LayerOptions:
     def least_tokens(self) -> int:
         """A shorter prompt is attended in full."""
         return self.params.sink + self.params.window + self.params.least_indexed
+
+
+def reason_against(
+    query: Tensor, keys: Tensor, mask: Tensor | None, call: AttentionCall
+) -> str | None:
+    """Why a call over all keys [B, Hkv, n, d] cannot be answered by retrieval."""
+    if call.position_bias is not None:
+        return (
+            "its logits have a position bias, so that keys of large q.k are not those of large "
+            "logits"
+        )
+    if call.sliding_window is not None:
+        return f"it attends to a sliding window of {call.sliding_window} tokens"
+    if call.softcap > 0.0 and devices.retrieves_beside(query.device):
+        return "its logits are soft-capped, which is not served on a GPU"
+    if query.shape[1] % keys.shape[1] != 0:
+        return f"its {query.shape[1]} query heads do not share {keys.shape[1]} KV heads evenly"
+    if mask is not None:
+        try:
+            as_visible(mask[:, :, -1:], keys.shape[2])
+        except InvalidArgument as error:
+            return str(error)
+    return None
 
 
 def plan_heads(

@@ -7,6 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+_LEAST = 64  # positions
+
 
 class PromptQueries:
     """Pieces [B, Hq, q, d] of a prompt's newest positions, oldest first."""
@@ -17,6 +19,14 @@ class PromptQueries:
     def __bool__(self) -> bool:
         return bool(self.pieces)
 
+    @property
+    def suffice(self) -> bool:
+        """Whether a plan can be made of them; of fewer it can only be to attend to everything."""
+        return self._positions() >= _LEAST
+
+    def _positions(self) -> int:
+        return sum(piece.shape[2] for piece in self.pieces)
+
     def copy(self) -> PromptQueries:
         return PromptQueries(list(self.pieces))
 
@@ -26,7 +36,7 @@ class PromptQueries:
         self.pieces.append(
             newest.to(torch.float16, copy=True) if _fits_f16(newest) else newest.clone()
         )
-        total = sum(piece.shape[2] for piece in self.pieces)
+        total = self._positions()
         while total - self.pieces[0].shape[2] >= kept:
             total -= self.pieces.pop(0).shape[2]
 

@@ -7,7 +7,9 @@ from torch import Tensor
 
 from ..errors import InvalidArgument
 
-_TYPES = (torch.float16, torch.bfloat16, torch.float32)
+# By the names that a HeadCache has for them.
+DTYPES = {"f16": torch.float16, "bf16": torch.bfloat16, "f32": torch.float32}
+_TYPES = tuple(DTYPES.values())
 # Tokens to come may be this much larger than the largest of the prompt.
 _HEADROOM = 8.0
 # Rounding to float16 costs a row at most 2^-11 of itself. What its smallest numbers cost on top may

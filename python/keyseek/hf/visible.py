@@ -99,6 +99,11 @@ class Visibility:
             "read: a cache that retrieves keeps what it was given; read the text anew"
         )
 
+    @property
+    def tokens(self) -> int:
+        """How many have been attended, there or not."""
+        return self._tokens
+
     def lengths(self, batch: int) -> list[int]:
         """How many tokens of each request are there."""
         if self._seen is None:

@@ -247,7 +247,7 @@ void bind_lifetime(nb::class_<HeadCache>& type) {
           "Moves all but the window into the index and plans anew; `step` does so by itself.")
       .def(
           "truncate",
-          [](HeadCache& self, std::int64_t tokens) {
+          [](HeadCache& self, const Whole& tokens) {
             const std::size_t kept = count_of(tokens, "tokens");
             const GilReleased released;
             self.truncate(kept);

@@ -91,11 +91,11 @@ Table<float> extend_all(const std::vector<HeadCache*>& heads, const Array& queri
   return numpy_of(std::move(out));
 }
 
-void truncate_all(const std::vector<HeadCache*>& heads, const std::vector<std::int64_t>& tokens,
+void truncate_all(const std::vector<HeadCache*>& heads, const std::vector<Whole>& tokens,
                   DecodePool* pool) {
   require_heads(heads);
   std::vector<std::size_t> kept;
-  for (const std::int64_t count : tokens) kept.push_back(count_of(count, "tokens"));
+  for (const Whole& count : tokens) kept.push_back(count_of(count, "tokens"));
   const GilReleased released;
   truncate_heads(heads, kept, pool_or_alone(pool));
 }

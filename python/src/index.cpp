@@ -132,7 +132,8 @@ void append(Index& self, const Array& keys, const std::optional<Array>& training
            [&](const Execution& run) { self.append(rows.view, queries.view, run); });
 }
 
-void truncate(Index& self, std::int64_t keys, int threads, const ProgressCallback& progress) {
+void truncate(Index& self, const Whole& keys, const Whole& threads,
+              const ProgressCallback& progress) {
   const std::size_t kept = count_of(keys, "keys");
   run_long(threads, progress, [&](const Execution& run) { self.truncate(kept, run); });
 }

@@ -104,7 +104,8 @@ Sketch::Depth measure_depth(const Sketch& sketch, AnyMatrixView keys, std::size_
                             MatrixView<float> queries, const Execution& run) {
   const double sampled = static_cast<double>(keys.rows) / static_cast<double>(n);
   const auto of_sample = [&](std::size_t count) {
-    return std::max<std::size_t>(1, std::lround(static_cast<double>(count) * sampled));
+    const double share = std::round(static_cast<double>(count) * sampled);
+    return std::max(std::size_t{1}, static_cast<std::size_t>(share));
   };
   const std::size_t few = of_sample(kTen), many = of_sample(kHundred);
   const Matrix<float> sample = even_rows(AnyMatrixView::of(queries), kSample);

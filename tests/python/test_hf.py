@@ -73,7 +73,11 @@ def prompt(length, batch=1, seed=0):
 
 
 def cache_of(model, max_error=0.05, **changes):
-    return RetrievalCache(model.config, max_error, **{**SMALL, "dtype": None, **changes})
+    options = {**SMALL, "dtype": None, **changes}
+    if "retriever" in options:  # which leaves nothing to a planner
+        max_error = None
+        del options["max_k"]
+    return RetrievalCache(model.config, max_error, **options)
 
 
 def logits(model, ids, cache, pieces, mask=None):

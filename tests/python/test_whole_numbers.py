@@ -52,9 +52,11 @@ CALLS: dict[str, tuple[Any, dict[str, Any]]] = {
         {"keys": KEYS, "values": KEYS, "queries": QUERIES, "retriever": "flat", "scale": 1.0},
     ),
     "HeadCache.retrieve": (lambda k: head().retrieve(QUERIES[:1], k), {}),
+    "HeadCache.truncate": (lambda tokens: head().copy().truncate(tokens), {}),
     "HeadCache.refresh": (lambda threads: head().copy().refresh(threads=threads), {}),
     "Index.build": (keyseek.Index.build, {"kind": "flat", "keys": KEYS}),
     "Index.append": (lambda **given: index().append(KEYS, **given), {}),
+    "Index.truncate": (lambda **given: index().truncate(**{"keys": 4, **given}), {}),
     "Index.search": (lambda **given: index().search(**{"queries": QUERIES, "k": 5, **given}), {}),
     "Index.search_batch": (
         lambda **given: index().search_batch(**{"queries": QUERIES, "k": 5, **given}),

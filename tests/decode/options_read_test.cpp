@@ -103,7 +103,8 @@ TEST(UnreadOptions, AreRefusedWithEveryPlan) {
       ++refused;
       const std::string who =
           name == "shift" ? "rotary_dim is 2, but shift" : name + " is " + value;
-      test::expect_error(ErrorCode::invalid_argument, {who, ", but "}, [&] { params.validate(); });
+      const DecodeParams& unread = params;  // a structured binding cannot be captured
+      test::expect_error(ErrorCode::invalid_argument, {who, ", but "}, [&] { unread.validate(); });
       EXPECT_NO_THROW(without_unread(params).validate());
     }
   }

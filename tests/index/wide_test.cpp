@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <numeric>
 
 #include "file/temporary_directory.hpp"
 #include "keyseek/index.hpp"
@@ -41,21 +42,25 @@ double left_out(const SketchMaps& maps, const Matrix<float>& keys, const Matrix<
   const auto centred = [&](std::size_t i, std::size_t j) {
     return double{keys.row(i)[j]} - mean[j];
   };
+  std::vector<std::vector<double>> of_queries;
+  for (std::size_t q = 0; q < queries.rows(); q += 5) {
+    std::vector<double>& coordinates = of_queries.emplace_back(maps.keys.rows());
+    for (std::size_t r = 0; r < coordinates.size(); ++r)
+      for (std::size_t j = 0; j < kDim; ++j)
+        coordinates[r] += double{maps.factor} * double{to_float(maps.queries.row(r)[j])} *
+                          double{queries.row(q)[j]};
+  }
   double off = 0, all = 0;
   for (std::size_t i = 0; i < keys.rows(); i += 17) {
     std::vector<double> of_key(maps.keys.rows());
     for (std::size_t r = 0; r < of_key.size(); ++r)
       for (std::size_t j = 0; j < kDim; ++j)
         of_key[r] += double{maps.keys.row(r)[j]} * centred(i, j);
-    for (std::size_t q = 0; q < queries.rows(); q += 5) {
-      double truth = 0, seen = 0;
-      for (std::size_t j = 0; j < kDim; ++j) truth += double{queries.row(q)[j]} * centred(i, j);
-      for (std::size_t r = 0; r < of_key.size(); ++r) {
-        double coordinate = 0;
-        for (std::size_t j = 0; j < kDim; ++j)
-          coordinate += double{to_float(maps.queries.row(r)[j])} * double{queries.row(q)[j]};
-        seen += double{maps.factor} * coordinate * of_key[r];
-      }
+    for (std::size_t q = 0; q < of_queries.size(); ++q) {
+      double truth = 0;
+      for (std::size_t j = 0; j < kDim; ++j) truth += double{queries.row(5 * q)[j]} * centred(i, j);
+      const double seen =
+          std::inner_product(of_key.begin(), of_key.end(), of_queries[q].begin(), 0.0);
       off += (seen - truth) * (seen - truth);
       all += truth * truth;
     }

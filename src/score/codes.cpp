@@ -65,10 +65,10 @@ float encode_key_in_4_bits(const float* row, std::size_t d, std::uint8_t* code) 
   // what coarser steps would cost all others.
   constexpr float kLargest[] = {7.5F, 9.0F, 10.5F, 12.0F, 14.0F};
   const float largest = largest_of(row, d);
-  float best = 0.0F, chosen = largest / kLargest[0];
-  if (!std::isnormal(largest / kLargest[4])) chosen = 1.0F;
-  for (std::size_t i = 0; i < std::size(kLargest) && chosen != 1.0F; ++i) {
-    const float step = largest / kLargest[i];
+  float best = 0.0F, chosen = 1.0F;
+  for (const float most : kLargest) {
+    const float step = largest / most;
+    if (!std::isnormal(step)) break;  // a zero row, or next to one
     const Coded coded = code_in_4_bits(row, d, step, code);
     // Of the row's power, what the nearest multiple of the code takes away; in units that cannot
     // overflow.

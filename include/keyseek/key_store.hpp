@@ -1,7 +1,7 @@
 /// Keys as stored, encoded in 8 bits, and reranked.
 ///
 /// Keys stay in the precision they were given in (f32, f16, bf16, i8). Beside them
-/// stand 8-bit codes for the traversal: key i is mean + scale_i * channel * code_i.
+/// may stand 8-bit codes for the traversal: key i is mean + scale_i * channel * code_i.
 /// Subtracting the mean changes every score of one query by the same amount, and
 /// the per-channel scale moves magnitude from keys to queries where it costs least,
 /// so that a pool a little larger than k already holds the true top k.
@@ -15,14 +15,18 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string_view>
 
 #include "keyseek/execution.hpp"
 #include "keyseek/matrix.hpp"
 
 namespace keyseek {
 
-/// Where the codes live: rows for random access, blocks of 16 interleaved keys for scans.
-enum class CodeLayout : std::uint8_t { rows = 0, blocks = 1 };
+/// Where the codes live: rows for random access, blocks of 16 interleaved keys for scans. Or there
+/// are none, beside a sketch.
+enum class CodeLayout : std::uint8_t { rows = 0, blocks = 1, none = 2 };
+/// "rows", "blocks" or "none".
+[[nodiscard]] std::string_view to_string(CodeLayout layout) noexcept;
 
 /// A tile of G queries in the codes' space.
 struct EncodedQueries {
@@ -68,7 +72,7 @@ class KeyStore {
   /// Codes plus 128, in `layout()`.
   [[nodiscard]] const std::uint8_t* codes() const noexcept { return codes_.data(); }
   [[nodiscard]] const float* scales() const noexcept { return scales_.data(); }
-  /// No key is longer, by its codes; some way above the longest.
+  /// No key is longer; by codes some way above the longest.
   [[nodiscard]] double longest() const noexcept { return longest_; }
   /// Bytes beyond the stored keys.
   [[nodiscard]] std::size_t code_bytes() const noexcept;
@@ -85,13 +89,15 @@ class KeyStore {
     SharedArray<float> mean;     ///< [d]
     SharedArray<float> channel;  ///< [d], positive
     CodeLayout layout = CodeLayout::rows;
+    double longest = 0;  ///< without codes: of the keys; codes say it themselves
   };
   [[nodiscard]] Parts parts() const;
   /// Throws Error(corrupt) when the parts contradict each other.
   [[nodiscard]] static KeyStore from_parts(Parts parts);
 
  private:
-  [[nodiscard]] double longest_possible() const;
+  void set_codes(AlignedVector<std::uint8_t> codes, AlignedVector<float> scales);
+  [[nodiscard]] double longest_by_codes() const;
 
   AnyMatrix keys_;
   SharedArray<std::uint8_t> codes_;

@@ -64,7 +64,7 @@ class Sketch {
   /// Codes plus 8, in blocks of KeyStore::kBlock interleaved keys, and a scale for each key.
   [[nodiscard]] const std::uint8_t* codes() const noexcept { return parts_.codes.data(); }
   [[nodiscard]] const float* scales() const noexcept { return parts_.scales.data(); }
-  /// `queries` [G, d] in the sketch's coordinates; scores lack <q, mean>, as a KeyStore's do.
+  /// `queries` [G, d] in the sketch's coordinates. Scores lack <q, mean>, which is the offset.
   void encode_queries(MatrixView<float> queries, EncodedQueries& out,
                       std::vector<float>& scratch) const;
 

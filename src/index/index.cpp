@@ -38,8 +38,8 @@ Index read_index(IndexKind kind, const ContainerReader& file) {
   const KindOfIndex& entry = entry_of(kind);
   KeyStore store = read_store(file);
   if (store.layout() != entry.layout) {
-    fail(ErrorCode::corrupt, "{}: the codes of a {} index are not in {}", file.path().string(),
-         entry.name, entry.layout == CodeLayout::rows ? "rows" : "blocks");
+    fail(ErrorCode::corrupt, "{}: the layout of its codes is {}, that of a {} index is {}",
+         file.path().string(), to_string(store.layout()), entry.name, to_string(entry.layout));
   }
   return IndexAccess::make(entry.read(file, std::move(store)));
 }

@@ -97,11 +97,15 @@ void IndexFileWriter::add_numbers(std::string name, std::vector<double> numbers)
 void IndexFileWriter::add(const KeyStore& store) {
   const KeyStore::Parts parts = store.parts();
   add_matrix("keys", "keys.shape", parts.keys);
+  add_numbers("codes.layout", {static_cast<double>(static_cast<int>(parts.layout))});
+  if (parts.layout == CodeLayout::none) {
+    add_numbers("keys.longest", {parts.longest});
+    return;
+  }
   add_array("codes", parts.codes);
   add_array("codes.scales", parts.scales);
   add_array("codes.mean", parts.mean);
   add_array("codes.channel", parts.channel);
-  add_numbers("codes.layout", {static_cast<double>(static_cast<int>(parts.layout))});
 }
 
 void IndexFileWriter::add(const Sketch& sketch) {
@@ -159,15 +163,21 @@ void IndexFileWriter::add(const ProjectionParams& p) {
 KeyStore read_store(const ContainerReader& reader) {
   KeyStore::Parts parts;
   parts.keys = read_matrix(reader, "keys", "keys.shape");
+  Numbers layout(reader, "codes.layout");
+  const std::size_t value = layout.whole();
+  layout.check(value <= static_cast<std::size_t>(CodeLayout::none), "names an unknown layout");
+  layout.finish();
+  parts.layout = static_cast<CodeLayout>(value);
+  if (parts.layout == CodeLayout::none) {
+    Numbers longest(reader, "keys.longest");
+    parts.longest = longest.real();
+    longest.finish();
+    return KeyStore::from_parts(std::move(parts));
+  }
   parts.codes = reader.array<std::uint8_t>("codes");
   parts.scales = reader.array<float>("codes.scales");
   parts.mean = reader.array<float>("codes.mean");
   parts.channel = reader.array<float>("codes.channel");
-  Numbers layout(reader, "codes.layout");
-  const std::size_t value = layout.whole();
-  layout.check(value <= static_cast<std::size_t>(CodeLayout::blocks), "names an unknown layout");
-  layout.finish();
-  parts.layout = static_cast<CodeLayout>(value);
   return KeyStore::from_parts(std::move(parts));
 }
 

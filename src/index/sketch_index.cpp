@@ -1,4 +1,4 @@
-/// The sketch index: a sketch of every key, and codes in rows for a second look.
+/// The sketch index: a sketch of every key, and the keys themselves for a second look.
 #include "index/kinds.hpp"
 #include "index/pack.hpp"
 #include "search/sketch_search.hpp"
@@ -8,14 +8,12 @@ namespace {
 
 class SketchState final : public IndexState {
  public:
-  /// `store` is in rows.
-  SketchState(KeyStore rows, Sketch sketch)
-      : IndexState(std::move(rows)), sketch_(std::move(sketch)) {}
+  /// `store` has no codes.
+  SketchState(KeyStore store, Sketch sketch)
+      : IndexState(std::move(store)), sketch_(std::move(sketch)) {}
 
   [[nodiscard]] IndexKind kind() const noexcept override { return IndexKind::sketch; }
-  [[nodiscard]] std::size_t extra_bytes() const override {
-    return store().code_bytes() + sketch_.bytes();
-  }
+  [[nodiscard]] std::size_t extra_bytes() const override { return sketch_.bytes(); }
   [[nodiscard]] std::vector<IndexFact> facts() const override {
     return {{"sketch_dim", sketch_.dim()}};
   }
@@ -54,7 +52,7 @@ std::shared_ptr<const IndexState> build(IndexBuilder& builder, const IndexParams
   const auto own = params_of<SketchParams>(params, IndexKind::sketch);
   const MatrixView<float> queries = builder.training().train;
   require(queries.rows > 0, "training.train is empty");
-  KeyStore store = builder.trained_store();  // checks keys and queries
+  KeyStore store = KeyStore::encode(builder.keys(), queries, CodeLayout::none, builder.run());
   Sketch sketch = Sketch::build(builder.keys().view(), queries, own, builder.run());
   pack(store, sketch);
   return std::make_shared<SketchState>(std::move(store), std::move(sketch));
@@ -67,7 +65,7 @@ std::shared_ptr<const IndexState> read(const ContainerReader& file, KeyStore sto
 
 }  // namespace
 
-constinit const KindOfIndex kSketchKind = {IndexKind::sketch, "sketch", CodeLayout::rows, build,
+constinit const KindOfIndex kSketchKind = {IndexKind::sketch, "sketch", CodeLayout::none, build,
                                            read};
 
 }  // namespace keyseek

@@ -69,7 +69,21 @@ AlignedVector<float> channel_scales(AnyMatrixView keys, MatrixView<float> querie
 }
 
 std::size_t coded_rows(CodeLayout layout, std::size_t n) {
+  if (layout == CodeLayout::none) return 0;
   return layout == CodeLayout::rows ? n : blocked_rows(n);
+}
+
+/// Length of the longest row.
+double longest_of(AnyMatrixView m) {
+  std::vector<float> row(m.cols);
+  double most = 0;
+  for (std::size_t i = 0; i < m.rows; ++i) {
+    m.copy_row(i, row.data());
+    double power = 0;
+    for (const float x : row) power += double{x} * double{x};
+    most = std::max(most, power);
+  }
+  return std::sqrt(most);
 }
 
 /// Puts key i's code where the layout keeps it.
@@ -101,6 +115,11 @@ void encode_rows(AnyMatrixView keys, std::size_t first, const float* mean, const
 
 }  // namespace
 
+std::string_view to_string(CodeLayout layout) noexcept {
+  if (layout == CodeLayout::none) return "none";
+  return layout == CodeLayout::rows ? "rows" : "blocks";
+}
+
 AlignedVector<float> channel_means(AnyMatrixView keys, const Execution& run) {
   const auto sums = channel_sums(keys, run, [](float x, std::size_t) { return double{x}; });
   AlignedVector<float> mean(keys.cols);
@@ -129,18 +148,26 @@ KeyStore KeyStore::encode(AnyMatrix stored, MatrixView<float> queries, CodeLayou
   KeyStore store;
   store.keys_ = std::move(stored);
   store.layout_ = layout;
+  if (layout == CodeLayout::none) {
+    store.longest_ = longest_of(keys);
+    return store;
+  }
   AlignedVector<float> mean = channel_means(keys, run);
   AlignedVector<float> channel = channel_scales(keys, queries, mean, run);
   const std::size_t rows = coded_rows(layout, keys.rows);
   AlignedVector<std::uint8_t> codes(rows * store.code_cols(), 128);
   AlignedVector<float> scales(rows, 0.0F);
   encode_rows(keys, 0, mean.data(), channel.data(), layout, run, codes, scales);
-  store.codes_ = SharedArray(std::move(codes));
-  store.scales_ = SharedArray(std::move(scales));
   store.mean_ = SharedArray(std::move(mean));
   store.channel_ = SharedArray(std::move(channel));
-  store.longest_ = store.longest_possible();
+  store.set_codes(std::move(codes), std::move(scales));
   return store;
+}
+
+void KeyStore::set_codes(AlignedVector<std::uint8_t> codes, AlignedVector<float> scales) {
+  codes_ = SharedArray(std::move(codes));
+  scales_ = SharedArray(std::move(scales));
+  longest_ = longest_by_codes();
 }
 
 KeyStore KeyStore::in_blocks() const {
@@ -153,8 +180,7 @@ KeyStore KeyStore::in_blocks() const {
     place_in_block(codes_.data() + i * cols, cols, i, codes.data());
     scales[i] = scales_[i];
   }
-  store.codes_ = SharedArray(std::move(codes));
-  store.scales_ = SharedArray(std::move(scales));
+  store.set_codes(std::move(codes), std::move(scales));
   return store;
 }
 
@@ -175,15 +201,17 @@ KeyStore KeyStore::appended(AnyMatrixView keys) const {
 
   KeyStore store = *this;
   store.keys_ = AnyMatrix(SharedArray(std::move(stored)), keys.dtype, n, dim());
+  if (layout_ == CodeLayout::none) {
+    store.longest_ = std::max(longest_, longest_of(keys));
+    return store;
+  }
   const std::size_t rows = coded_rows(layout_, n);
   AlignedVector<std::uint8_t> codes(codes_.begin(), codes_.end());
   AlignedVector<float> scales(scales_.begin(), scales_.end());
   codes.resize(rows * code_cols(), 128);
   scales.resize(rows, 0.0F);
   encode_rows(keys, size(), mean_.data(), channel_.data(), layout_, {1, {}}, codes, scales);
-  store.codes_ = SharedArray(std::move(codes));
-  store.scales_ = SharedArray(std::move(scales));
-  store.longest_ = store.longest_possible();
+  store.set_codes(std::move(codes), std::move(scales));
   return store;
 }
 
@@ -191,22 +219,26 @@ KeyStore KeyStore::truncated(std::size_t count) const {
   require(count >= 1 && count <= size(), "count is {}, must be in [1, {}]", count, size());
   KeyStore store = *this;
   store.keys_ = keys_.first(count);
+  if (layout_ == CodeLayout::none) {
+    const bool shorter = longest_of(keys_.view().slice(count, size() - count)) >= longest_;
+    if (shorter) store.longest_ = longest_of(store.stored());
+    return store;
+  }
   if (layout_ == CodeLayout::rows) {
     store.codes_ = codes_.first(count * code_cols());
     store.scales_ = scales_.first(count);
+    store.longest_ = store.longest_by_codes();
   } else {
     AlignedVector<std::uint8_t> codes(codes_.begin(), codes_.end());
     AlignedVector<float> scales(scales_.begin(), scales_.end());
     truncate_blocks(count, code_cols(), 128, codes, scales);
-    store.codes_ = SharedArray(std::move(codes));
-    store.scales_ = SharedArray(std::move(scales));
+    store.set_codes(std::move(codes), std::move(scales));
   }
-  store.longest_ = store.longest_possible();
   return store;
 }
 
 /// |mean| + the largest scale times |channel| times what a code may be.
-double KeyStore::longest_possible() const {
+double KeyStore::longest_by_codes() const {
   const auto length = [](const SharedArray<float>& x) {
     double power = 0;
     for (const float each : x) power += double{each} * double{each};
@@ -253,7 +285,7 @@ void KeyStore::encode_queries(MatrixView<float> queries, EncodedQueries& out) co
 }
 
 KeyStore::Parts KeyStore::parts() const {
-  return {keys_, codes_, scales_, mean_, channel_, layout_};
+  return {keys_, codes_, scales_, mean_, channel_, layout_, longest_};
 }
 
 KeyStore KeyStore::from_parts(Parts parts) {
@@ -268,14 +300,15 @@ KeyStore KeyStore::from_parts(Parts parts) {
   check(store.dim() <= kMostDimensions, "too many dimensions");
   check(parts.codes.size() == rows * store.code_cols(), "codes do not match the keys");
   check(parts.scales.size() == rows, "scales do not match the keys");
-  check(parts.mean.size() == store.dim(), "mean does not match the dimension");
-  check(parts.channel.size() == store.dim(), "channel scales do not match the dimension");
+  const std::size_t channels = parts.layout == CodeLayout::none ? 0 : store.dim();
+  check(parts.mean.size() == channels, "mean does not match the dimension");
+  check(parts.channel.size() == channels, "channel scales do not match the dimension");
   for (std::size_t i = 0; i < rows; ++i) {
     const float scale = parts.scales[i];
     check(i < store.size() ? std::isfinite(scale) && scale > 0.0F : scale == 0.0F,
           "a scale is wrong");
   }
-  for (std::size_t j = 0; j < store.dim(); ++j) {
+  for (std::size_t j = 0; j < channels; ++j) {
     check(std::isfinite(parts.mean[j]), "a mean is not finite");
     check(std::isfinite(parts.channel[j]) && parts.channel[j] > 0.0F, "a channel scale is wrong");
   }
@@ -283,7 +316,12 @@ KeyStore KeyStore::from_parts(Parts parts) {
   store.scales_ = std::move(parts.scales);
   store.mean_ = std::move(parts.mean);
   store.channel_ = std::move(parts.channel);
-  store.longest_ = store.longest_possible();
+  if (store.layout_ == CodeLayout::none) {
+    check(std::isfinite(parts.longest) && parts.longest >= 0, "the length of its keys is wrong");
+    store.longest_ = parts.longest;
+  } else {
+    store.longest_ = store.longest_by_codes();
+  }
   return store;
 }
 

@@ -6,16 +6,14 @@
 #include <limits>
 
 #include "score/code_tile.hpp"
-#include "score/rows.hpp"
 #include "search/block_scan.hpp"
+#include "search/known.hpp"
 #include "search/pools.hpp"
 #include "search/scratch.hpp"
 #include "search/step.hpp"
 
 namespace keyseek {
 namespace {
-
-constexpr float kNothing = -std::numeric_limits<float>::infinity();
 
 /// Standard deviation of a score's rounding error for query g: both sides are rounded to
 /// steps of one scale, uniformly.
@@ -29,33 +27,15 @@ float rounding_error(const KeyStore& store, const EncodedQueries& queries, std::
          static_cast<float>(std::sqrt(2.0 * static_cast<double>(power) / 12.0));
 }
 
-/// Scores what the previous step found for all queries, once.
-void score_previous(const KeyStore& store, MatrixView<float> queries, SearchScratch::State& s) {
-  s.known.ids.reserve(s.previous.size());
-  s.members.resize(store.size());
-  for (const Id id : s.previous) s.members.add(id);
-  s.members.drain(s.known.ids);
-  s.known.scores.resize(s.known.ids.size() * queries.rows);
-  score_rows(rows_of(store.stored(), s.known.ids), queries, s.known.scores.data());
-}
-
 /// A score that at least k keys are known to exceed: the k-th best of the previous step's
 /// keys, less what rounding may take from any key's. -infinity without enough of them.
 float warm_threshold(const KeyStore& store, float largest_scale, std::size_t g, std::size_t group,
                      std::size_t k, SearchScratch::State& s) {
-  const std::size_t n = s.known.ids.size();
-  if (n < k) return kNothing;
-  s.best.resize(n);
-  for (std::size_t i = 0; i < n; ++i)
-    s.best[i] = ranked(s.known.scores[i * group + g], s.known.ids[i]);
-  Ranked bar = 0;
-  s.best.resize(kernels().keep_top(s.best.data(), n, k, k + k / 16, &bar));
-  const float least = score_of(*std::min_element(s.best.begin(), s.best.end()));
-  s.floor[g] = least;
   constexpr float kDeviations = 4.0F;
   const float margin = kDeviations * rounding_error(store, s.encoded, g, largest_scale);
   // The next smaller number: keys that are exactly as good count.
-  return std::nextafter(least - s.encoded.offset[g] - margin, kNothing);
+  return std::nextafter(kth_of_known(g, group, k, s) - s.encoded.offset[g] - margin,
+                        -std::numeric_limits<float>::infinity());
 }
 
 }  // namespace
@@ -63,9 +43,7 @@ float warm_threshold(const KeyStore& store, float largest_scale, std::size_t g, 
 void search_flat(const KeyStore& store, float largest_scale, MatrixView<float> queries,
                  const SearchParams& params, SearchScratch::State& s, Hits& hits) {
   store.encode_queries(s.asked, s.encoded);
-  // Scores of queries that were moved would say nothing about those that are asked.
-  if (s.asked.data == queries.data) score_previous(store, queries, s);
-  s.floor.assign(queries.rows, kNothing);
+  score_previous(store, queries, s);
   const std::size_t pool = std::min(store.size(), untrained_pool(params.k));
   for (std::size_t g = 0; g < queries.rows; ++g) {
     s.pools[g].reset(pool, warm_threshold(store, largest_scale, g, queries.rows, params.k, s));

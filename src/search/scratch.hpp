@@ -60,16 +60,12 @@ struct SearchScratch::State {
   IdSet members;
   std::vector<Ranked> best;
   BlockScanScratch blocks;
-  // Sketch and projection search:
+  // Projection search only:
   KeySet visited;
   std::vector<Id> scanned;    ///< members of `visited`, in order, and room for more
-  std::vector<float> scores;  ///< [G, batch]
+  std::vector<float> scores;  ///< [G, batch]; of other searches, what queries are encoded in
   std::vector<std::uint32_t> selected;
   std::vector<Id> list;  ///< keys on their way into a set
-  // Sketch search only:
-  EncodedQueries sketched;
-  std::vector<Pool> candidates;  ///< [G] best keys by the sketch
-  // Projection search only:
   KeySet expanded;
   std::vector<Id> expansions;            ///< members of `expanded`, in order, and room for more
   std::vector<std::vector<Ranked>> top;  ///< [G] keys that may still be expanded, and room for more

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 
 #include "base/fail.hpp"
 #include "base/parallel.hpp"
@@ -59,10 +60,10 @@ Sketch of_maps(const SketchMaps& maps, AnyMatrixView keys, const Execution& run)
 }
 
 /// Time of a search of n keys for one query, but for what does not depend on the coordinates: the
-/// look at all, and the second look at those that go on (many of them shared by a group's queries).
-/// Nanoseconds on an AVX-512 core; only their ratio matters.
-double search_cost(std::size_t n, std::size_t dim, std::size_t d, double pool) {
-  return 0.0052 * static_cast<double>(n * dim) + pool * (4.0 + 0.022 * static_cast<double>(d));
+/// look at all, and the exact scores of those that go on (many of them shared by a group's
+/// queries). Nanoseconds on an AVX-512 core; only their ratio matters.
+double search_cost(std::size_t n, std::size_t dim, double pool) {
+  return 0.005 * static_cast<double>(n * dim) + 50.0 * pool;
 }
 
 /// How many coordinates make a search cheapest, by sketches of some of the keys: more, as long as
@@ -79,7 +80,7 @@ std::size_t cheapest_dim(const SketchAxes& axes, AnyMatrixView keys, MatrixView<
     const Sketch sketch = of_maps(axes.leading(dim), some, run);
     const auto depth = measure_depth(sketch, some, keys.rows, queries, run);
     const double pool = depth.of_hundred * static_cast<double>(keys.rows);
-    const double cost = search_cost(keys.rows, dim, keys.cols, pool);
+    const double cost = search_cost(keys.rows, dim, pool);
     if (cost >= least) break;
     least = cost;
     best = dim;
@@ -159,6 +160,10 @@ void Sketch::encode_queries(MatrixView<float> queries, EncodedQueries& out,
   for (float& scale : out.scale) scale *= parts_.factor;
   // A code is 8 where the corrections expect 128.
   for (std::int32_t& correction : out.correction) correction /= 16;
+  out.offset.resize(queries.rows);
+  for (std::size_t g = 0; g < queries.rows; ++g)
+    out.offset[g] =
+        std::inner_product(parts_.mean.begin(), parts_.mean.end(), queries.row(g), 0.0F);
 }
 
 Sketch Sketch::from_parts(Parts parts, std::size_t n) {

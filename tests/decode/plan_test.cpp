@@ -224,7 +224,7 @@ TEST(Plan, WorksWithoutRotation) {
                  .least_indexed = 500};
   HeadCache cache = head.prefill(1700, head.params);
   expect_consistent(cache, head.params);
-  EXPECT_EQ(cache.plan().retriever, Retriever::flat);
+  EXPECT_EQ(cache.plan().retriever, Retriever::sketch);
   EXPECT_EQ(cache.plan().tail_vectors, 64U);
   EXPECT_LE(head.decode(cache, 250, 5), 0.05);
   EXPECT_EQ(cache.indexed(), 1700U - 70 + 200);

@@ -236,9 +236,9 @@ TEST(IndexFile, PartsOfDifferentIndexesDoNotMix) {
   save("projection", small_store, small_graph, router);
   open_every_way(path, ErrorCode::corrupt, {"router", "out of range"});
   save("projection", block_store, graph, router);
-  open_every_way(path, ErrorCode::corrupt, {"not in rows"});
+  open_every_way(path, ErrorCode::corrupt, {"codes is blocks", "projection index is rows"});
   save("flat", store, graph, router);
-  open_every_way(path, ErrorCode::corrupt, {"not in blocks"});
+  open_every_way(path, ErrorCode::corrupt, {"codes is rows", "flat index is blocks"});
 }
 
 TEST(IndexFile, ASketchOfOtherKeysDoesNotMix) {
@@ -255,10 +255,10 @@ TEST(IndexFile, ASketchOfOtherKeysDoesNotMix) {
     writer.save(path);
     open_every_way(path, ErrorCode::corrupt, parts);
   };
-  refused(test::normal_matrix(700, 12, 2), CodeLayout::rows, {"dimension 12", "20"});
-  refused(test::normal_matrix(650, 20, 2), CodeLayout::rows, {"codes do not match"});
-  refused(test::normal_matrix(699, 20, 2), CodeLayout::rows, {"a scale is wrong"});
-  refused(f.data.keys, CodeLayout::blocks, {"not in rows"});
+  refused(test::normal_matrix(700, 12, 2), CodeLayout::none, {"dimension 12", "20"});
+  refused(test::normal_matrix(650, 20, 2), CodeLayout::none, {"codes do not match"});
+  refused(test::normal_matrix(699, 20, 2), CodeLayout::none, {"a scale is wrong"});
+  refused(f.data.keys, CodeLayout::blocks, {"codes is blocks", "sketch index is none"});
 }
 
 TEST(IndexFile, FilesThatAreNotThereAreAnIoError) {

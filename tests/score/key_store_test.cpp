@@ -203,6 +203,27 @@ TEST(KeyStore, AppendedKeysAreEncodedAlike) {
   }
 }
 
+TEST(KeyStore, WithoutCodesItKnowsItsLongestKey) {
+  Matrix<float> keys = uneven_keys(40, 5, 2);
+  for (std::size_t j = 0; j < 5; ++j) keys.row(30)[j] = j == 2 ? -300.0F : 0.0F;
+  const auto of = [&](std::size_t first, std::size_t count) {
+    return KeyStore::encode(any(keys.view().slice(first, count)), {}, CodeLayout::none);
+  };
+  const KeyStore all = of(0, 40), some = of(0, 20);
+  EXPECT_EQ(all.code_bytes(), 0U);
+  EXPECT_EQ(all.longest(), 300.0);
+  EXPECT_LT(some.longest(), 300.0);
+  EXPECT_EQ(some.appended(any(keys.view().slice(20, 20))).longest(), 300.0);
+  EXPECT_EQ(all.truncated(31).longest(), 300.0);
+  EXPECT_EQ(all.truncated(20).longest(), some.longest());
+  KeyStore::Parts parts = all.parts();
+  EXPECT_EQ(KeyStore::from_parts(parts).longest(), 300.0);
+  for (const double wrong : {-1.0, std::numeric_limits<double>::infinity()}) {
+    parts.longest = wrong;
+    expect_error(ErrorCode::corrupt, {"length"}, [&] { (void)KeyStore::from_parts(parts); });
+  }
+}
+
 TEST(KeyStore, TheSameAtAnyThreadCount) {
   const Matrix<float> keys = uneven_keys(5000, 17, 6), queries = normal_matrix(3000, 17, 7);
   const auto bytes = [&](int threads) {

@@ -5,9 +5,9 @@
 /// With few keys, or no queries to learn from: `flat`.
 ///
 /// `flat` scans every key (8-bit, the group's queries batched, threshold seeded by the previous
-/// step, exact rerank). `sketch` scans a sketch of every key, a fraction of its codes, and scores
-/// the best of each query again: recall is about .99, and what it misses are keys like others that
-/// it found. `projection` looks at a few per cent of the keys,
+/// step, exact rerank). `sketch` scans a sketch of every key, a fraction of such codes, and scores
+/// the best of each query in full: recall is about .99, and what it misses are keys like others
+/// that it found. It takes the least memory. `projection` looks at a few per cent of the keys,
 /// where training queries and the graph that was made from them lead.
 ///
 /// Searching is const, thread-safe and takes no lock that another search or an append

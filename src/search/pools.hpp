@@ -4,8 +4,8 @@
 /// one. How deep the true k best stand in the order of each look is what `keyseek_pools`
 /// (bench/pools) prints for a head of a capture. On those of the sample, 99 % of the queries lose
 /// none of their 100 best when 112 go on from trained codes, 112 to 119 from plain ones; the rules
-/// take some more, for heads that are worse. Sketches differ too much for a rule: each is measured
-/// when it is built (Sketch::pool).
+/// take some more, for heads that are worse. From a sketch to the exact scores: sketches differ too
+/// much for a rule, so each is measured when it is built (Sketch::pool).
 #pragma once
 
 #include <cstddef>

@@ -118,7 +118,7 @@ class Head:
             self.prefill("projection", target_recall=self.options.recall),
         )
         flat = Contender("flat", "8 bits, group", self.prefill("flat"))
-        sketch = Contender("sketch", "8 bits, group", self.prefill("sketch"))
+        sketch = Contender("sketch", "4 bits, group", self.prefill("sketch"))
         chosen = [flat, sketch, ours]
         for contender in chosen:
             contender.error = self.measure(contender, cold=False).error

@@ -14,6 +14,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from .._core import DecodeParams, DecodePool
 from ..errors import InvalidArgument
+from .choice import AttentionChoice
 from .copied import Copied
 from .fingerprint import TokenIds, fingerprint_of, require_same_tokens, tokens_hash
 from .layer import RetrievalLayer
@@ -79,6 +80,7 @@ class RetrievalCache(Copied, DynamicCache):
         self._dtype = checked_dtype(dtype)
         require_support(config, text, model if isinstance(model, PreTrainedModel) else None)
         _make_layers(super(), config)
+        self._made_for = config
         self._config = text
         self._progress = PlanProgress(progress)
         self._said = False
@@ -125,6 +127,28 @@ class RetrievalCache(Copied, DynamicCache):
             self._said = True
             self._say_what_does_not_retrieve()
         return updated
+
+    @classmethod
+    def from_model(cls, model: Any, max_error: float | None = None, **options: Any) -> Self:
+        """A cache for a model, whose attention becomes "keyseek" and stays so; nothing is changed
+        where the cache cannot be made. See `retrieval` for a while only."""
+        choice = AttentionChoice(model)
+        try:
+            choice.take_ours()
+            return cls(model, max_error, **options)
+        except BaseException:
+            choice.set_back()
+            raise
+
+    def reset(self) -> None:
+        """Empties it for another text. Layers of transformers' own are made anew, since some
+        versions keep zeros of the old text in them."""
+        made: list[Any] = DynamicCache(config=self._made_for).layers
+        for i, layer in enumerate(self.layers):
+            if isinstance(layer, RetrievalLayer) or i >= len(made):
+                layer.reset()
+            else:
+                self.layers[i] = made[i]
 
     def plan(self) -> None:
         """Makes the plan now, which the first single token after the prompt does otherwise."""
@@ -301,8 +325,12 @@ class RetrievalCache(Copied, DynamicCache):
                 request=i // per_request,
                 head=i % per_request,
                 plan=head.plan,
+                tokens=len(head),
                 indexed=head.indexed,
                 full_bytes=head.full_bytes,
+                nbytes=head.nbytes,
+                last=head.stats,
+                group=head.group,
             )
             for i, head in enumerate(layer.heads)
         ]

@@ -68,6 +68,7 @@ class LayerReport:
     layer: int
     reason: str = ""
     note: str = ""  # what a user of a layer that retrieves may want to know
+    waiting: str = ""  # which requests of a layer that retrieves attend in full, and why
     heads: tuple[HeadReport, ...] = ()
 
     @property
@@ -111,6 +112,9 @@ def sentences(layers: tuple[LayerReport, ...]) -> list[str]:
     lines = [f"{named(retrieving)} retrieve{'s' * (len(retrieving) == 1)}."] if retrieving else []
     for text in dict.fromkeys(report.note for report in layers if report.note):
         lines.append(f"{named([r.layer for r in layers if r.note == text])}: {text}.")
+    for text in dict.fromkeys(report.waiting for report in layers if report.waiting):
+        waiting = [report.layer for report in layers if report.waiting == text]
+        lines.append(f"{named(waiting)}: {text}.")
     for reason in dict.fromkeys(report.reason for report in layers if report.reason):
         those = [report.layer for report in layers if report.reason == reason]
         verb = "attends" if len(those) == 1 else "attend"
@@ -166,13 +170,13 @@ def plan_lines(layers: tuple[LayerReport, ...]) -> list[str]:
     return lines
 
 
-def named(layers: list[int]) -> str:
+def named(numbers: list[int], what: str = "Layer") -> str:
     """ "Layer 3", "Layers 0-4, 6"."""
     runs: list[list[int]] = []
-    for layer in layers:
-        if runs and layer == runs[-1][-1] + 1:
-            runs[-1].append(layer)
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
         else:
-            runs.append([layer])
+            runs.append([number])
     texts = [str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs]
-    return f"Layer{'s' * (len(layers) != 1)} {', '.join(texts)}"
+    return f"{what}{'s' * (len(numbers) != 1)} {', '.join(texts)}"

@@ -50,6 +50,7 @@ def test_a_refresh_is_adopted_at_its_token(model):
     assert refreshing(cache) == {False}
     decoded(model, cache, BEGINS + 1)
     assert refreshing(cache) == {True}
+    assert all(row["refreshing"] for row in cache.report().rows())
     decoded(model, cache, BEGINS + DELAY)
     assert indexed(cache) == {PROMPT - STATIC}
     decoded(model, cache, BEGINS + DELAY + 1)

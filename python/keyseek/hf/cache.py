@@ -339,6 +339,7 @@ class RetrievalCache(Copied, DynamicCache):
                 nbytes=head.nbytes,
                 last=head.stats,
                 group=head.group,
+                refreshing=head.refreshing,
             )
             for request, own in layer.planned()
             for i, head in enumerate(own)

@@ -34,6 +34,7 @@ class HeadReport:
     nbytes: int  # of memory, for all tokens and the index
     last: StepStats  # of the last step; of zeros before the first
     group: int  # query heads
+    refreshing: bool  # whether another plan is being made beside the steps
 
     def row(self, layer: int) -> dict[str, Any]:
         """All of it by name, plain values; what is found of a key is per query head."""
@@ -43,6 +44,7 @@ class HeadReport:
             "request": self.request,
             "head": self.head,
             "tokens": self.tokens,
+            "refreshing": self.refreshing,
             "indexed": self.indexed,
             "retriever": plan.retriever,
             "rule": plan.rule,
@@ -147,11 +149,9 @@ def summary(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def _cell(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) and value < 100 else _whole(value)
-
-
-def _whole(value: Any) -> str:
-    return f"{value:,.0f}" if isinstance(value, (int, float)) else str(value)
+    if isinstance(value, (bool, str)):
+        return str(value)
+    return f"{value:.3g}" if isinstance(value, float) and value < 100 else f"{value:,.0f}"
 
 
 def plan_lines(layers: tuple[LayerReport, ...]) -> list[str]:

@@ -61,6 +61,17 @@ def test_every_call_of_generate_begins_a_text_of_its_own(make):
         assert torch.equal(found, tokens(model, each))
 
 
+@pytest.mark.parametrize(
+    "options", [{"num_beams": 3}, {"prompt_lookup_num_tokens": 4, "eos_token_id": 1}]
+)
+def test_beams_and_drafts_are_served_in_the_block(model, options):
+    ids = torch.cat([prompt(24, seed=4)] * 8, dim=1)  # with drafts that are right now and then
+    with retrieval(model, max_error=1e-6, dtype=None, **SMALL) as cache:
+        ours = tokens(model, ids, 12, **options)
+        assert cache.retrieving
+    assert torch.equal(ours, tokens(model, ids, 12, **options))
+
+
 def test_an_exception_sets_all_back(model):
     before = chosen(model)
     with pytest.raises(KeyboardInterrupt), retrieval(model, 0.1, **SMALL):

@@ -9,7 +9,8 @@
 /// A head for which none does attends to everything.
 ///
 /// When a horizon of tokens has been decoded, `refresh` moves them into the index, together
-/// with fresh training queries, and plans anew. Tokens that come at once (`extend`) are attended
+/// with fresh training queries, and plans anew: within a step, or, with params.refresh_delay,
+/// beside the steps. Tokens that come at once (`extend`) are attended
 /// exactly; those that should not have come are taken back (`truncate`). A device beside a head is
 /// then to be loaded anew.
 ///
@@ -28,6 +29,7 @@
 #include <filesystem>
 #include <memory>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "keyseek/decode_params.hpp"
@@ -89,6 +91,25 @@ class DecodeScratch {
   std::unique_ptr<State> state_;  ///< made at first use
 };
 
+class RefreshTask;
+
+/// A refresh that a head has begun, from a copy of itself. Whoever has a thread to spare plans it;
+/// else the head does when it adopts it. Which of them did does not show in what comes of it.
+class Refresh {
+ public:
+  Refresh() noexcept = default;  ///< none: `run` does nothing
+  /// Plans, unless somebody does or has; on any thread. Where run.progress stops it, another may go
+  /// on. What fails is thrown where the head adopts it.
+  void run(const Execution& run = {}) const;
+  [[nodiscard]] bool done() const noexcept;  ///< so that adopting it will not wait
+
+ private:
+  friend class HeadCache;
+  explicit Refresh(std::shared_ptr<RefreshTask> task) noexcept : task_(std::move(task)) {}
+
+  std::shared_ptr<RefreshTask> task_;
+};
+
 class HeadCache {
  public:
   HeadCache() noexcept;  ///< empty; using it is an Error
@@ -148,8 +169,20 @@ class HeadCache {
   void retrieve(MatrixView<float> queries, std::size_t k, DecodeScratch& scratch, Hits& hits) const;
 
   /// Moves all but the window into the index and plans again; `step` does so when a horizon is
-  /// full. A head that retrieves waits until it has seen queries of 64 positions to plan with.
+  /// full. A head that retrieves waits until it has seen queries of 64 positions to plan with. One
+  /// that is under way is adopted first.
   void refresh(const Execution& run = {});
+  /// Begins a refresh of the head as it is, or gives the one under way; with params.refresh_delay
+  /// `step` begins it when a horizon is full. It is adopted before the token that comes
+  /// params.refresh_delay later, whether or not it is done by then, and until then the head goes on
+  /// as if there were none. None where `refresh` would do nothing. Copies share it and adopt it
+  /// each for itself; a file does not have it, so that what is loaded begins it again; truncating
+  /// below the tokens that it began with drops it. Where planning throws, what adopts it throws
+  /// that, takes no token, and the next try plans again.
+  Refresh begin_refresh();
+  /// Adopts the refresh under way now, waiting for it; without one does nothing.
+  void adopt_refresh();
+  [[nodiscard]] bool refreshing() const noexcept;  ///< whether one is under way
 
   /// Everything, so that a prompt is read and planned once: docs/index-format.md. Throws Error
   /// when a search of the caller's own is part of it.

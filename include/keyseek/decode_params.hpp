@@ -88,6 +88,9 @@ struct DecodeParams {
   std::size_t sink = 128;      ///< first tokens
   std::size_t window = 512;    ///< newest tokens
   std::size_t horizon = 1024;  ///< T: tokens decoded between refreshes; attended exactly as well
+  /// A refresh that is due begins, is planned aside, and is adopted before the token that comes so
+  /// many later; what came meanwhile is not indexed yet. 0: one step does it all.
+  std::size_t refresh_delay = 0;
   /// Tokens of the prompt, between sink and window, that its last queries attend to most
   /// (SnapKV, arXiv 2404.14469): attended exactly from then on.
   std::size_t pinned = 0;

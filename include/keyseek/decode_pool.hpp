@@ -3,6 +3,8 @@
 /// Heads share group, d and dv; each is named once. `queries` are [heads * group, d], `keys`
 /// [heads, d], `values` [heads, dv], all f32; `out` is [heads * group, dv]. When one throws, its
 /// error leaves all heads as they were. A DecodePool serves any number of callers at once.
+/// Refreshes that heads begin (DecodeParams::refresh_delay) are planned on one thread more, beside
+/// the steps.
 ///
 ///     keyseek::DecodePool pool(2);
 ///     keyseek::Matrix<float> out(heads.size() * heads[0]->group(), heads[0]->value_dim());
@@ -36,6 +38,9 @@ class DecodePool {
   [[nodiscard]] int threads() const noexcept;
   /// body(i, scratch) for all i < count, in any order; rethrows the first error.
   void run(std::size_t count, const std::function<void(std::size_t, DecodeScratch&)>& body);
+  /// Has work(run) done some time on one thread more, after what was handed over before. It throws
+  /// nothing and stops when run.progress says so; a pool that ends drops what has not begun.
+  void run_aside(std::function<void(const Execution&)> work);
 
  private:
   struct State;

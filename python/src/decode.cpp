@@ -55,6 +55,14 @@ constexpr const char* kStepDoc = R"(append, then attend: both, or neither when i
 queries: [group, d] float32; key: [1, d], value: [1, dv] float32, stored like the others.
 Returns a new array [group, dv] float32.)";
 
+constexpr const char* kBeginRefreshDoc = R"(Begins a refresh that is planned beside the steps.
+
+Of the head as it is; or gives the one under way. `step` begins it when a horizon is full, where
+refresh_delay says so. It is adopted before the token that comes refresh_delay later; who runs it, and
+when, does not show in what comes of it. Nobody has to: what adopts it plans it then. Copies share it,
+a file or pickle does not have it; truncating below the tokens that it began with drops it. Where
+planning raises, what adopts it raises that, takes no token, and the next try plans again.)";
+
 constexpr const char* kStaticPartDoc =
     R"(Keys [m, d] and values [m, dv] of the sink, then of the newest `window` tokens.
 
@@ -237,6 +245,18 @@ void bind_steps(nb::class_<HeadCache>& type) {
       .def("static_part", &static_part, kStaticPartDoc);
 }
 
+void bind_refresh(nb::module_& m) {
+  nb::class_<Refresh>(m, "Refresh", "A refresh that a head has begun: see HeadCache.begin_refresh.")
+      .def(
+          "run",
+          [](const Refresh& self, const Whole& threads, const ProgressCallback& progress) {
+            run_long(threads, progress, [&](const Execution& run) { self.run(run); });
+          },
+          nb::kw_only(), nb::arg("threads") = 0, nb::arg("progress") = nb::none(),
+          "Plans, unless somebody does or has; from any thread.")
+      .def_prop_ro("done", &Refresh::done, "Whether adopting it will not wait.");
+}
+
 void bind_lifetime(nb::class_<HeadCache>& type) {
   type.def(
           "refresh",
@@ -245,6 +265,11 @@ void bind_lifetime(nb::class_<HeadCache>& type) {
           },
           nb::kw_only(), nb::arg("threads") = 0, nb::arg("progress") = nb::none(),
           "Moves all but the window into the index and plans anew; `step` does so by itself.")
+      .def("begin_refresh", &HeadCache::begin_refresh, nb::call_guard<GilReleased>(),
+           kBeginRefreshDoc)
+      .def("adopt_refresh", &HeadCache::adopt_refresh, nb::call_guard<GilReleased>(),
+           "Adopts the refresh under way now, waiting for it; without one does nothing.")
+      .def_prop_ro("refreshing", &HeadCache::refreshing, "Whether a refresh is under way.")
       .def(
           "truncate",
           [](HeadCache& self, const Whole& tokens) {
@@ -296,6 +321,7 @@ void bind_properties(nb::class_<HeadCache>& type) {
 
 void bind_decode(nb::module_& m) {
   bind_plan(m);
+  bind_refresh(m);
   nb::class_<HeadCache> type(m, "HeadCache",
                              R"(Keys, values, index and plan of one KV head while decoding.
 

@@ -3,6 +3,7 @@
 #include <mutex>
 #include <vector>
 
+#include "base/background.hpp"
 #include "base/parallel.hpp"
 #include "base/per_process.hpp"
 #include "base/worker_pool.hpp"
@@ -56,6 +57,7 @@ struct DecodePool::State {
   int threads = 1;
   std::shared_ptr<Executor> executor;
   PerProcess<Crew> crew;
+  PerProcess<Background> background;
 };
 
 DecodePool::DecodePool(int threads, std::shared_ptr<Executor> executor) {
@@ -85,6 +87,10 @@ void DecodePool::run(std::size_t count,
     throw;
   }
   crew.put_back(std::move(mine));
+}
+
+void DecodePool::run_aside(std::function<void(const Execution&)> work) {
+  state_->background.get().add(std::move(work));
 }
 
 }  // namespace keyseek

@@ -4,6 +4,7 @@
 
 #include "base/fail.hpp"
 #include "decode/head_state.hpp"
+#include "decode/refresh_task.hpp"
 #include "index/index_file.hpp"
 #include "keyseek/decode_options.hpp"
 #include "score/kernels.hpp"
@@ -47,8 +48,11 @@ void require_prompt(AnyMatrixView keys, AnyMatrixView values, MatrixView<float> 
 
 HeadCache::HeadCache() noexcept = default;
 HeadCache::HeadCache(std::unique_ptr<State> state) noexcept : state_(std::move(state)) {}
-HeadCache::HeadCache(const HeadCache& other)
-    : state_(other.state_ ? std::make_unique<State>(*other.state_) : nullptr) {}
+HeadCache::HeadCache(const HeadCache& other) {
+  if (!other.state_) return;
+  other.state_->occupancy.require_idle();
+  state_ = std::make_unique<State>(*other.state_);
+}
 HeadCache::HeadCache(HeadCache&& other) noexcept = default;
 HeadCache& HeadCache::operator=(const HeadCache& other) {
   HeadCache copy(other);
@@ -77,8 +81,31 @@ void HeadCache::refresh(const Execution& run) {
   State& self = State::of(*this);
   const Occupied occupied(self.occupancy);
   run.validate();
+  self.adopt_refresh();
   self.refresh(run);
 }
+
+Refresh HeadCache::begin_refresh() {
+  State& self = State::of(*this);
+  const Occupied occupied(self.occupancy);
+  self.begin_refresh();
+  return Refresh(self.pending);
+}
+
+void HeadCache::adopt_refresh() {
+  State& self = State::of(*this);
+  const Occupied occupied(self.occupancy);
+  self.adopt_refresh();
+}
+
+bool HeadCache::refreshing() const noexcept { return State::seen(*this).pending != nullptr; }
+
+void Refresh::run(const Execution& run) const {
+  run.validate();
+  if (task_) task_->run(run);
+}
+
+bool Refresh::done() const noexcept { return task_ && task_->done(); }
 
 void HeadCache::append(const float* key, const float* value) {
   State& self = State::of(*this);

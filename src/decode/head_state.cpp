@@ -2,6 +2,7 @@
 #include "decode/head_state.hpp"
 
 #include "base/fail.hpp"
+#include "decode/refresh_task.hpp"
 
 namespace keyseek {
 
@@ -42,7 +43,7 @@ std::size_t HeadCache::State::bytes() const {
          value_scales.size() * sizeof(float) + sink_keys.bytes() + sink_values.bytes() +
          pinned.size() * sizeof(std::size_t) + recent_keys.bytes() + recent_values.bytes() +
          tail.bytes() + remembered.size() * sizeof(float) +
-         remembered_at.size() * sizeof(std::size_t);
+         remembered_at.size() * sizeof(std::size_t) + (pending ? pending->bytes() : 0);
 }
 
 }  // namespace keyseek

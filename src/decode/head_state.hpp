@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <memory>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -13,6 +14,8 @@
 #include "keyseek/decode.hpp"
 
 namespace keyseek {
+
+class RefreshTask;
 
 /// What attention leaves in a head.
 struct Attended {
@@ -34,7 +37,7 @@ struct DecodeScratch::State {
 /// Tokens, plan and what it uses. Its functions are for whoever occupies the head; each leaves it
 /// as it was when it throws, but for a refresh that was due.
 struct HeadCache::State {
-  Occupancy occupancy;  ///< first, so that a head at work is not copied
+  Occupancy occupancy;
 
   DecodeParams params;
   std::size_t group = 0, dim = 0, value_dim = 0;
@@ -49,6 +52,7 @@ struct HeadCache::State {
   std::vector<float> remembered;  ///< queries of some decoded positions, for the next refresh
   std::vector<std::size_t> remembered_at;  ///< their positions
   Attended last, before;                   ///< of the last step, and of the one before
+  std::shared_ptr<RefreshTask> pending;    ///< a refresh under way, if there is one
 
   /// Both throw Error when the head is empty.
   [[nodiscard]] static State& of(HeadCache& head);
@@ -85,6 +89,14 @@ struct HeadCache::State {
                    const Execution& run);
   /// With the queries remembered, if they are enough.
   void refresh(const Execution& run);
+
+  // head_aside.cpp
+  /// Adopts, refreshes or begins to, as the tokens that are there ask for.
+  void refresh_if_due();
+  void begin_refresh();  ///< unless one is under way, or it would do nothing
+  void adopt_refresh();  ///< waits for it; without one does nothing
+  /// After tokens were taken back: without those that a refresh has seen, it is none.
+  void forget_lost_refresh() noexcept;
 
   // head_truncate.cpp
   /// What is left of a head, made aside.

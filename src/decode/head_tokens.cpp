@@ -67,9 +67,8 @@ void HeadCache::State::take_tokens(MatrixView<float> keys, MatrixView<float> val
   if (keys.rows == 0) return;
   check_rows(recent_keys, keys, "key", "keys", kLargestElement);
   check_rows(recent_values, values, "value", "values", kLargestValue);
-  // Not a sum: a window of any size means that nothing is indexed.
-  const std::size_t recent = recent_keys.rows(), count = keys.rows, first = tokens();
-  if (recent >= params.window && recent - params.window >= params.horizon) refresh({.threads = 1});
+  const std::size_t count = keys.rows, first = tokens();
+  refresh_if_due();
   recent_keys.make_room(count);
   recent_values.make_room(count);
   if (!queries.empty()) make_room_to_remember(std::min(count, kRemembered));

@@ -70,7 +70,7 @@ void HeadCache::State::plan_cut(Cut& cut) const {
 
 void HeadCache::State::keep(Cut cut) noexcept {
   drop_tokens(recent_keys.rows() - cut.recent);
-  if (!cut.is_deep) return;
+  if (!cut.is_deep) return forget_lost_refresh();
   sink_keys = std::move(cut.sink_keys);
   sink_values = std::move(cut.sink_values);
   pinned = std::move(cut.pinned);
@@ -83,6 +83,7 @@ void HeadCache::State::keep(Cut cut) noexcept {
   // What was found last may be among what went.
   last.hits.group = before.hits.group = 0;
   drop_tokens(0);
+  forget_lost_refresh();
 }
 
 }  // namespace keyseek

@@ -5,11 +5,12 @@
 
 namespace keyseek {
 
-/// Says that a value is at work, so that whoever else comes is refused. A copy starts idle.
+/// Says that a value is at work, so that whoever else comes is refused. A copy starts idle: whoever
+/// copies another's value asks for `require_idle` first.
 class Occupancy {
  public:
   Occupancy() = default;
-  Occupancy(const Occupancy& other) { other.require_idle(); }
+  Occupancy(const Occupancy& /*other*/) noexcept {}
   Occupancy& operator=(const Occupancy&) = delete;
   ~Occupancy() = default;
 

@@ -174,6 +174,8 @@ constexpr std::array kOptions = std::to_array<DecodeOption>({
         "newest tokens, attended exactly"),
     option<Kept<&P::horizon>>("static tokens", "horizon", count, kFromOne, read_by::all,
         "tokens decoded between refreshes; attended exactly as well"),
+    option<Kept<&P::refresh_delay>>("static tokens", "refresh_delay", count, kFromZero, read_by::all,
+        "tokens after which a refresh is adopted that is planned aside; 0: one step plans and adopts"),
     option<Kept<&P::pinned>>("static tokens", "pinned", count, kFromZero, read_by::all,
         "tokens that the prompt's end attends to most, attended exactly"),
     option<Kept<&P::tail_vectors>>("tail", "tail_vectors", count, kTailVectors, read_by::tail,

@@ -11,8 +11,8 @@ namespace keyseek {
 namespace {
 
 constexpr std::string_view kVersion = "version", kNothing = "-";
-// Of the text; version 1 was numbers without names.
-constexpr std::size_t kTextVersion = 2;
+// Of the text; version 1 was numbers without names, 2 had no refresh_delay.
+constexpr std::size_t kTextVersion = 3;
 
 std::string shown(const OptionValue& value) {
   if (value.index() == 0) return std::string(kNothing);

@@ -4,6 +4,7 @@
 
 #include "base/fail.hpp"
 #include "decode/head_state.hpp"
+#include "decode/refresh_task.hpp"
 #include "keyseek/decode_pool.hpp"
 
 namespace keyseek {
@@ -26,6 +27,8 @@ class OccupiedHeads {
 
  private:
   void leave(std::size_t count) noexcept;
+  /// Has what heads began planned in the background, as long as a head wants it.
+  void plan_aside(DecodePool& pool) noexcept;
   [[nodiscard]] HeadCache::State& head(std::size_t i) const {
     return HeadCache::State::of(*heads_[i]);
   }
@@ -63,6 +66,26 @@ void OccupiedHeads::each(DecodePool& pool, const Undo& undo, const Body& body) {
     for (std::size_t i = 0; i < heads_.size(); ++i)
       if (head(i).occupancy.done) std::invoke(undo, head(i));
     throw;
+  }
+  plan_aside(pool);
+}
+
+void OccupiedHeads::plan_aside(DecodePool& pool) noexcept {
+  try {
+    for (std::size_t i = 0; i < heads_.size(); ++i) {
+      const std::shared_ptr<RefreshTask>& begun = head(i).pending;
+      if (!begun || !begun->offer()) continue;
+      pool.run_aside([begun = std::weak_ptr(begun)](const Execution& run) {
+        const std::shared_ptr<RefreshTask> task = begun.lock();
+        if (!task) return;
+        Execution wanted = run;
+        wanted.progress = [&](std::string_view stage, std::size_t done, std::size_t total) {
+          return task.use_count() > 1 && run.progress(stage, done, total);
+        };
+        task->run(wanted);
+      });
+    }
+  } catch (...) {  // for want of memory or threads: steps plan what is left when it is due
   }
 }
 

@@ -183,11 +183,11 @@ TEST(HeadFile, OptionsAreFieldsByName) {
            "null_logits[2] is inf, must be finite");
   replaced("\nnull_logits 1 2 3\n", "\nnull_logits 1 x\n", "null_logits is '1 x'");
   replaced("\nnull_logits 1 2 3\n", "\nnull_logits 1\n", "one null logit for each query head");
-  replaced("version 2\n", "version 1\n", "options are of version 1");
-  replaced("version 2\n", "", "must begin with a version");
+  replaced("version 3\n", "version 2\n", "options are of version 2");
+  replaced("version 3\n", "", "must begin with a version");
   replaced("\nk 40\n", "\nk 0\n", "k is 0, which searches for no keys");
-  const std::string newer = to_text(sample_of_layer_2().params).replace(8, 1, "3");
-  expect_error(ErrorCode::unsupported, {"version 3, known is 2"},
+  const std::string newer = to_text(sample_of_layer_2().params).replace(8, 1, "4");
+  expect_error(ErrorCode::unsupported, {"version 4, known is 3"},
                [&] { (void)decode_params_from(newer); });
 }
 

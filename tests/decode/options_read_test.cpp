@@ -64,6 +64,7 @@ std::vector<Asked> asked() {
           {"sink", "4", kAll},
           {"window", "16", kAll},
           {"horizon", "64", kAll},
+          {"refresh_delay", "16", kAll},
           {"pinned", "8", kAll},
           {"tail_vectors", "32", kPlanned + kSearched + "n"},
           {"observed", "64", "pmixq" + kSearched + "n"},

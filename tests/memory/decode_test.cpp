@@ -36,8 +36,8 @@ DecodeHead small_head(std::optional<Retriever> retriever, bool int8_values = fal
   return head;
 }
 
-/// What a head gives from here on: over its next steps, and over a refresh.
-std::vector<float> future(const DecodeHead& head, HeadCache cache, std::size_t steps) {
+/// What a head gives over its next steps, and over a refresh.
+std::vector<float> future_of(const DecodeHead& head, HeadCache& cache, std::size_t steps) {
   DecodeScratch scratch;
   std::vector<float> all;
   for (std::size_t i = 0; i < steps; ++i) {
@@ -45,6 +45,11 @@ std::vector<float> future(const DecodeHead& head, HeadCache cache, std::size_t s
     all.insert(all.end(), out.begin(), out.end());
   }
   return all;
+}
+
+/// What it would give.
+std::vector<float> future(const DecodeHead& head, HeadCache cache, std::size_t steps) {
+  return future_of(head, cache, steps);
 }
 
 struct AtWork {
@@ -164,6 +169,36 @@ TEST_P(Heads, ARefreshThatFailedMovedNothing) {
                          EXPECT_EQ(cache.bytes(), begin.bytes());
                          EXPECT_EQ(future(head, cache, 2), expected);
                        });
+  }
+}
+
+TEST_P(Heads, ARefreshAsideIsBegunAndAdoptedOrNot) {
+  if (GetParam() == Retriever::sketch || GetParam() == Retriever::projection) return;  // take long
+  DecodeHead head = small_head(GetParam());
+  head.params.refresh_delay = 2;
+  HeadCache due = head.prefill(kPrompt, head.params);
+  DecodeScratch scratch;
+  for (std::size_t i = 0; i < kHorizon; ++i) head.step(due, scratch);
+  const std::vector<float> expected = future(head, due, 4);
+  for (const std::size_t begun : {0U, 2U}) {
+    const std::size_t p = due.tokens() + begun;
+    run_out_everywhere(
+        [&] {
+          AtWork at(due);
+          future_of(head, at.cache, begun);
+          return at;
+        },
+        [&](AtWork& at) {
+          at.cache.step(head.at(p), head.f32_keys.row(p), head.f32_values.row(p), at.scratch,
+                        at.out.data());
+        },
+        [&](AtWork& at, bool threw) {
+          EXPECT_EQ(at.cache.tokens(), p + (threw ? 0 : 1));
+          const std::vector<float> rest =
+              future(head, at.cache, due.tokens() + 4 - at.cache.tokens());
+          const auto left = static_cast<std::ptrdiff_t>(rest.size());
+          EXPECT_EQ(rest, std::vector<float>(expected.end() - left, expected.end()));
+        });
   }
 }
 

@@ -84,3 +84,28 @@ def test_daemon_threads_do_not_abort_the_process(work):
         )
         assert (done.returncode, done.stdout) == (0, "ended\n"), done.stderr
         assert "terminate" not in done.stderr and "leaked" not in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("kept", ["all", "heads"])
+def test_a_refresh_in_the_background_does_not_hold_up_the_end(kept):
+    script = PREPARE + textwrap.dedent(
+        f"""
+        options = {{"horizon": 70, "refresh_delay": 10**6, "retriever": "projection"}}
+        base = keyseek.HeadCache.prefill(
+            keys[:15000], keys[:15000], training, 4, scale=0.2, shift=False, threads=2, **options
+        )
+        heads, pool = [base.copy() for _ in range(2)], keyseek.DecodePool(1)
+        while not heads[0].refreshing:
+            keyseek.step_heads(heads, np.vstack([queries] * 2), keys[:2], keys[:2], pool)
+        time.sleep(0.05)
+        if {kept == "heads"}:
+            del pool
+        assert heads[0].refreshing and not heads[0].begin_refresh().done
+        print("ended")
+        """
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "ended\n"), done.stderr
+    assert "terminate" not in done.stderr and "leaked" not in done.stderr, done.stderr

@@ -91,12 +91,13 @@ def close(ours, expected):
 
 @pytest.mark.parametrize("max_error", [1e-6, 0.1])
 def test_a_device_gives_what_the_cpu_gives_through_refreshes(model, on_device, max_error):
-    ids, pieces = prompt(500), [300] + [1] * 200  # three horizons
+    ids, pieces = prompt(500), [300] + [1] * 200  # two refreshes and the beginning of a third
     cache = cache_of(model, max_error)
     close(logits(model, ids, cache, pieces), on_cpu(model, ids, pieces, max_error=max_error))
     assert HostSession.opened == 2  # one for each layer
     assert len(cache.layers[0].heads[0]) == 500
-    assert cache.layers[0].heads[0].indexed > 400
+    assert cache.layers[0].heads[0].indexed > 380
+    assert cache.layers[0].heads[0].refreshing
 
 
 def test_tokens_in_pieces_and_answers_of_full_attention(model, on_device):
@@ -128,6 +129,20 @@ def test_a_padded_batch(model, on_device):
         logits(model, ids, cache_of(model, 0.1), pieces, mask),
         on_cpu(model, ids, pieces, mask, max_error=0.1),
     )
+
+
+def test_a_request_that_is_too_short_yet_waits_on_the_device(model, on_device):
+    ids, mask = prompt(360, batch=2), torch.ones(2, 360, dtype=torch.long)
+    mask[1, :245] = 0
+    pieces, cache = [300] + [1] * 60, cache_of(model, 0.1)
+    ours = logits(model, ids[:, :330], cache, pieces[:31], mask)
+    close(ours, on_cpu(model, ids[:, :330], pieces[:31], mask, max_error=0.1))
+    assert [request for request, _ in cache.layers[0].planned()] == [0]
+    assert HostSession.opened == 2
+    cache = cache_of(model, 0.1)
+    close(logits(model, ids, cache, pieces, mask), on_cpu(model, ids, pieces, mask, max_error=0.1))
+    assert [request for request, _ in cache.layers[0].planned()] == [0, 1]
+    assert HostSession.opened == 2 + 2 * 2  # another one for both requests
 
 
 def test_requests_are_chosen_and_repeated(model, on_device):

@@ -41,7 +41,10 @@ def test_options_are_those_of_the_core(model):
     """As an object or by name, but for what the model says of itself."""
     params = keyseek.DecodeParams(max_error=0.02, sink=20, window=30, least_indexed=50)
     assert RetrievalCache(model, params=params)._params == params
-    assert RetrievalCache(model, 0.02, sink=20, window=30, least_indexed=50)._params == params
+    named = RetrievalCache(model, 0.02, sink=20, window=30, least_indexed=50)._params
+    assert named == params.replace(refresh_delay=256)  # a quarter of the horizon
+    assert RetrievalCache(model, horizon=100)._params.refresh_delay == 25
+    assert RetrievalCache(model, refresh_delay=0)._params.refresh_delay == 0
     assert RetrievalCache(model, 0.1, params=params)._params == params.replace(max_error=0.1)
     for group in ("logits", "rotary embedding"):
         for name in keyseek.DecodeParams.groups[group]:
@@ -182,15 +185,12 @@ def test_a_report_says_what_each_layer_does(model):
 
 
 def test_a_layer_that_does_not_retrieve_says_so_once(model):
-    ids, mask = prompt(302, batch=2), torch.ones(2, 302, dtype=torch.long)
-    mask[1, :230] = 0
     cache = cache_of(model)
-    with pytest.warns(
-        RetrievalWarning, match="the shortest request of the batch has 70 tokens"
-    ) as seen:
-        logits(model, ids, cache, [300, 1, 1], mask)
+    cache.layers[1].stop("it was told to")
+    with pytest.warns(RetrievalWarning, match=r"Layer 1 attends in full: it was told to\.") as seen:
+        logits(model, prompt(302), cache, [300, 1, 1])
     assert sum(issubclass(each.category, RetrievalWarning) for each in seen) == 1
-    assert not cache.retrieving
+    assert [layer.retrieving for layer in cache.layers] == [True, False]
 
 
 def test_keys_that_are_attended_more_than_once_are_attended_in_full():

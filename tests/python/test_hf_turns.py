@@ -77,7 +77,7 @@ def test_a_second_turn_has_the_logits_of_full_attention(count, dtype, stored):
 
 def test_a_turn_is_planned_once_with_the_next_token(model):
     ids, cache = prompt(702), None
-    cache = planned(model, ids[:, :300])
+    cache = planned(model, ids[:, :300], refresh_delay=0)
     indexed = cache.layers[0].heads[0].indexed
     read(model, ids[:, :701], cache)
     assert cache.layers[0].heads[0].indexed == indexed
@@ -192,7 +192,7 @@ def test_a_crop_that_fails_can_be_done_again(model, kept, monkeypatch):
         raise MemoryError
 
     with monkeypatch.context() as patch, pytest.raises(MemoryError):
-        patch.setattr("keyseek.hf.layer.as_tensors", failing)
+        patch.setattr("keyseek.hf.requests.read_tokens", failing)
         crop(cache, kept)
     for layer in cache.layers:  # those that were cropped before it failed have nothing to do
         layer.keep(kept)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
+import threading
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -140,3 +143,31 @@ def test_room_for_tokens_has_to_fit():
     ):
         with pytest.raises(keyseek.InvalidArgument, match=fault):
             keyseek.copy_tokens(heads, *wrong)
+
+
+def test_a_refresh_is_run_on_a_thread_of_the_callers_and_adopted_at_its_token():
+    cache = head(refresh_delay=8)
+    for position in range(300, 365):
+        cache.step(asked(position, position + 1), KEYS[position, None], VALUES[position, None])
+    assert cache.refreshing
+    assert not pickle.loads(pickle.dumps(cache)).refreshing
+    alone, refresh, stages = cache.copy(), cache.begin_refresh(), []
+    refresh.run(threads=1, progress=lambda *report: stages.append(report) or False)
+    assert not refresh.done or not stages  # stopped, where it has stages
+    thread = threading.Thread(target=refresh.run, kwargs={"threads": 2})
+    thread.start()
+    thread.join()
+    assert refresh.done
+    for position in range(365, 373):
+        assert cache.indexed == alone.indexed == 280
+        token = asked(position, position + 1), KEYS[position, None], VALUES[position, None]
+        np.testing.assert_array_equal(cache.step(*token), alone.step(*token))
+    assert cache.indexed == alone.indexed == 364 - 20
+    assert not cache.refreshing
+    cache.adopt_refresh()  # none is under way
+    by_hand = head()
+    by_hand.append(KEYS[300:370], VALUES[300:370], asked(300, 370))
+    assert not by_hand.refreshing
+    by_hand.begin_refresh()
+    by_hand.adopt_refresh()
+    assert by_hand.indexed == 370 - 20

@@ -54,6 +54,7 @@ CALLS: dict[str, tuple[Any, dict[str, Any]]] = {
     "HeadCache.retrieve": (lambda k: head().retrieve(QUERIES[:1], k), {}),
     "HeadCache.truncate": (lambda tokens: head().copy().truncate(tokens), {}),
     "HeadCache.refresh": (lambda threads: head().copy().refresh(threads=threads), {}),
+    "Refresh.run": (lambda threads: head().copy().begin_refresh().run(threads=threads), {}),
     "Index.build": (keyseek.Index.build, {"kind": "flat", "keys": KEYS}),
     "Index.append": (lambda **given: index().append(KEYS, **given), {}),
     "Index.truncate": (lambda **given: index().truncate(**{"keys": 4, **given}), {}),

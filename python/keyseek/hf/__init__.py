@@ -2,15 +2,19 @@
 
     import keyseek.hf
 
-    model = AutoModelForCausalLM.from_pretrained(..., attn_implementation="keyseek")
-    cache = keyseek.hf.RetrievalCache(model, max_error=0.05)
-    model.generate(**inputs, past_key_values=cache)
+    model = AutoModelForCausalLM.from_pretrained(...)
+    with keyseek.hf.retrieval(model, max_error=0.05) as cache:
+        model.generate(**inputs)
     print(cache.report())
 
-Importing the module registers the attention "keyseek"; a model that is loaded already is switched
-with model.set_attn_implementation("keyseek"). Without a RetrievalCache that attention is full
-attention. Layers that attend to a sliding window are left alone, and so is every layer that cannot
-retrieve: `report` names the reason.
+For a model that keeps retrieving, and texts that go on, make the cache yourself:
+
+    cache = keyseek.hf.RetrievalCache.from_model(model, max_error=0.05)
+    model.generate(**inputs, past_key_values=cache)
+
+Importing the module registers the attention "keyseek", by which a model retrieves; without a
+RetrievalCache it is full attention. Layers that attend to a sliding window are left alone, and so
+is every layer that cannot retrieve: `report` names the reason.
 
 transformers 4.57 and later. With a model on a CUDA device and a build with KEYSEEK_CUDA, prompts
 stay on the device until they are planned, and decoding attends to sink and window there while the
@@ -30,6 +34,7 @@ from .attention import ATTENTION_NAME, attention
 from .cache import RetrievalCache
 from .loading import refuse_at_load
 from .report import CacheReport, HeadReport, LayerReport, RetrievalWarning
+from .switch import retrieval
 
 refuse_at_load()
 
@@ -41,4 +46,5 @@ __all__ = [
     "RetrievalCache",
     "RetrievalWarning",
     "attention",
+    "retrieval",
 ]

@@ -12,8 +12,16 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from .._core import DecodeParams, DecodePool
+from .._core import DecodeParams
 from ..errors import InvalidArgument
+from .choice import AttentionChoice
+from .construction import (
+    make_layers,
+    note_on,
+    params_for,
+    pool_of,
+    require_not_of_the_model,
+)
 from .copied import Copied
 from .fingerprint import TokenIds, fingerprint_of, require_same_tokens, tokens_hash
 from .layer import RetrievalLayer
@@ -28,7 +36,7 @@ from .report import (
     plan_lines,
     sentences,
 )
-from .rotary import LayerRotary, rotary_of
+from .rotary import rotary_of
 from .stored import checked_dtype, dtype_name, dtype_named
 from .support import reason_of, require_attention, require_support
 from .turn import kept_by_crop
@@ -48,15 +56,17 @@ class RetrievalCache(Copied, DynamicCache):
     PyTorch. progress: while planning, True for a bar, or a function that is called with the number
     of heads planned and of all. params, options: those of keyseek.DecodeParams, as an object or by
     name (sink, window, pinned, ...; or a given plan by retriever, k, ...), but for the groups
-    "logits" and "rotary embedding", which the model says. InvalidArgument names an option that
+    "logits" and "rotary embedding", which the model says; without `params` refresh_delay is a
+    quarter of the horizon. InvalidArgument names an option that
     nobody would read, as max_error beside a given plan.
 
     A prompt is read with full attention, in one piece or several; the plan is made before the
     first single token after it. Prompts that are too short to gain anything, and tokens until
-    there are enough, are attended to in full. `report` says what each layer does and why; a
-    RetrievalWarning is given once where a layer was expected to retrieve and does not. A cache
-    serves one batch; `reset` frees it for the next. Several tokens at once, as the next turn of a
-    conversation or the drafts of a speculative decoder, are attended exactly, over all tokens.
+    there are enough, are attended to in full; of a batch each request by its own length. `report`
+    says what each layer does and why; a RetrievalWarning is given once where a layer was expected
+    to retrieve and does not. A cache serves one batch; `reset` frees it for the next. Several
+    tokens at once, as the next turn of a conversation or the drafts of a speculative decoder, are
+    attended exactly, over all tokens.
     """
 
     def __init__(
@@ -72,20 +82,21 @@ class RetrievalCache(Copied, DynamicCache):
     ) -> None:
         config = model.config if isinstance(model, PreTrainedModel) else model
         text = config.get_text_config(decoder=True)
-        _require_not_of_the_model(options)
+        require_not_of_the_model(options)
         if max_error is not None:
             options["max_error"] = max_error
-        self._params = (params or DecodeParams()).replace(**options)
+        self._params = params_for(params, options)
         self._dtype = checked_dtype(dtype)
         require_support(config, text, model if isinstance(model, PreTrainedModel) else None)
-        _make_layers(super(), config)
+        make_layers(super(), config)
+        self._made_for = config
         self._config = text
         self._progress = PlanProgress(progress)
         self._said = False
         shared = LayerOptions(
             params=self._params,
             dtype=self._dtype,
-            pool=_pool(threads),
+            pool=pool_of(threads),
             progress=self._progress.step,
         )
         # Says by index why layers of transformers' own stay.
@@ -103,7 +114,7 @@ class RetrievalCache(Copied, DynamicCache):
         rotary = rotary_of(model)
         self._fingerprint = fingerprint_of(model, rotary)
         for i in set(range(len(self.layers))) - set(self._left_alone):
-            self.layers[i] = RetrievalLayer(shared, i, rotary[i].options(), _note(rotary[i]))
+            self.layers[i] = RetrievalLayer(shared, i, rotary[i].options(), note_on(rotary[i]))
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def update(
@@ -118,13 +129,35 @@ class RetrievalCache(Copied, DynamicCache):
         layer = self.layers[layer_idx]
         if isinstance(layer, RetrievalLayer):
             _require_new_tokens(args, layer.get_seq_length())
-            if not layer.retrieving:
+            if key_states.shape[-2] == 1:
                 self._progress.begin(self._heads_to_plan)
         updated = super().update(key_states, value_states, layer_idx, *args, **kwargs)
         if not self._said and key_states.shape[-2] == 1 and layer_idx == self._last_layer():
             self._said = True
             self._say_what_does_not_retrieve()
         return updated
+
+    @classmethod
+    def from_model(cls, model: Any, max_error: float | None = None, **options: Any) -> Self:
+        """A cache for a model, whose attention becomes "keyseek" and stays so; nothing is changed
+        where the cache cannot be made. See `retrieval` for a while only."""
+        choice = AttentionChoice(model)
+        try:
+            choice.take_ours()
+            return cls(model, max_error, **options)
+        except BaseException:
+            choice.set_back()
+            raise
+
+    def reset(self) -> None:
+        """Empties it for another text. Layers of transformers' own are made anew, since some
+        versions keep zeros of the old text in them."""
+        made: list[Any] = DynamicCache(config=self._made_for).layers
+        for i, layer in enumerate(self.layers):
+            if isinstance(layer, RetrievalLayer) or i >= len(made):
+                layer.reset()
+            else:
+                self.layers[i] = made[i]
 
     def plan(self) -> None:
         """Makes the plan now, which the first single token after the prompt does otherwise."""
@@ -187,8 +220,8 @@ class RetrievalCache(Copied, DynamicCache):
 
     @property
     def retrieving(self) -> bool:
-        """Whether a plan has been made and decode steps retrieve."""
-        return any(layer.retrieving for _, layer in self._retrieval_layers())
+        """Whether a plan has been made and decode steps retrieve, of one request at least."""
+        return any(layer.heads for _, layer in self._retrieval_layers())
 
     @property
     def nbytes(self) -> int:
@@ -232,7 +265,7 @@ class RetrievalCache(Copied, DynamicCache):
         """
         layer_idx = whole_number(layer_idx, "layer_idx", 0, len(self.layers) - 1)
         layer = dict(self._retrieval_layers()).get(layer_idx)
-        if layer is None or not layer.retrieving:
+        if layer is None or not layer.heads:
             raise InvalidArgument(f"layer_idx is {layer_idx}: that layer does not retrieve")
         return layer.retrieve_topk(queries, k)
 
@@ -267,7 +300,7 @@ class RetrievalCache(Copied, DynamicCache):
         return all(getattr(layer, "is_croppable", True) for layer in self.layers)
 
     def _require_plain(self, what: str) -> None:
-        if self.retrieving:
+        if any(layer.retrieving for _, layer in self._retrieval_layers()):
             raise InvalidArgument(
                 f"{what} asks for all keys and values, which a cache that retrieves does not keep "
                 "as tensors: ask before the first decode step, or save the cache"
@@ -293,20 +326,26 @@ class RetrievalCache(Copied, DynamicCache):
             return LayerReport(
                 index, reason=self._left_alone.get(index, "the model put it there itself")
             )
-        if not layer.retrieving:
+        if not layer.heads:
             return LayerReport(index, reason=layer.why_not())
-        per_request = len(layer.heads) // layer.requests
         heads = [
             HeadReport(
-                request=i // per_request,
-                head=i % per_request,
+                request=request,
+                head=i,
                 plan=head.plan,
+                tokens=len(head),
                 indexed=head.indexed,
                 full_bytes=head.full_bytes,
+                nbytes=head.nbytes,
+                last=head.stats,
+                group=head.group,
+                refreshing=head.refreshing,
             )
-            for i, head in enumerate(layer.heads)
+            for request, own in layer.planned()
+            for i, head in enumerate(own)
         ]
-        return LayerReport(index, note=layer.note, heads=tuple(heads))
+        waiting = layer.why_some_wait()
+        return LayerReport(index, note=layer.note, waiting=waiting, heads=tuple(heads))
 
     def _say_what_does_not_retrieve(self) -> None:
         """Warns of layers of full attention that attend to everything for another reason than a
@@ -314,43 +353,10 @@ class RetrievalCache(Copied, DynamicCache):
         reports = [
             self._report_of(i)
             for i, layer in self._retrieval_layers()
-            if layer.note or not (layer.retrieving or layer.is_merely_short())
+            if layer.note or not (layer.heads or layer.is_merely_short())
         ]
         if reports:
             warnings.warn(" ".join(sentences(tuple(reports))), RetrievalWarning, stacklevel=2)
-
-
-def _pool(threads: int) -> DecodePool:
-    """Of PyTorch's number of threads where none is asked for."""
-    asked = DecodePool(threads)  # refuses what is no number
-    return asked if threads != 0 else DecodePool(torch.get_num_threads())
-
-
-def _make_layers(cache: Any, config: Any) -> None:
-    """Gives a cache the layers of a DynamicCache for a configuration."""
-    try:
-        cache.__init__(config=config)
-    except AttributeError as error:
-        raise InvalidArgument(
-            f"transformers makes no cache for a {type(config).__name__}, which lacks a value "
-            f"({error}): use the cache that the model makes itself"
-        ) from None
-
-
-def _require_not_of_the_model(options: dict[str, Any]) -> None:
-    for group in ("logits", "rotary embedding"):
-        for name in DecodeParams.groups[group]:
-            if name in options:
-                raise InvalidArgument(f"{name} is what the model says of itself: leave it out")
-
-
-def _note(rotary: LayerRotary) -> str:
-    if rotary.known:
-        return ""
-    return (
-        "the prompt's queries are not moved to where decoding will be, and more is read than need "
-        f"be: {rotary.reason}"
-    )
 
 
 def _require_new_tokens(arguments: tuple[Any, ...], tokens: int) -> None:

@@ -8,27 +8,30 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicLayer
 
-from .._core import HeadCache, HeadPlan, step_heads, truncate_heads
+from .._core import HeadCache, HeadPlan
 from ..errors import InvalidArgument
 from . import device as devices
 from .arguments import AttentionCall, require_same_call
 from .attention import LAYER
 from .copied import Copied
-from .planning import LayerOptions, plan_heads, reason_against, retrieve_topk
-from .queries import PromptQueries, rows
+from .planning import LayerOptions, reason_against
+from .queries import PromptQueries
+from .requests import Request, Requests
 from .schema import PICKLED_LAYER, checked
 from .stored import stored_dtype
-from .turn import as_tensors, kept_by_crop, take_turn
+from .turn import kept_by_crop
 from .visible import Visibility
+from .waiting import Waiting
 
 
 class RetrievalLayer(Copied, DynamicLayer):
     """Keys and values of a layer that attends to everything.
 
     While a prompt is read it is a DynamicLayer that also keeps the newest queries. The first single
-    token after a prompt that is long enough makes it plan; from then on it retrieves for single
-    tokens, and `keys` and `values` are gone. Tensors on a CUDA device stay there until the plan is
-    made; then the HeadCaches have everything, and a session on the device sink and window as well.
+    token after a prompt that is long enough makes it plan, for those requests of a batch that are;
+    from then on these retrieve for single tokens, each request goes its own way, and `keys` and
+    `values` are gone. Tensors on a CUDA device stay there until a plan is made; then the HeadCaches
+    have everything, and a session on the device sink and window as well.
 
     A layer that cannot retrieve stays a DynamicLayer, and `reason` says why.
     """
@@ -44,7 +47,7 @@ class RetrievalLayer(Copied, DynamicLayer):
         self._forget()
 
     def _forget(self) -> None:
-        self.heads: list[HeadCache] = []
+        self._planned: Requests | None = None  # from the first plan on
         self.reason: str | None = None
         self._queries = PromptQueries()
         self._visible = Visibility()
@@ -52,7 +55,6 @@ class RetrievalLayer(Copied, DynamicLayer):
         self._tokens = 0
         self._batch = 0
         self._attended = True  # the tokens of the last update
-        self._session: devices.LayerSession | None = None
 
     def state(self) -> dict[str, Any]:
         """What a file has of it beside its heads: schema.RETRIEVAL_LAYER, but for kind and read."""
@@ -69,12 +71,15 @@ class RetrievalLayer(Copied, DynamicLayer):
             "keys": self.keys,
             "values": self.values,
             "queries": self._queries.pieces,
+            "waiting": {} if self._planned is None else self._planned.state(),
         }
 
     def restore(self, state: dict[str, Any], heads: list[HeadCache]) -> None:
         """Takes over what `state` gave."""
-        self.heads = heads
         self._batch, self._tokens = state["batch"], state["tokens"]
+        if heads or state["waiting"]:
+            own = self._options, self._rotary
+            self._planned = Requests.restored(*own, self._batch, state["waiting"], heads)
         self.reason = state["reason"]
         self._visible = Visibility.restored(state["visible"])
         if state["scale"] is not None:
@@ -90,10 +95,9 @@ class RetrievalLayer(Copied, DynamicLayer):
         since a layer never changes them in place."""
         other: RetrievalLayer = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
-        other.heads = [head.copy() for head in self.heads]
+        other._planned = None if self._planned is None else self._planned.copy()
         other._queries = self._queries.copy()
         other._visible = self._visible.copy()
-        other._session = None  # their windows differ from here on
         return other
 
     def __getstate__(self) -> dict[str, Any]:
@@ -109,16 +113,32 @@ class RetrievalLayer(Copied, DynamicLayer):
 
     @property
     def retrieving(self) -> bool:
-        return bool(self.heads)
+        """Whether a plan has been made: its requests retrieve, or wait each for itself."""
+        return self._planned is not None
 
     @property
-    def requests(self) -> int:
-        return self._batch
+    def heads(self) -> list[HeadCache]:
+        """Of all requests that retrieve, request after request."""
+        return [] if self._planned is None else self._planned.heads
+
+    def planned(self) -> list[tuple[int, list[HeadCache]]]:
+        """The requests that retrieve by number, and their heads."""
+        return [] if self._planned is None else self._planned.planned()
+
+    def plans(self) -> list[HeadPlan]:
+        """The plans of `heads`."""
+        return [head.plan for head in self.heads]
+
+    def why_some_wait(self) -> str:
+        """Which requests attend to everything although others retrieve, and why."""
+        return "" if self._planned is None else self._planned.why_some_wait()
 
     def why_not(self) -> str:
         """Why the layer attends to everything, as it is; empty once it retrieves."""
-        if self.retrieving:
+        if self.heads:
             return ""
+        if self._planned is not None:
+            return self._planned.why_some_wait()
         if self.reason is not None:
             return self.reason
         if self._tokens == 0:
@@ -128,27 +148,24 @@ class RetrievalLayer(Copied, DynamicLayer):
                 "its keys never came to the attention 'keyseek': the model computes this layer's "
                 "attention itself, or from other keys than it caches"
             )
-        least, shortest = self._options.least_tokens, self._shortest()
-        if shortest < least:
-            whose = "the shortest request of the batch has" if self._batch > 1 else "there are"
-            return f"{whose} {shortest} tokens: from {least} on it is worth it"
-        if not self._queries.suffice:
+        least, longest = self._options.least_tokens, max(self._visible.lengths(self._batch))
+        if longest < least:
+            whose = "the longest request of the batch has" if self._batch > 1 else "there are"
+            return f"{whose} {longest} tokens: from {least} on it is worth it"
+        if not any(self._queries.suffice_of(*each) for each in self._present()):
             return "its queries were taken back with the end of the text: it waits for others"
         return "the plan is made at the first single token after the prompt"
 
     def is_merely_short(self) -> bool:
         """Whether it does not retrieve because no request is long enough, or because it waits for
         queries after a crop: nothing to warn of."""
-        if self.reason is not None or self._call is None:
-            return False
-        return (
-            not self._queries.suffice
-            or max(self._visible.lengths(self._batch)) < self._options.least_tokens
-        )
+        return self.reason is None and self._call is not None
 
     def heads_to_plan(self) -> int:
         """How many HeadCaches a plan would make now."""
-        return self._batch * self._stored()[0].shape[1] if self._can_plan() else 0
+        if self._planned is not None:
+            return self._planned.heads_to_plan()
+        return sum(self._ready()) * self._stored()[0].shape[1] if self.is_initialized else 0
 
     def stop(self, reason: str) -> None:
         """From now on the layer attends to everything."""
@@ -212,22 +229,12 @@ class RetrievalLayer(Copied, DynamicLayer):
         token, exact for more."""
         batch, query_heads, count, _ = query.shape
         self._require_same_call(call, query, mask)
+        assert self._planned is not None
         visible = self._visible.copy()
         fresh = visible.extend(mask, batch, count)
-        states = query, key, value
-        token = query[:, :, 0], key[:, :, 0], value[:, :, 0]
-        if count > 1:
-            out = take_turn(self._requests(), states, fresh, call, self._options.pool)
-        elif fresh is not None:
-            out = self._step_some(*token, fresh[:, 0])
-        elif devices.retrieves_beside(query.device):
-            out = self._step_beside(*token)
-        else:
-            out = self._step_here(*token)
+        out = self._planned.attend((query, key, value), fresh, call)
         self._visible, self._attended = visible, True
-        if count > 1 and self._session is not None:
-            self._session.load(self.heads)
-        return out.view(batch, count, query_heads, -1).to(query.dtype)
+        return out.reshape(batch, count, query_heads, -1).to(query.dtype)
 
     def _require_same_call(self, call: AttentionCall, query: Tensor, mask: Tensor | None) -> None:
         """The plan was made for calls of one kind, and a token is attended once."""
@@ -244,44 +251,10 @@ class RetrievalLayer(Copied, DynamicLayer):
                 "is_causal is False, but a cache that retrieves attends to what came before"
             )
 
-    def _step_here(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """query [B, Hq, d], key and value [B, Hkv, d] -> [B * Hq, dv]."""
-        return torch.from_numpy(
-            step_heads(self.heads, rows(query), rows(key), rows(value), self._options.pool)
-        )
-
-    def _step_some(self, query: Tensor, key: Tensor, value: Tensor, present: Tensor) -> Tensor:
-        """The same for requests whose token is there; those of the others are not taken, and get
-        zeros."""
-        if devices.retrieves_beside(query.device):
-            raise InvalidArgument(
-                "attention_mask hides new tokens of some requests of a batch, which is not served "
-                "on a GPU: give every request its own cache"
-            )
-        out = torch.zeros(len(query), query.shape[1], self.heads[0].value_dim)
-        some = present.nonzero()[:, 0]
-        if len(some):
-            heads = [head for request in some.tolist() for head in self._heads_of(request)]
-            found = step_heads(
-                heads, rows(query[some]), rows(key[some]), rows(value[some]), self._options.pool
-            )
-            out[some] = torch.from_numpy(found).view(len(some), query.shape[1], -1)
-        return out.view(-1, out.shape[-1])
-
-    def _step_beside(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """`_step_here` with sink and window on the tensors' device. The heads have all tokens, so a
-        session can be made at any time: here after planning, loading, or a change of stream."""
-        if self._session is None or self._session.stream != devices.current_stream(query.device):
-            self._session = devices.LayerSession(self.heads, query.device)
-        return self._session.step(self.heads, self._options.pool, query, key, value)
-
     def retrieve_topk(self, queries: Tensor, k: int | None) -> tuple[Tensor, Tensor]:
         """See RetrievalCache.retrieve_topk."""
-        return retrieve_topk(self.heads, self._batch, queries, k)
-
-    def plans(self) -> list[HeadPlan]:
-        """The plans of all requests' KV heads, request after request; none until it retrieves."""
-        return [head.plan for head in self.heads]
+        assert self._planned is not None
+        return self._planned.retrieve_topk(queries, k)
 
     def get_seq_length(self) -> int:
         return self._tokens
@@ -301,24 +274,12 @@ class RetrievalLayer(Copied, DynamicLayer):
 
     def batch_select_indices(self, indices: Tensor) -> None:
         self._visible.select(indices)
-        if not self.retrieving:
+        if self._planned is None:
             super().batch_select_indices(indices)
             self._queries.select(indices)
-            self._batch = len(indices)
-            return
-        chosen = indices.tolist()
-        # A request that is chosen once moves, one that is chosen again is copied.
-        seen: set[int] = set()
-        heads: list[HeadCache] = []
-        for request in chosen:
-            own = self._heads_of(request)
-            heads += [head.copy() for head in own] if request in seen else own
-            seen.add(request)
-        if self._session is not None and len(heads) == len(self.heads):
-            self._session.load(heads)
         else:
-            self._session = None  # the next step makes one of the new size
-        self.heads, self._batch = heads, len(chosen)
+            self._planned.select(indices.tolist())
+        self._batch = len(indices)
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         if self._batch:
@@ -331,70 +292,62 @@ class RetrievalLayer(Copied, DynamicLayer):
         """Takes back all tokens but the first `kept`."""
         if kept >= self._tokens:
             return
-        if self.retrieving:
-            self._take_back(kept)
-        else:
+        if self._planned is None:
             self.keys, self.values = (states[..., :kept, :] for states in self._stored())
             self._queries.take_back(self._tokens - kept)
             self._visible.crop(kept)
+        else:
+            self._take_back(kept, self._planned)
         self._tokens = kept
 
-    def _take_back(self, kept: int) -> None:
-        """Of a layer that retrieves. With fewer tokens than a plan is made for, or without what the
-        plan was made of, it is what it was before there was a plan."""
-        visible, pool = self._visible.copy(), self._options.pool
+    def _take_back(self, kept: int, planned: Requests) -> None:
+        """Of a layer that retrieves. Where no request does any more, it is what it was before."""
+        visible = self._visible.copy()
         visible.crop(kept)
-        lengths = visible.lengths(self._batch)
-        holds = min(lengths) >= self._options.least_tokens
-        if holds:
-            plans = [plan.retriever for plan in self.plans()]
-            truncate_heads(self.heads, [n for n in lengths for _ in self._heads_of(0)], pool)
-            holds = plans == [plan.retriever for plan in self.plans()]
-            self._visible, self._tokens = visible, kept
-        if not holds:
-            states = as_tensors(self._requests(), self._visible, self._stored()[0], pool)
-            self.keys, self.values = (each[..., :kept, :] for each in states)
-            self.heads, self._session = [], None
-        elif self._session is not None:
-            self._session.load(self.heads)
-        self._visible = visible
+        like = self._stored()[0]
+        lost = planned.keep(visible.lengths(self._batch), like)
+        self._visible, self._tokens = visible, kept
+        planned.let_wait(lost, like)
+        if not planned.heads:
+            self.keys, self.values = planned.as_tensors(visible, self._stored())
+            self._planned = None
         # Tokens that a failed call left behind were not attended, and are gone.
         self._attended = self._attended or kept <= visible.tokens
 
-    def _heads_of(self, request: int) -> list[HeadCache]:
-        each = len(self.heads) // self._batch
-        return self.heads[request * each : (request + 1) * each]
-
-    def _requests(self) -> list[list[HeadCache]]:
-        return [self._heads_of(request) for request in range(self._batch)]
-
     def _stored(self) -> tuple[Tensor, Tensor]:
-        """Keys and values of what was read, while they are tensors."""
+        """Keys and values of what was read, while they are tensors; then such tensors, of none."""
         assert self.keys is not None and self.values is not None
         return self.keys, self.values
 
-    def _shortest(self) -> int:
-        return min(self._visible.lengths(self._batch))
+    def _present(self) -> list[tuple[int, Tensor | None]]:
+        """Requests, and which of their tokens are there."""
+        return [(request, self._visible.of(request)) for request in range(self._batch)]
 
-    def _can_plan(self) -> bool:
-        is_ready = not self.retrieving and self._queries.suffice
-        return is_ready and self._shortest() >= self._options.least_tokens
+    def _ready(self) -> list[bool]:
+        """Of the requests, while all are tensors, whether a plan can be made."""
+        lengths = self._visible.lengths(self._batch)
+        return [
+            lengths[i] >= self._options.least_tokens and self._queries.suffice_of(i, there)
+            for i, there in self._present()
+        ]
 
     def plan(self) -> None:
-        """Turns the prompt into HeadCaches, if it is long enough and they are not there yet."""
-        if not self._can_plan():
+        """Turns what was read of the requests that are long enough by now into HeadCaches."""
+        if self._planned is None and not any(self._ready()):
             return
-        self.heads = [h for request in range(self._batch) for h in self._plan_request(request)]
-        self._queries = PromptQueries()
-        self.keys, self.values = (states[..., :0, :].clone() for states in self._stored())
-
-    def _plan_request(self, request: int) -> list[HeadCache]:
-        """The HeadCaches of one request's KV heads."""
         assert self._call is not None
-        keys, values = (states[request].cpu() for states in self._stored())
-        queries = self._queries.of(request)
-        there = self._visible.of(request)
+        planned = self._planned
+        if planned is None:
+            requests: list[Request] = [self._request(*each) for each in self._present()]
+            planned = Requests(self._options, self._rotary, requests)
+        planned.plan(self._call)
+        if self._planned is None:
+            self._planned, self._queries = planned, PromptQueries()
+            self.keys, self.values = (states[..., :0, :].clone() for states in self._stored())
+
+    def _request(self, request: int, there: Tensor | None) -> Waiting:
+        """What was read of it alone."""
+        keys, values = (states[request] for states in self._stored())
         if there is not None:
-            keys, values = keys[:, there], values[:, there]
-            queries = queries[:, there[-queries.shape[1] :]]
-        return plan_heads(self._options, self._rotary, self._call, keys, values, queries)
+            keys, values = (states[:, there.to(states.device)] for states in (keys, values))
+        return Waiting(keys, values, self._queries.of(request, there))

@@ -106,9 +106,11 @@ def _logits(call: AttentionCall, first: int, group: int) -> dict[str, Any]:
 
 
 def retrieve_topk(
-    heads: Sequence[HeadCache], batch: int, queries: Tensor, k: int | None
+    planned: Sequence[tuple[int, list[HeadCache]]], batch: int, queries: Tensor, k: int | None
 ) -> tuple[Tensor, Tensor]:
-    """See RetrievalCache.retrieve_topk. Heads that attend to everything have no indices."""
+    """See RetrievalCache.retrieve_topk. planned: the requests that retrieve, by number; the others,
+    and heads that attend to everything, have no indices."""
+    heads = [head for _, own in planned for head in own]
     requests, query_heads, dim = queries.shape
     if (requests, dim) != (batch, heads[0].dim):
         raise InvalidArgument(
@@ -119,12 +121,13 @@ def retrieve_topk(
     if k is not None:
         k = whole_number(k, "k", 1, max(len(head) for head in heads))
     width = max(head.plan.k for head in heads) if k is None else k
-    indices = torch.full((len(heads), group, width), -1, dtype=torch.long)
-    own = rows(queries).reshape(len(heads), group, dim)
-    for i, head in enumerate(heads):
-        wanted = min(head.plan.k if k is None else k, head.indexed)
-        if head.plan.retriever not in ("everything", "none") and wanted > 0:
-            found = head.retrieve(own[i], wanted)
-            indices[i, :, :wanted] = torch.from_numpy(found.ids)
+    indices = torch.full((batch, query_heads // group, group, width), -1, dtype=torch.long)
+    asked = rows(queries).reshape(batch, -1, group, dim)
+    for request, own in planned:
+        for i, head in enumerate(own):
+            wanted = min(head.plan.k if k is None else k, head.indexed)
+            if head.plan.retriever not in ("everything", "none") and wanted > 0:
+                found = head.retrieve(asked[request, i], wanted)
+                indices[request, i, :, :wanted] = torch.from_numpy(found.ids)
     indices = indices.view(batch, query_heads, width).to(queries.device)
     return indices, (indices >= 0).sum(-1)

@@ -51,9 +51,27 @@ class PromptQueries:
     def select(self, requests: Tensor) -> None:
         self.pieces = [piece[requests] for piece in self.pieces]
 
-    def of(self, request: int) -> Tensor:
-        """[Hq, p, d] on the CPU."""
-        return torch.cat([piece[request] for piece in self.pieces], dim=1).cpu()
+    def suffice_of(self, request: int, there: Tensor | None) -> bool:
+        """`suffice` of one request, whose tokens that are there are [n] bool; None: all."""
+        newest = self._positions()
+        return self.suffice and (there is None or int(there[-newest:].sum()) >= _LEAST)
+
+    def of(self, request: int, there: Tensor | None) -> PromptQueries:
+        """Those of one request alone, of tokens that are there."""
+        pieces, end = [], self._positions()
+        for piece in self.pieces:
+            own = piece[request : request + 1]
+            if there is not None:
+                first = len(there) - end
+                shown = there[first : first + piece.shape[2]].to(piece.device)
+                own = own[:, :, shown]
+            pieces.append(own)
+            end -= piece.shape[2]
+        return PromptQueries(pieces)
+
+    def joined(self) -> Tensor:
+        """Of a single request [Hq, p, d], on the CPU."""
+        return torch.cat([piece[0] for piece in self.pieces], dim=1).cpu()
 
 
 def rows(states: Tensor) -> NDArray[np.float32]:

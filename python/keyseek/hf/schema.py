@@ -11,7 +11,7 @@ from ..errors import Error
 NONE = type(None)
 Fields = dict[str, tuple[type, ...]]
 
-VERSION = 4
+VERSION = 5
 CACHE: Fields = {
     "version": (int,),
     "dtype": (str, NONE),
@@ -35,7 +35,9 @@ RETRIEVAL_LAYER: Fields = {
     "keys": (Tensor, NONE),  # these three of a layer that does not retrieve
     "values": (Tensor, NONE),
     "queries": (list,),
+    "waiting": (dict,),  # of requests of a layer that retrieves, by number: WAITING
 }
+WAITING: Fields = {"keys": (Tensor,), "values": (Tensor,), "queries": (list,)}
 # Of a pickle, beside what a file has.
 PICKLED_LAYER: Fields = {
     **{name: kinds for name, kinds in RETRIEVAL_LAYER.items() if name not in ("kind", "read")},

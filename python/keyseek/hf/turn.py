@@ -20,9 +20,10 @@ from .._core import (
 )
 from .arguments import AttentionCall
 from .full import attend_newest
+from .planning import LayerOptions
 from .queries import rows
 from .stored import DTYPES
-from .visible import Visibility
+from .waiting import Waiting
 
 # Of so many queries of a KV head our attention reads what is stored as it is, once; of more, matrix
 # products over a copy are faster.
@@ -40,36 +41,43 @@ def kept_by_crop(number: int, tokens: int) -> int:
 
 
 def take_turn(
-    requests: Sequence[list[HeadCache]],
+    requests: Sequence[list[HeadCache] | Waiting],
     states: tuple[Tensor, Tensor, Tensor],
     fresh: Tensor | None,
     call: AttentionCall,
-    pool: DecodePool,
-) -> Tensor:
+    options: LayerOptions,
+) -> tuple[Tensor, list[list[HeadCache] | Waiting]]:
     """Attends the new tokens of every request exactly, each over all tokens up to it, and has the
-    request's heads take them. Returns [B, q, Hq, dv]. When it raises, no head has taken any.
+    request's heads take them. Returns [B, q, Hq, dv], and the requests with these tokens. When it
+    raises, no head has taken any.
 
     states: query [B, Hq, q, d], key [B, Hkv, q, d], value [B, Hkv, q, dv]. fresh: [B, q] bool, of
     tokens that are there, None for all; the others are not taken, and get zeros.
     """
     query, _, value = states
     out = value.new_zeros(len(query), query.shape[2], query.shape[1], value.shape[-1])
-    had = [len(heads[0]) for heads in requests]
+    taken = list(requests)
+    planned = [(heads, len(heads[0])) for heads in requests if not isinstance(heads, Waiting)]
     try:
-        for request, heads in enumerate(requests):
-            there = slice(None) if fresh is None else fresh[request].to(query.device)
-            own = [each[request][:, there] for each in states]
-            if own[0].shape[1] > 0:
-                out[request, there] = _turn_of(heads, own, call, pool).to(out)
+        for i, request in enumerate(requests):
+            there = slice(None) if fresh is None else fresh[i].to(query.device)
+            own = tuple(each[i][:, there] for each in states)
+            if own[0].shape[1] == 0:
+                continue
+            if isinstance(request, Waiting):
+                found, taken[i] = request.attend(own, call, options)
+            else:
+                found = _turn_of(request, own, call, options.pool)
+            out[i, there] = found.to(out)
     except BaseException:
-        for heads, tokens in zip(requests, had, strict=True):
-            truncate_heads(heads, [tokens] * len(heads), pool)
+        for heads, tokens in planned:
+            truncate_heads(heads, [tokens] * len(heads), options.pool)
         raise
-    return out
+    return out, taken
 
 
 def _turn_of(
-    heads: list[HeadCache], own: list[Tensor], call: AttentionCall, pool: DecodePool
+    heads: list[HeadCache], own: Sequence[Tensor], call: AttentionCall, pool: DecodePool
 ) -> Tensor:
     """One request's query [Hq, q, d] over its tokens and the new key [Hkv, q, d] and value
     [Hkv, q, dv] -> [q, Hq, dv]."""
@@ -99,20 +107,4 @@ def read_tokens(
     keys = torch.empty(len(heads), tokens, head.dim, dtype=DTYPES[head.key_dtype])
     values = torch.empty(len(heads), tokens, head.value_dim, dtype=DTYPES[head.value_dtype])
     copy_tokens(heads, cast(Any, keys), cast(Any, values), pool)  # a tensor is an array
-    return keys, values
-
-
-def as_tensors(
-    requests: Sequence[list[HeadCache]], visible: Visibility, like: Tensor, pool: DecodePool
-) -> tuple[Tensor, Tensor]:
-    """Keys [B, Hkv, n, d] and values [B, Hkv, n, dv] of all requests, of the type of `like` and on
-    its device; zeros for tokens that are not there."""
-    batch, head = len(requests), requests[0][0]
-    room = like.new_zeros(batch, len(requests[0]), visible.tokens, 1)
-    keys, values = (room.repeat(1, 1, 1, cols) for cols in (head.dim, head.value_dim))
-    for request, heads in enumerate(requests):
-        there = visible.of(request)
-        place = slice(None) if there is None else there.to(like.device)
-        for states, stored in zip((keys, values), read_tokens(heads, pool), strict=True):
-            states[request][:, place] = stored.to(like.device, like.dtype)
     return keys, values

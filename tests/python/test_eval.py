@@ -18,6 +18,7 @@ from keyseek.eval import means, report, rows, run
 from keyseek.eval.block import Static
 from keyseek.eval.policies import (
     BUDGETED,
+    OWN_BUDGET,
     PLANNED,
     Full,
     OracleTopK,
@@ -264,6 +265,7 @@ def test_wrong_arguments_are_refused_before_the_model_is_loaded(tmp_path, capsys
         ({"--lengths": "9000"}, "--lengths has 9000, more than the context of smollm2-135m, 8192"),
         ({"--budgets": "1"}, "--budgets has 1"),
         ({"--seeds": "0"}, "--seeds is 0"),
+        ({"--first-seed": "-1"}, "--first-seed is -1"),
         ({"--model": "gpt"}, "model 'gpt' is not one of"),
         ({"--filler": "nowhere.txt"}, "text 'nowhere.txt': no such file"),
     ):
@@ -280,8 +282,9 @@ def test_wrong_arguments_are_refused_before_the_model_is_loaded(tmp_path, capsys
 
 
 def test_all_kinds_of_policies_can_be_named():
-    named = policies_of([*BUDGETED, *PLANNED], [32, 100])
-    assert len({policy.name for policy in named}) == 2 * len(BUDGETED) + len(PLANNED)
+    own = [*OWN_BUDGET, *PLANNED]
+    named = policies_of([*BUDGETED, *own], [32, 100])
+    assert len({policy.name for policy in named}) == 2 * len(BUDGETED) + len(own)
 
 
 @needs_smollm2
@@ -300,3 +303,10 @@ def test_smoke_grid_on_a_real_model(tmp_path):
     }
     assert found["keyseek-flat"]["kl"] < found["oracle"]["kl"] < found["streaming"]["kl"]
     assert found["keyseek-flat"]["vectors"] == found["oracle"]["vectors"] == 100
+
+
+def test_the_first_seed_can_be_chosen(tmp_path):
+    arguments = ["--model=smollm2-135m", f"--out={tmp_path / 'E.jsonl'}", "--tasks=copy"]
+    for more, seeds in (([], [11, 12, 13]), (["--first-seed=201", "--seeds=2"], [201, 202])):
+        given = command.parser().parse_args(["run", *arguments, *more])
+        assert [cell.seed for cell in run.cells_of(given)] == seeds

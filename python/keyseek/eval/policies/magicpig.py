@@ -71,7 +71,7 @@ class MagicPIGLayer(LayerPolicy):
         self._tables = tables
         draw = torch.Generator().manual_seed(seed)
         self._planes = torch.randn(centred.shape[-1], tables * BITS, generator=draw)
-        self._codes = self._hash(centred)  # [Hkv, n, tables]
+        self._codes = self._hash(centred).permute(2, 0, 1).contiguous()  # [tables, Hkv, n]
 
     def _hash(self, rows: Tensor) -> Tensor:
         bits = (rows @ self._planes > 0).unflatten(-1, (self._tables, BITS))
@@ -80,10 +80,10 @@ class MagicPIGLayer(LayerPolicy):
 
     def collisions(self, queries: Tensor) -> Tensor:
         """In how many tables each key shares the query's bucket: [Hkv, G, q, n]."""
-        count = torch.zeros(*queries.shape[:3], self._codes.shape[1], dtype=torch.short)
+        count = torch.zeros(*queries.shape[:3], self._codes.shape[2], dtype=torch.short)
         asked = self._hash(queries)
         for table in range(self._tables):
-            count += asked[..., table, None] == self._codes[:, None, None, :, table]
+            count += asked[..., table, None] == self._codes[table][:, None, None]
         return count
 
     def attend(self, block: Block) -> Attended:

@@ -117,6 +117,17 @@ def test_sparq_gives_the_rest_to_the_mean_value(prompt):
     torch.testing.assert_close(out, wanted, atol=1e-5, rtol=1e-4)
 
 
+def test_sparq_is_as_sure_as_the_components_that_it_reads(prompt, block):
+    """The softmax's temperature grows with the root of what is read of the query."""
+    scores = SparQ(20).prepare(prompt, STATIC).scores(block)
+    size = block.queries.abs()
+    read = size.sum(1, keepdim=True).topk(DIM // 4, dim=-1).indices.expand(-1, GROUP, -1, -1)
+    kept = torch.zeros_like(size).scatter_(-1, read, block.queries.gather(-1, read))
+    share = kept.abs().sum(-1) / size.sum(-1)
+    wanted = torch.einsum("hgqd,hnd->hgqn", kept, block.keys) / (DIM * share).sqrt()[..., None]
+    torch.testing.assert_close(scores[..., :TOKENS], wanted[..., :TOKENS], atol=1e-4, rtol=1e-4)
+
+
 def low_rank(rank, seed=4):
     """Keys that vary in `rank` directions only."""
     return drawn(HEADS, TOKENS, rank, seed=seed) @ drawn(HEADS, rank, DIM, seed=seed + 1)
@@ -144,10 +155,17 @@ def test_double_sparsity_looks_at_the_heavy_channels_of_each_head():
     for head, heavy in enumerate(([7, 20], [1, 30])):
         keys[head][:, heavy] *= 50
         queries[head][..., heavy] *= 2
+        # Large queries where keys are nothing, and the other way round, weigh nothing.
+        queries[head][..., 11] *= 1000
+        keys[head][:, 11] *= 1e-6
+        queries[head][..., 12] *= 1e-6
+        keys[head][:, 12] *= 1000
     prompt = prompt_of(keys, queries)
     ours = DoubleSparsity(20).prepare(prompt, STATIC)
     assert [sorted(own.tolist()) for own in ours._channels] == [[7, 20], [1, 30]]
-    block = block_of(prompt)
+    asking = drawn(HEADS, GROUP, STEPS, DIM, seed=10)
+    asking[..., 12] *= 1e-6
+    block = block_of(prompt, asking)
     # Four bits of a token's two channels are its two numbers.
     both = (chosen_by(ours, block) & oracle(prompt, block, 20)).sum()
     assert both > 0.8 * 20 * HEADS * GROUP * STEPS
@@ -200,6 +218,17 @@ def test_rocketkv_looks_at_what_stayed_only(prompt, block):
         assert chosen[:, group].gather(-1, best).all()
     larger = HybridLayer(INDEXED, prompt.keys[:, INDEXED], kept, Split(len(kept[0]), 3, 8), 20)
     assert (chosen_by(larger, block).sum(-1) == 20).all()
+
+
+def test_rocketkvs_pages_promise_what_quests_bound_does(prompt, block):
+    """All components, and heads that want the same."""
+    kept = torch.arange(COUNT).expand(HEADS, -1)
+    keys = prompt.keys[:, INDEXED]
+    ours = HybridLayer(INDEXED, keys, kept, Split(COUNT, 4, DIM), 20)
+    same = block_of(prompt, block.queries[:, :1].expand(-1, GROUP, -1, -1).contiguous())
+    pages = Pages.of(keys, 4)
+    wanted = pages.tokens_of(pages.bounds(same.queries[:, :1]) * prompt.scale).softmax(-1)
+    torch.testing.assert_close(ours.scores(same), wanted, atol=1e-6, rtol=1e-3)
 
 
 def test_rocketkv_keeps_what_the_question_looks_at(prompt, block):
@@ -255,18 +284,24 @@ def test_magicpigs_chances_are_those_of_its_tables(prompt, block):
     towards = 2 * centred[:, None, :STEPS] + drawn(HEADS, GROUP, STEPS, DIM)
     block = block_of(prompt, towards)
     share = magicpig.chance(magicpig.match(block.queries, centred), 60)
-    hits, total = torch.zeros_like(share), torch.zeros(HEADS, GROUP, STEPS)
+    hits, estimate = torch.zeros_like(share), torch.zeros(HEADS, GROUP, STEPS)
+    # With a value of 1 for indexed tokens and 0 for others, the output tells what these are worth.
+    ones = torch.zeros(HEADS, block.keys.shape[1], 1)
+    ones[:, INDEXED] = 1
+    told = Block(block.queries, block.keys, ones, TOKENS, block.scale)
+    indexed = block.weights[..., INDEXED].sum(-1)
     draws = 60
     for seed in range(draws):
         ours = magicpig.MagicPIGLayer(INDEXED, centred, 60, seed)
         sampled = ours.collisions(block.queries) >= 2
         hits += sampled
-        total += (sampled / share).sum(-1)
+        out = ours.attend(told).out[..., 0]
+        estimate += (1 - indexed) * out / (1 - out) / indexed
     likely = share > 0.3
     assert likely.any()
     assert (hits / draws - share)[likely].abs().mean() < 0.08
     assert hits.sum() / draws == pytest.approx(share.sum().item(), rel=0.1)
-    assert total.mean() / draws == pytest.approx(COUNT, rel=0.25)
+    assert estimate.mean() / draws == pytest.approx(1, rel=0.15)
 
 
 def test_magicpig_takes_the_tables_that_its_budget_has_room_for(prompt):

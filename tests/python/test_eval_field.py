@@ -288,8 +288,9 @@ def test_magicpigs_chances_are_those_of_its_tables(prompt, block):
     # With a value of 1 for indexed tokens and 0 for others, the output tells what these are worth.
     ones = torch.zeros(HEADS, block.keys.shape[1], 1)
     ones[:, INDEXED] = 1
-    told = Block(block.queries, block.keys, ones, TOKENS, block.scale)
-    indexed = block.weights[..., INDEXED].sum(-1)
+    # Queries that want nothing in particular sample little, and each sample stands for much.
+    told = Block(prompt.queries[:, :, :STEPS], block.keys, ones, TOKENS, block.scale)
+    indexed = told.weights[..., INDEXED].sum(-1)
     draws = 60
     for seed in range(draws):
         ours = magicpig.MagicPIGLayer(INDEXED, centred, 60, seed)
@@ -301,7 +302,7 @@ def test_magicpigs_chances_are_those_of_its_tables(prompt, block):
     assert likely.any()
     assert (hits / draws - share)[likely].abs().mean() < 0.08
     assert hits.sum() / draws == pytest.approx(share.sum().item(), rel=0.1)
-    assert estimate.mean() / draws == pytest.approx(1, rel=0.15)
+    assert estimate.mean() / draws == pytest.approx(1, rel=0.2)
 
 
 def test_magicpig_takes_the_tables_that_its_budget_has_room_for(prompt):

@@ -112,7 +112,8 @@ def test_the_words_asked_for_are_the_most_frequent(name, writer):
 def test_what_is_extracted_is_what_the_record_says(writer):
     example = TASKS["extract"][0].make(writer, 9000, 1)
     (question, answer), prompt = map(text_of, example.questions[0]), text_of(example.prompt)
-    objects = [json.loads(line) for line in answer.split("\n")]
+    lines = [question.strip().split("\n")[-1], *answer.split("\n")]  # the first is shown
+    objects = [json.loads(line) for line in lines]
     assert len(objects) == 6
     places = []
     for one in objects:
@@ -139,6 +140,10 @@ def test_every_hop_is_told_once_and_leads_on(writer):
     (question, answer), prompt = map(text_of, example.questions[0]), text_of(example.prompt)
     first = question.rsplit("The key in the box ", 1)[1].split()[0]
     way = [first, *answer.strip(" .").split(", then ")]
+    shown = re.search(r"in the box (\S+) opens (.*)\.", question)
+    for chain in (way, [shown[1], *shown[2].split(", then ")]):
+        for box, other in pairwise(chain):
+            assert f"In the box {box} lies the key to the box {other}." in prompt
     assert len(way) == 4
     for box, other in pairwise(way):
         assert prompt.count(f"In the box {box} lies") == 1

@@ -40,7 +40,8 @@ def filled(writer: Writer, lines: list[str], room: int) -> int:
 
 @dataclass(frozen=True)
 class Extract(Task):
-    """Orders told in sentences, of which several, far apart, are to be written as one JSON."""
+    """Orders told in sentences, of which several, far apart, are to be written as JSON. The first
+    of them is written already, to show how."""
 
     name = "extract"
     wanted: int = 6
@@ -74,7 +75,7 @@ def _json_of(orders: list[tuple[str, str, str]]) -> Question:
     ]
     listed = ", ".join(name for name, _, _ in orders)
     return Question(
-        f"\nThe orders of {listed} as JSON, one object a line:\n", "\n".join([first, *others])
+        f"\nThe orders of {listed} as JSON, one object a line:\n{first}\n", "\n".join(others)
     )
 
 

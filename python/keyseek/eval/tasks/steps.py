@@ -15,7 +15,8 @@ from .records import filled, names
 @dataclass(frozen=True)
 class MultiHop(Task):
     """Keys in boxes, each of which opens the next, among others that lead elsewhere; the sentences
-    stand in any order, so that each hop has to be looked for anew."""
+    stand in any order, so that each hop has to be looked for anew. One chain is answered, to show
+    how."""
 
     name = "multi-hop"
     hops: int = 3
@@ -32,14 +33,18 @@ class MultiHop(Task):
         ]
         dice.shuffle(told)
         placed = list(zip(depths(len(told), dice), told, strict=True))
-        way = chains[0]
+        shown, way = chains[:2]
         question = Question(
-            f"\nQuestion: The box {way[0]} is open. Which boxes can be opened one by one? "
-            f"Answer: The key in the box {way[0]} opens the box",
-            f" {', then '.join(way[1:])}.",
+            f"\nWhich boxes can be opened, one with the key that lies in the other?\n"
+            f"{_told(shown)}\nThe key in the box {way[0]} opens",
+            _told(way).split(" opens", 1)[1],
         )
         header = "Sentences about boxes and keys are hidden in the following text.\n"
         return hidden(writer, tokens, dice, header, placed, [question])
+
+
+def _told(way: list[str]) -> str:
+    return f"The key in the box {way[0]} opens {', then '.join(way[1:])}."
 
 
 @dataclass(frozen=True)

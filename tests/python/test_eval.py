@@ -18,12 +18,14 @@ from keyseek.eval import means, report, rows, run
 from keyseek.eval.block import Static
 from keyseek.eval.policies import (
     BUDGETED,
+    OWN_BUDGET,
     PLANNED,
     Full,
     OracleTopK,
     Streaming,
     policies_of,
 )
+from keyseek.eval.ranking import ranking
 from keyseek.eval.standing import standing
 from keyseek.eval.tasks import Example, Writer
 from keyseek.eval.tasks.base import Task
@@ -217,6 +219,33 @@ def test_keyseek_stands_beside_the_oracle_and_the_nearest_other():
     assert standing(rows.where(found, policy="ivf")).rows == []
 
 
+def test_a_ranking_has_the_nearest_first_and_only_who_ran_everywhere(some_rows, capsys):
+    def row(policy, task, kl, budget=32):
+        own = {"policy": policy, "budget": budget, "task": task, "kl": kl, "variant": "", "seed": 1}
+        return {**own, "vectors": 32, "bytes": 64000, "exact": 1, "full_exact": 1}
+
+    found = [
+        *(row("quest", task, kl) for task, kl in (("copy", 0.1), ("tail", 0.001))),
+        *(row("keyseek", task, kl) for task, kl in (("copy", 0.01), ("tail", 0.004))),
+        *(row("kivi-2bit", task, kl, 0) for task, kl in (("copy", 2.0), ("tail", 0.5))),
+        *(row("full", task, 0.0, 0) for task in ("copy", "tail")),
+        row("ivf", "copy", 0.00001),
+    ]
+    table = ranking(found)
+    assert table.head == ["", "policy", "vectors", "KB per step", "copy", "tail", "all", "found"]
+    assert [line[:2] for line in table.rows] == [
+        ["1", "keyseek 32"],
+        ["2", "quest 32"],
+        ["3", "kivi-2bit"],
+    ]
+    assert table.rows[1][2:] == ["32", "64", ".10", ".0010", ".010", "2 of 2"]
+    assert table.rows[2][4] == "2.0"
+    assert command.main(["report", str(some_rows[0]), "--ranking"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("**small, 200 tokens**")
+    assert printed.index("oracle 172") < printed.index("oracle 20") < printed.index("streaming 20")
+
+
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
 def test_a_browser_draws_the_page_without_a_network(some_rows, tmp_path):
     plt = pytest.importorskip("matplotlib.pyplot")
@@ -264,6 +293,7 @@ def test_wrong_arguments_are_refused_before_the_model_is_loaded(tmp_path, capsys
         ({"--lengths": "9000"}, "--lengths has 9000, more than the context of smollm2-135m, 8192"),
         ({"--budgets": "1"}, "--budgets has 1"),
         ({"--seeds": "0"}, "--seeds is 0"),
+        ({"--first-seed": "-1"}, "--first-seed is -1"),
         ({"--model": "gpt"}, "model 'gpt' is not one of"),
         ({"--filler": "nowhere.txt"}, "text 'nowhere.txt': no such file"),
     ):
@@ -276,12 +306,13 @@ def test_wrong_arguments_are_refused_before_the_model_is_loaded(tmp_path, capsys
     assert command.main(["faithfulness", "--budgets", "64"]) == 2
     assert "--budgets is [64], but no --policies are given" in capsys.readouterr().err
     assert command.main(["report", "x.jsonl"]) == 2
-    assert "give -o FILE, --table or --markdown" in capsys.readouterr().err
+    assert "give -o FILE, --table, --ranking or --markdown" in capsys.readouterr().err
 
 
 def test_all_kinds_of_policies_can_be_named():
-    named = policies_of([*BUDGETED, *PLANNED], [32, 100])
-    assert len({policy.name for policy in named}) == 2 * len(BUDGETED) + len(PLANNED)
+    own = [*OWN_BUDGET, *PLANNED]
+    named = policies_of([*BUDGETED, *own], [32, 100])
+    assert len({policy.name for policy in named}) == 2 * len(BUDGETED) + len(own)
 
 
 @needs_smollm2
@@ -300,3 +331,10 @@ def test_smoke_grid_on_a_real_model(tmp_path):
     }
     assert found["keyseek-flat"]["kl"] < found["oracle"]["kl"] < found["streaming"]["kl"]
     assert found["keyseek-flat"]["vectors"] == found["oracle"]["vectors"] == 100
+
+
+def test_the_first_seed_can_be_chosen(tmp_path):
+    arguments = ["--model=smollm2-135m", f"--out={tmp_path / 'E.jsonl'}", "--tasks=copy"]
+    for more, seeds in (([], [11, 12, 13]), (["--first-seed=201", "--seeds=2"], [201, 202])):
+        given = command.parser().parse_args(["run", *arguments, *more])
+        assert [cell.seed for cell in run.cells_of(given)] == seeds

@@ -194,7 +194,7 @@ def test_h2o_keeps_the_tokens_that_received_most(layer, block):
 def test_quests_bound_is_above_every_key_of_its_page(layer, block):
     ours = Quest(64).prepare(layer, STATIC)
     true = block.queries @ layer.keys[:, None, INDEXED].transpose(2, 3)
-    bounds = ours.bounds(block.queries)
+    bounds = ours.pages.bounds(block.queries)
     assert bounds.shape[-1] == -(-COUNT // PAGE)
     for page, scores in enumerate(true.split(PAGE, dim=-1)):
         assert (bounds[..., page] >= scores.amax(-1) - 1e-4).all()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
+import re
 from itertools import pairwise
 
 import pytest
@@ -107,6 +109,59 @@ def test_the_words_asked_for_are_the_most_frequent(name, writer):
     assert least > max(words.count(word) for word in set(words) - set(wanted))
 
 
+def test_what_is_extracted_is_what_the_record_says(writer):
+    example = TASKS["extract"][0].make(writer, 9000, 1)
+    (question, answer), prompt = map(text_of, example.questions[0]), text_of(example.prompt)
+    lines = [question.strip().split("\n")[-1], *answer.split("\n")]  # the first is shown
+    objects = [json.loads(line) for line in lines]
+    assert len(objects) == 6
+    places = []
+    for one in objects:
+        assert one["name"] in question
+        sentence = "The order of {name} has the number {number} and goes to {city}.\n"
+        places.append(prompt.index(sentence.format(**one)))
+    assert places == sorted(places)
+    assert places[0] < 0.2 * len(prompt) < 0.8 * len(prompt) < places[-1]
+
+
+def test_counts_are_those_of_the_list(writer):
+    example = TASKS["count"][0].make(writer, 9000, 1)
+    prompt, total = text_of(example.prompt), 0
+    for question, answer in example.questions:
+        kind = text_of(question).rsplit(" is", 1)[0].split()[-1]
+        assert text_of(answer) == f" {prompt.count(f'is {kind}.')}."
+        total += prompt.count(f"is {kind}.")
+    assert len(example.questions) == 5
+    assert total == prompt.count("The ")
+
+
+def test_every_hop_is_told_once_and_leads_on(writer):
+    example = TASKS["multi-hop"][0].make(writer, 4096, 1)
+    (question, answer), prompt = map(text_of, example.questions[0]), text_of(example.prompt)
+    first = question.rsplit("The key in the box ", 1)[1].split()[0]
+    way = [first, *answer.strip(" .").split(", then ")]
+    shown = re.search(r"in the box (\S+) opens (.*)\.", question)
+    for chain in (way, [shown[1], *shown[2].split(", then ")]):
+        for box, other in pairwise(chain):
+            assert f"In the box {box} lies the key to the box {other}." in prompt
+    assert len(way) == 4
+    for box, other in pairwise(way):
+        assert prompt.count(f"In the box {box} lies") == 1
+        assert f"In the box {box} lies the key to the box {other}." in prompt
+    assert f"In the box {way[-1]} lies" not in prompt
+    assert prompt.count("lies the key to the box") == 9
+
+
+def test_labels_are_those_of_the_examples(writer):
+    example = TASKS["many-shot"][0].make(writer, 9000, 1)
+    prompt = text_of(example.prompt)
+    places = [prompt.index(text_of(question + answer)) for question, answer in example.questions]
+    assert len(places) == 4
+    assert places == sorted(places)
+    assert prompt.count("Input: ") == len(set(re.findall("Input: (.*)\n", prompt)))
+    assert len(set(re.findall("Output: (.*)\n", prompt))) == 8
+
+
 def test_a_copy_goes_on_as_the_passage_did(writer):
     example = Copy().make(writer, 4096, 1)
     question, answer = map(text_of, example.questions[0])
@@ -128,6 +183,6 @@ def test_filler_begins_with_a_line_and_is_long_enough(writer):
 
 
 def test_too_few_tokens_are_refused(writer):
-    for name in ("needle", "passkey", "key-value"):
-        with pytest.raises(keyseek.InvalidArgument, match="tokens is 200"):
-            TASKS[name][0].make(writer, 200, 1)
+    for name in ("needle", "passkey", "key-value", "extract", "count", "multi-hop", "many-shot"):
+        with pytest.raises(keyseek.InvalidArgument, match=r"tokens is \d+"):
+            TASKS[name][0].make(writer, 500 if name == "multi-hop" else 200, 1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -10,6 +12,7 @@ kvpress = pytest.importorskip("kvpress")
 
 from keyseek.eval.block import Static
 from keyseek.eval.policies import Streaming, h2o, snapkv
+from keyseek.eval.policies.pyramidkv import pyramid
 from keyseek.eval.prompt import read_prompt
 from test_hf import gemma, llama, prompt
 
@@ -59,3 +62,15 @@ def test_h2o_adds_up_the_same_attention(both):
     queries = torch.arange(TOKENS, 0, -1) * layer.queries.shape[1]
     theirs = kvpress.ObservedAttentionPress(0.5).score(*given)[0]
     assert torch.allclose(h2o.received(layer) / queries, theirs, rtol=1e-3, atol=1e-7)
+
+
+@pytest.mark.parametrize(("budget", "layers"), [(40, 4), (100, 30), (512, 18), (1500, 30)])
+def test_pyramidkv_shares_the_budget_out_alike(budget, layers):
+    tokens, window = 2000, 1  # a window is the policies' own, and kvpress wants one
+    press = kvpress.PyramidKVPress(1 - budget / tokens, window_size=window)
+    config = SimpleNamespace(num_hidden_layers=layers)
+    theirs = [
+        press.get_layer_budget(SimpleNamespace(config=config, layer_idx=layer), tokens)
+        for layer in range(layers)
+    ]
+    assert pyramid(budget, layers, tokens - window) == pytest.approx(theirs, abs=1)

@@ -93,11 +93,15 @@ def weighted(weights: Tensor, values: Tensor) -> Tensor:
 @dataclass(frozen=True)
 class Summary:
     """Vectors that stand for indexed tokens: keys [Hkv, C, d], values [Hkv, C, dv], and what is
-    added to their logits, [Hkv, G, q, C]."""
+    added to their logits, [Hkv, G, q, C].
+
+    attended: how many of them a query attends, on average, where the others have a bias of -inf.
+    """
 
     keys: Tensor
     values: Tensor
     bias: Tensor
+    attended: float | None = None  # all
 
 
 @dataclass(frozen=True)
@@ -121,22 +125,26 @@ def attend_chosen(
     chosen: Tensor,
     summary: Summary | None = None,
     read_to_choose: float = 0.0,
+    stand_for: Tensor | None = None,
 ) -> Attended:
     """Attention over the static tokens, the indexed ones that are `chosen`, and a summary.
 
     chosen: bool [Hkv, G or 1, q or 1, indexed tokens]. read_to_choose: bytes per step and KV head.
+    stand_for: how many tokens each chosen one counts for, where they are a sample.
     """
     # All of these weights are relative to full attention's denominator.
     weights = block.weights.clone()
     weights[..., indexed] *= chosen
     mass = weights.sum(-1)
-    out, total, extra = weighted(weights, block.values), mass, 0
+    if stand_for is not None:
+        weights[..., indexed] *= stand_for
+    out, total, extra = weighted(weights, block.values), weights.sum(-1), 0.0
     if summary is not None:
         logits = block.logits_of(summary.keys) + summary.bias
         added = (logits - block.log_sum[..., None]).exp()
         out = out + weighted(added, summary.values)
-        total = mass + added.sum(-1)
-        extra = summary.keys.shape[1]
+        total = total + added.sum(-1)
+        extra = summary.keys.shape[1] if summary.attended is None else summary.attended
     out = out / total[..., None]
     row = 2 * (block.keys.shape[-1] + block.values.shape[-1])
     # A row that several heads of the group want is read once.

@@ -19,6 +19,7 @@ from ..report.tables import Table
 from .figures import head_figure, kl_figure, needle_figure
 from .means import Mean, kept_text, mean_of, solved
 from .policies import Full
+from .ranking import ranking
 from .rows import distinct, read_rows, where
 from .standing import standing
 from .summary import summary
@@ -49,6 +50,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--out", metavar="FILE", help="the page (HTML) to write")
     parser.add_argument("--table", action="store_true", help="print the tables")
     parser.add_argument(
+        "--ranking",
+        action="store_true",
+        help="print all policies of a model and length, the nearest to full attention first",
+    )
+    parser.add_argument(
         "--markdown",
         action="store_true",
         help="print how keyseek stands, and KL by model and length, as Markdown",
@@ -56,8 +62,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(given: argparse.Namespace) -> None:
-    if not (given.out or given.table or given.markdown):
-        raise InvalidArgument("nothing to do: give -o FILE, --table or --markdown")
+    if not (given.out or given.table or given.ranking or given.markdown):
+        raise InvalidArgument("nothing to do: give -o FILE, --table, --ranking or --markdown")
     rows = read_rows(given.rows)
     if given.out:
         write_whole(given.out, page(rows))
@@ -65,8 +71,21 @@ def run(given: argparse.Namespace) -> None:
         for model in distinct(rows, "model"):
             for title, table in tables(where(rows, model=model)):
                 print(f"\n{model}: {title}\n\n{table.text()}")
+    if given.ranking:
+        print(rankings(rows))
     if given.markdown:
         print(summary(rows))
+
+
+def rankings(rows: list[Row]) -> str:
+    """A ranking of every model and length, in Markdown."""
+    parts = []
+    for model in distinct(rows, "model"):
+        of_model = where(rows, model=model)
+        for tokens in sorted(distinct(of_model, "tokens")):
+            ranked = ranking(where(of_model, tokens=tokens))
+            parts.append(f"**{model}, {tokens:,} tokens**\n\n{ranked.markdown()}")
+    return "\n\n".join(parts)
 
 
 def page(rows: list[Row]) -> str:

@@ -21,14 +21,14 @@ from ..errors import InvalidArgument
 from ..models import MODELS, load_model, load_tokenizer, source_of
 from ..texts import NAMED, load_text
 from .block import Static
-from .policies import BUDGETED, PLANNED, Full, Policy, policies_of
+from .policies import BUDGETED, OWN_BUDGET, PLANNED, Full, Policy, policies_of
 from .prompt import Prompt, read_prompt
 from .rows import Cell, Setting, identity, scores
 from .score import Decoded, PreparedPolicy
 from .tasks import TASKS, Example, Writer
 
 DEFAULT_FILLER = "pydoc-topics"
-FIRST_SEED = 11  # those before it are for development
+FIRST_SEED = 11
 
 
 def missing(
@@ -81,7 +81,7 @@ def numbers(text: str) -> list[int]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    kinds = ["full", *BUDGETED, *PLANNED]
+    kinds = ["full", *BUDGETED, *OWN_BUDGET, *PLANNED]
     parser.add_argument("--model", required=True, help=MODELS)
     parser.add_argument("--out", required=True, metavar="FILE", help="rows are appended")
     parser.add_argument("--lengths", type=numbers, default=[2048], help="tokens (default 2048)")
@@ -92,6 +92,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="vectors per query beyond the static tokens (default 32,100,512)",
     )
     parser.add_argument("--seeds", type=int, default=3, help="examples of a cell (default 3)")
+    parser.add_argument(
+        "--first-seed",
+        type=int,
+        default=FIRST_SEED,
+        help=f"of the examples (default {FIRST_SEED}; those before it are for development)",
+    )
     parser.add_argument("--tasks", default=",".join(TASKS), help="default: all")
     parser.add_argument("--policies", default=",".join(kinds), help="default: all")
     parser.add_argument("--layers", type=numbers, help="where policies decide (default: all)")
@@ -118,10 +124,12 @@ def cells_of(given: argparse.Namespace) -> list[Cell]:
             )
     if given.seeds < 1:
         raise InvalidArgument(f"--seeds is {given.seeds}, must be at least 1")
+    if given.first_seed < 0:
+        raise InvalidArgument(f"--first-seed is {given.first_seed}, must be at least 0")
     return [
         Cell(form, tokens, seed)
         for tokens in sorted(given.lengths)
-        for seed in range(FIRST_SEED, FIRST_SEED + given.seeds)
+        for seed in range(given.first_seed, given.first_seed + given.seeds)
         for task in given.tasks.split(",")
         for form in TASKS[task]
     ]

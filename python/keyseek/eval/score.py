@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InvalidArgument
+from .ahead import Ahead
 from .block import Attended, Block, Static
 from .policies import Full, LayerPolicy, Policy
 from .prompt import LayerPrompt, Prompt
@@ -66,9 +68,9 @@ class PreparedPolicy:
         for i in self._policed:
             if i not in prompt.layers:
                 raise InvalidArgument(f"layer {i} is not one of full attention, {_list(prompt)}")
+        chosen = policy.by_layer({i: prompt.layers[i] for i in self._policed}, static)
         self._layers: dict[int, LayerPolicy] = {
-            i: (policy if i in self._policed else Full()).prepare(layer, static)
-            for i, layer in prompt.layers.items()
+            i: chosen.get(i, Full()).prepare(layer, static) for i, layer in prompt.layers.items()
         }
 
     def decode(self, network: Any, question: list[int], answer: list[int]) -> Decoded:
@@ -81,9 +83,10 @@ class PreparedPolicy:
                 "1 and 2"
             )
         meter = Meter()
-        observer = _Observer(self._layers, self._policed, meter)
+        ahead = Ahead(network) if any(p.looks_ahead for p in self._layers.values()) else None
+        observer = _Observer(self._layers, self._policed, meter, ahead)
         cache = self._prompt.fork(observer.layer)
-        with torch.inference_mode():
+        with torch.inference_mode(), ahead or nullcontext():
             for piece in _pieces(question):
                 asked = _forward(network, cache, piece)
             observer.begin_answer()
@@ -95,11 +98,16 @@ class _Observer:
     """Hands out forks of the layers' policies that report to a meter."""
 
     def __init__(
-        self, layers: dict[int, LayerPolicy], policed: Collection[int], meter: Meter
+        self,
+        layers: dict[int, LayerPolicy],
+        policed: Collection[int],
+        meter: Meter,
+        ahead: Ahead | None,
     ) -> None:
         self._layers = layers
         self._policed = policed
         self._meter = meter
+        self._ahead = ahead
         self._forks: list[LayerPolicy] = []
         self._measuring = False
 
@@ -107,6 +115,10 @@ class _Observer:
         fork = self._layers[prompt.layer].fork()
         self._forks.append(fork)
         return _ObservedLayer(self, prompt.layer, fork)
+
+    def foresee(self, layer: int, policy: LayerPolicy, shape: torch.Size) -> None:
+        if policy.looks_ahead and self._ahead is not None and layer in self._ahead.queries:
+            policy.foresee(self._ahead.queries[layer].view(shape))
 
     def begin_answer(self) -> None:
         self._measuring = True
@@ -125,6 +137,7 @@ class _ObservedLayer:
         self._policy = policy
 
     def attend(self, block: Block) -> Tensor:
+        self._observer.foresee(self._layer, self._policy, block.queries.shape)
         attended = self._policy.attend(block)
         self._observer.add(self._layer, block, attended)
         return attended.out

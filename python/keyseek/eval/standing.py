@@ -7,11 +7,15 @@ import statistics
 from ..bench.results import Row
 from ..report.tables import Table
 from .means import kept, kept_text
-from .policies import H2O, Hnsw, InfLLM, Ivf, Keyseek, OracleTopK, Quest, SnapKV, Streaming
+from .policies import BUDGETED, Flat, Keyseek, OracleTopK
 from .rows import distinct, where
 
 # These do not know the true logits and are not ours.
-OTHERS = [kind.family for kind in (Streaming, SnapKV, H2O, InfLLM, Quest, Ivf, Hnsw)]
+OTHERS = [
+    kind
+    for kind in BUDGETED
+    if not kind.startswith((OracleTopK.family, Keyseek.family)) and kind != Flat.family
+]
 
 
 def standing(rows: list[Row]) -> Table:

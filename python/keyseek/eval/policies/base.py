@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
+
+from torch import Tensor
 
 from ..block import Attended, Block, Static
 from ..prompt import LayerPrompt
 
 
 class LayerPolicy(ABC):
-    """A policy in one layer, after the prompt."""
+    """A policy in one layer, after the prompt.
+
+    looks_ahead: it wants to be told, by `foresee`, of the queries of a block before it attends.
+    """
+
+    looks_ahead: ClassVar[bool] = False
+
+    def foresee(self, queries: Tensor) -> None:
+        """The queries [Hkv, G, q, d] that this layer would make of what the attention of the layer
+        before was given; not called in the first layer."""
 
     @abstractmethod
     def attend(self, block: Block) -> Attended: ...
@@ -44,6 +56,10 @@ class Policy(ABC):
     @property
     def name(self) -> str:
         return f"{self.kind}-{self.budget}" if self.budget else self.kind
+
+    def by_layer(self, prompts: Mapping[int, LayerPrompt], static: Static) -> Mapping[int, Policy]:
+        """What each layer is given, for a policy that looks at all of them first."""
+        return dict.fromkeys(prompts, self)
 
     @abstractmethod
     def prepare(self, prompt: LayerPrompt, static: Static) -> LayerPolicy:

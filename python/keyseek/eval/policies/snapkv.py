@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -35,13 +36,22 @@ class SnapKV(Policy):
         return _SnapLayer(prompt, static.indexed(prompt.tokens), self.budget)
 
 
-class _SnapLayer(LayerPolicy):
-    def __init__(self, prompt: LayerPrompt, indexed: slice, budget: int) -> None:
-        self._prompt = prompt
+class ObservingLayer(LayerPolicy):
+    """Reads the question with full attention, and chooses what stays when the answer begins."""
+
+    def __init__(self, prompt: LayerPrompt, indexed: slice) -> None:
         self._indexed = indexed
-        self._budget = budget
         self._received = _received(prompt, indexed)
-        self._kept: FixedLayer | None = None
+        self._kept: LayerPolicy | None = None
+
+    @abstractmethod
+    def keep(self) -> LayerPolicy:
+        """What decodes the answer."""
+
+    def pooled(self, size: int) -> Tensor:
+        """What the observed queries gave to each indexed token or one of its `size` neighbours,
+        summed over queries and group: [Hkv, n]."""
+        return max_pool1d(self._received.sum(1), size, stride=1, padding=size // 2)
 
     def attend(self, block: Block) -> Attended:
         if self._kept is not None:
@@ -51,8 +61,16 @@ class _SnapLayer(LayerPolicy):
         return attend_all(block, self._indexed)
 
     def begin_answer(self) -> None:
-        pooled = max_pool1d(self._received.sum(1), POOLING, stride=1, padding=POOLING // 2)
-        self._kept = FixedLayer(self._indexed, top_mask(pooled, self._budget))
+        self._kept = self.keep()
+
+
+class _SnapLayer(ObservingLayer):
+    def __init__(self, prompt: LayerPrompt, indexed: slice, budget: int) -> None:
+        super().__init__(prompt, indexed)
+        self._budget = budget
+
+    def keep(self) -> LayerPolicy:
+        return FixedLayer(self._indexed, top_mask(self.pooled(POOLING), self._budget))
 
 
 def _received(prompt: LayerPrompt, indexed: slice) -> Tensor:

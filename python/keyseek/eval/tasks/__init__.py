@@ -4,6 +4,8 @@ from .base import Example, Question, Task, Writer
 from .digits import KeyValue, NumberString, Passkey
 from .document import Copy, Tail
 from .needles import MultiKey, MultiQuery, MultiValue, Needle, VariableTracking
+from .records import Count, Extract
+from .steps import ManyShot, MultiHop
 from .words import CommonWords, FrequentWords
 
 # The forms of each task by its name; the needle comes at several depths.
@@ -21,6 +23,10 @@ TASKS: dict[str, list[Task]] = {
             Passkey(),
             NumberString(),
             KeyValue(),
+            Extract(),
+            Count(),
+            MultiHop(),
+            ManyShot(),
             Copy(),
             Tail(),
         )
@@ -31,9 +37,13 @@ __all__ = [
     "TASKS",
     "CommonWords",
     "Copy",
+    "Count",
     "Example",
+    "Extract",
     "FrequentWords",
     "KeyValue",
+    "ManyShot",
+    "MultiHop",
     "MultiKey",
     "MultiQuery",
     "MultiValue",

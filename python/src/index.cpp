@@ -19,6 +19,7 @@
 #include "bindings.hpp"
 #include "errors.hpp"
 #include "gil.hpp"
+#include "keyseek/io.hpp"
 #include "pickle.hpp"
 #include "scratch.hpp"
 #include "work.hpp"
@@ -49,9 +50,10 @@ Links and lists lose the others; what no link leads to any more is linked to key
 constexpr const char* kBuildDoc =
     R"(Builds on keys [n, d]: float32, float16, bfloat16 or int8, which are copied.
 
-kind: "flat", "sketch" or "projection". training: TrainingQueries, or an array [m, d] float32 (a
-projection index that is built without held-out queries is not tuned and uses default dials);
-a flat index needs none. params: SketchParams or ProjectionParams, of the kind that is built.
+kind: "flat", "sketch" or "projection". training: queries like those to come, as TrainingQueries or
+as an array [m, d] float32, of which a projection index holds every fifth out to tune on (400 at
+most); a flat index needs none. A projection index built of TrainingQueries without held-out ones is
+not tuned and uses default dials. params: SketchParams or ProjectionParams, of the kind that is built.
 threads: 0 for as many as there are. progress(stage, done, total) may return False to stop.)";
 
 constexpr const char* kSearchDoc =
@@ -79,10 +81,17 @@ the keys or none.)";
 /// The training queries in C++, kept here when they come as an array.
 class TrainingArgument {
  public:
-  explicit TrainingArgument(const Training& training) {
+  /// Some of a plain array is held out for an index that is tuned.
+  TrainingArgument(const Training& training, IndexKind kind) {
     if (const auto* given = std::get_if<const TrainingQueries*>(&training)) view_ = *given;
-    if (const auto* rows = std::get_if<Array>(&training))
-      own_.train = copy_matrix(borrow_floats(*rows, "training").view);
+    const auto* rows = std::get_if<Array>(&training);
+    if (rows == nullptr) return;
+    const auto queries = borrow_floats(*rows, "training");
+    if (kind == IndexKind::projection && !queries.view.empty()) {
+      own_ = io::training_set(queries.view);
+    } else {
+      own_.train = copy_matrix(queries.view);
+    }
   }
   [[nodiscard]] const TrainingQueries& get() const { return view_ != nullptr ? *view_ : own_; }
 
@@ -95,7 +104,7 @@ Index build(const std::string& kind, const Array& keys, const Training& training
             const Params& params, const Whole& threads, const ProgressCallback& progress) {
   const IndexKind wanted = index_kind_of(kind, "kind");
   const auto rows = borrow_vectors(keys, "keys");
-  const TrainingArgument queries(training);
+  const TrainingArgument queries(training, wanted);
   return run_long(threads, progress, [&](const Execution& run) {
     return Index::build(wanted, rows.view, queries.get(), params, run);
   });

@@ -111,7 +111,7 @@ io::DecodeViewParams DataOptions::view(std::size_t k) const {
 }
 
 io::Benchmark DataOptions::read(std::size_t k, const Execution& run) const {
-  return io::read_data(data, view(k), run, hdf5_access(trusted_));
+  return io::read_data(data, view(k), run, access());
 }
 
 std::string DataOptions::short_name() const {
@@ -211,14 +211,17 @@ void require_output(const std::string& path, const Inputs& inputs) {
 void require_ids_output(const std::string& path, const Inputs& inputs) {
   const FileKind kind = file_kind(path);
   require(kind == FileKind::ids || kind == FileKind::npy,
-          "{} is no name for ids: its extension must be .ibin or .npy", path);
+          "{} is no name for ids: its extension must be .ibin, .ivecs or .npy", path);
   require_output(path, inputs);
 }
 
 void require_vectors_output(const std::string& path, const Inputs& inputs) {
   const FileKind kind = file_kind(path);
-  require(kind == FileKind::vectors || kind == FileKind::npy,
-          "{} is no name for vectors: its extension must be .fbin, .f16bin, .i8bin or .npy", path);
+  require(
+      kind == FileKind::vectors || kind == FileKind::npy,
+      "{} is no name for vectors: its extension must be .fbin, .f16bin, .i8bin, .u8bin, .fvecs, "
+      ".bvecs or .npy",
+      path);
   require_output(path, inputs);
 }
 

@@ -20,7 +20,7 @@ struct Options {
   ConsoleOptions console;
   DataOptions data;
   std::string index, queries, truth, out;
-  bool map = false, no_warm = false;
+  bool map = false, no_warm = false, recall = false;
   MeasureParams measure;
   std::size_t group = 0;
   int threads = 1;
@@ -60,15 +60,24 @@ Questions read_questions(const Options& options, const Index& index, const Execu
     questions.queries = std::move(data.queries);
     questions.group = data.group;
   } else {
-    questions.queries = read_queries(options.queries);
+    questions.queries = read_queries(options.queries, options.data.access());
+    require(questions.queries.cols() == index.dim(), "{} has dimension {}, but {} has {}",
+            options.queries, questions.queries.cols(), options.index, index.dim());
   }
   if (options.group > 0) questions.group = options.group;
   if (!options.truth.empty()) {
-    questions.truth = first_columns(io::read_ids(options.truth), k, options.truth);
+    questions.truth =
+        first_columns(io::read_ids(options.truth, options.data.access()), k, options.truth);
     require(questions.truth.rows() == questions.queries.rows(),
             "{} has {} rows, but there are {} queries", options.truth, questions.truth.rows(),
             questions.queries.rows());
     require_ids(questions.truth, keys, options.truth);
+  }
+  if (questions.truth.empty() && options.recall) {
+    note(options.console, fmt::format("no --truth: the {} best of {} keys are computed for {} "
+                                      "queries",
+                                      k, keys, questions.queries.rows()));
+    questions.truth = exact_knn(index.keys().view(), questions.queries, {.k = k}, run).ids;
   }
   return questions;
 }
@@ -197,9 +206,10 @@ Command add_search(CLI::App& tool) {
   app->add_option("--index", options->index, "An index file")->required()->type_name("FILE");
   app->add_option("--queries", options->queries, "Queries: vectors")->type_name("FILE");
   options->data.add(*app)->description("Data whose test queries are asked, instead of --queries");
-  app->add_option("--truth", options->truth, "Right ids, to report the recall: .ibin or .npy")
-      ->type_name("FILE");
-  app->add_option("--out", options->out, "Ids to write: .ibin or .npy")->type_name("FILE");
+  app->add_option("--truth", options->truth, "Right ids, to report the recall")->type_name("FILE");
+  app->add_flag("--recall", options->recall,
+                "Report the recall also where no truth is given: compute it");
+  app->add_option("--out", options->out, "Ids to write: .ibin, .ivecs or .npy")->type_name("FILE");
   app->add_flag("--map", options->map, "Map the index file instead of reading it");
   add_search_options(*app, *options);
   add_options(*app, options->console);

@@ -26,6 +26,9 @@ struct Options {
 void check(const Options& options) {
   require_projection(options.projection_options, options.kind, "--index");
   options.problem.check();
+  require(!options.use_lists || options.problem.metric == Metric::ip,
+          "--use-lists is given, but the data's lists are by inner product, and --metric is {}",
+          to_string(options.problem.metric));
   (void)options.problem.data.view(1);
   require_output(options.out, options.problem.inputs());
 }
@@ -45,12 +48,14 @@ Json to_json(const BuildReport& report) {
 }
 
 Index build_index(const Options& options, const io::Benchmark& data, const Execution& run) {
-  if (options.kind == IndexKind::flat) return Index::build(options.kind, data.keys, {}, {}, run);
+  const Metric metric = options.problem.metric;
+  if (options.kind == IndexKind::flat)
+    return Index::build(options.kind, data.keys, {}, {}, run, metric);
   const TrainingQueries training =
       training_of(data, options.use_lists, options.problem.short_name());
   IndexParams params;
   if (options.kind == IndexKind::projection) params = options.params;
-  return Index::build(options.kind, data.keys, training, params, run);
+  return Index::build(options.kind, data.keys, training, params, run, metric);
 }
 
 void run_build(const Options& options) {

@@ -15,6 +15,7 @@ struct Options {
   std::string keys, queries, out, scores;
   bool trusted = false;
   KnnParams params;
+  Metric metric = Metric::ip;
   int threads = 0;
 };
 
@@ -28,15 +29,21 @@ void run_knn(const Options& options) {
   data.keys = io::read_vectors(options.keys, access);
   data.queries = read_queries(options.queries, access);
   io::require_matching(data, {.keys = options.keys, .queries = options.queries});
-  const KnnLists lists = exact_knn(data.keys.view(), data.queries, options.params,
-                                   execution(options.console, options.threads));
+  const Matrix<float> given = data.queries;
+  const MetricSpace space = by_metric(data, options.metric);
+  KnnLists lists = exact_knn(data.keys.view(), data.queries, options.params,
+                             execution(options.console, options.threads));
+  for (std::size_t i = 0; i < given.rows(); ++i) {
+    space.convert({given.row(i), given.cols()}, data.keys.view(),
+                  {lists.ids.row(i), lists.ids.cols()}, {lists.scores.row(i), lists.scores.cols()});
+  }
   io::write_ids(options.out, lists.ids);
   if (!options.scores.empty()) {
     io::write_vectors(options.scores, AnyMatrixView::of(lists.scores.view()));
   }
   print_report({{"keys", data.keys.rows()},
                 {"queries", data.queries.rows()},
-                {"dim", data.keys.cols()},
+                {"dim", given.cols()},
                 {"k", options.params.k},
                 {"out", options.out}},
                options.console);
@@ -55,10 +62,12 @@ Command add_knn(CLI::App& tool) {
   app->add_option("--out", options->out, "Ids to write: .ibin, .ivecs or .npy")
       ->required()
       ->type_name("FILE");
-  app->add_option("--scores", options->scores, "Inner products to write: .fbin or .npy")
+  app->add_option("--scores", options->scores,
+                  "Inner products, squared distances or cosines to write: .fbin or .npy")
       ->type_name("FILE");
   add_count(*app, "--k", options->params.k, "Keys per query");
   add_method(*app, "--method", options->params.method);
+  add_metric(*app, options->metric);
   add_trusted(*app, options->trusted);
   add_threads(*app, options->threads);
   add_options(*app, options->console);

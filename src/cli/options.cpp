@@ -59,6 +59,15 @@ void require_projection(const std::vector<CLI::Option*>& options, IndexKind kind
   }
 }
 
+CLI::Option* add_metric(CLI::App& app, Metric& metric) {
+  std::vector<std::pair<std::string, Metric>> names;
+  for (const Metric known : {Metric::ip, Metric::l2, Metric::cosine})
+    names.emplace_back(to_string(known), known);
+  return add_choice(app, "--metric", metric, names,
+                    "What is best: the largest inner product, the smallest distance, or the "
+                    "largest cosine");
+}
+
 CLI::Option* add_target_recall(CLI::App& app, double& target_recall) {
   return app
       .add_option("--target-recall", target_recall,

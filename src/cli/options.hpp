@@ -91,6 +91,8 @@ CLI::Option* add_index_kind(CLI::App& app, const std::string& name, IndexKind& k
 /// although `where`, an option or a file, is of another kind.
 void require_projection(const std::vector<CLI::Option*>& options, IndexKind kind,
                         const std::string& where);
+/// "--metric": ip, l2 or cosine.
+CLI::Option* add_metric(CLI::App& app, Metric& metric);
 /// "--target-recall", of a projection index.
 CLI::Option* add_target_recall(CLI::App& app, double& target_recall);
 /// Every parameter by the name of its option.

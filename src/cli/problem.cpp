@@ -36,6 +36,19 @@ Matrix<float> read_queries(const std::string& path, const io::Hdf5Access& access
   return to_f32(vectors.view());
 }
 
+MetricSpace by_metric(io::Benchmark& data, Metric metric) {
+  if (metric == Metric::ip) return {};
+  const MetricSpace space = MetricSpace::of(metric, data.keys.view());
+  data.keys = space.keys(data.keys.view());
+  const auto move = [&](Matrix<float>& part, const char* name) {
+    if (!part.empty()) part = space.queries(part, name);
+  };
+  move(data.queries, "queries");
+  move(data.learn, "training queries");
+  move(data.tuning, "tuning queries");
+  return space;
+}
+
 void ask_some_of_training(io::Benchmark& data) {
   constexpr std::size_t kEvery = 10, kMostQueries = 1000;
   const std::size_t group = data.group, steps = data.learn.rows() / group;

@@ -17,6 +17,7 @@ void ProblemOptions::add(CLI::App& app, bool questions) {
                  "Training queries: vectors, like the queries to come; instead of the data's")
       ->type_name("FILE");
   add_count(app, "--group", group_, "Consecutive queries that form a step, with --keys");
+  add_metric(app, metric);
   if (!questions) return;
   app.add_option("--queries", queries_, "Queries: vectors; instead of the data's")
       ->type_name("FILE");
@@ -66,6 +67,12 @@ io::Benchmark ProblemOptions::read(std::size_t k, const Execution& run,
   }
   if (!keys.empty() || !train.empty() || !queries_.empty() || !truth_.empty())
     io::require_matching(b, names);
+  if (metric != Metric::ip) {
+    b.learn_ids = {};
+    if (truth_.empty()) b.truth_ids = {};
+    b.truth_scores = {};
+    if (asks_) (void)by_metric(b, metric);
+  }
   if (asks_) ask(b, k, notes);
   return b;
 }
@@ -90,7 +97,8 @@ std::string ProblemOptions::short_name() const {
     return std::filesystem::path(path).filename().string();
   };
   const std::string name = keys.empty() ? data.short_name() : base(keys);
-  return queries_.empty() ? name : name + ", " + base(queries_);
+  const std::string asked = queries_.empty() ? name : name + ", " + base(queries_);
+  return metric == Metric::ip ? asked : fmt::format("{}, {}", asked, to_string(metric));
 }
 
 Inputs ProblemOptions::inputs() const {

@@ -14,13 +14,17 @@ class ProblemOptions {
  public:
   DataOptions data;
   std::string keys, train;
+  Metric metric = Metric::ip;
 
-  /// "--data", "--keys", "--train", "--group" and, with `questions`, "--queries" and "--truth".
+  /// "--data", "--keys", "--train", "--group", "--metric" and, with `questions`, "--queries" and
+  /// "--truth".
   void add(CLI::App& app, bool questions);
   /// Throws Error unless the options say what the keys are, and fit each other.
   void check() const;
-  /// Files given take the place of what --data has. Where there are no queries, some of the
-  /// training queries are asked instead; what happens without being asked for is added to `notes`.
+  /// Files given take the place of what --data has. With queries, all is made such that inner
+  /// products are by the metric; a truth by another is left out. Where there are no queries, some
+  /// of the training queries are asked instead; what happens without being asked for is added to
+  /// `notes`.
   [[nodiscard]] io::Benchmark read(std::size_t k, const Execution& run,
                                    std::vector<std::string>& notes) const;
   /// What holds the keys, and the queries where these have a file, without folders.

@@ -68,7 +68,8 @@ void search_flat(const KeyStore& store, float largest_scale, MatrixView<float> q
   s.floor.assign(queries.rows, kNothing);
   const std::size_t pool = std::min(store.size(), untrained_pool(params.k));
   for (std::size_t g = 0; g < queries.rows; ++g) {
-    s.pools[g].reset(pool, warm_threshold(store, largest_scale, g, queries.rows, params.k, s));
+    s.pools[g].reset(pool, warm_threshold(store, largest_scale, g, queries.rows, params.k, s),
+                     s.allowed);
   }
   each_tile(queries.rows, [&](std::size_t first, std::size_t tile) {
     scan_blocks(blocks_of(store), tile_of(s.encoded, first, tile), s.pools.data() + first,
@@ -77,7 +78,7 @@ void search_flat(const KeyStore& store, float largest_scale, MatrixView<float> q
   for (std::size_t g = 0; g < queries.rows; ++g) {
     // Where f32 tells keys from another too badly for a threshold, it hides some of the k best.
     if (s.pools[g].items().size() >= params.k) continue;
-    s.pools[g].reset(pool);
+    s.pools[g].reset(pool, kNothing, s.allowed);
     scan_blocks(blocks_of(store), tile_of(s.encoded, g, 1), &s.pools[g], s.blocks);
   }
   const AnyMatrixView keys = store.stored();

@@ -20,6 +20,7 @@ constexpr std::size_t kBatch = 256;  // keys scored at once
 // Blocks whose keys are scored both ways, to see how far the sketch is off for a query.
 constexpr std::size_t kSampledBlocks = 4;
 constexpr float kDeviations = 4.0F;
+constexpr float kNothing = -std::numeric_limits<float>::infinity();
 
 /// One search: what it reads, what it works in, what it counts.
 class SketchSearch {
@@ -37,7 +38,7 @@ class SketchSearch {
     store.encode_queries(s_.asked, s_.encoded);
     sketch.encode_queries(s_.asked, s_.sketched, s_.scores);
     const std::size_t pool = std::min(store.size(), trained_pool(params.k, store.dim()));
-    for (std::size_t g = 0; g < group_; ++g) s_.pools[g].reset(pool);
+    for (std::size_t g = 0; g < group_; ++g) s_.pools[g].reset(pool, kNothing, s_.allowed);
     if (s_.candidates.size() < group_) s_.candidates.resize(group_);
     s_.visited.resize(store.size());
     s_.scores.resize(CodeTile::kMaxTile * kBatch);
@@ -90,7 +91,7 @@ class SketchSearch {
     each_tile(group_, [&](std::size_t first, std::size_t tile) {
       const CodeTile queries = tile_of(s_.sketched, first, tile);
       for (std::size_t g = first; g < first + tile; ++g)
-        s_.candidates[g].reset(pool_, threshold(g));
+        s_.candidates[g].reset(pool_, threshold(g), s_.allowed);
       scan_blocks(blocks_of(sketch_), queries, s_.candidates.data() + first, s_.blocks);
     });
     for (std::size_t g = 0; g < group_; ++g) {
@@ -105,12 +106,11 @@ class SketchSearch {
   /// hardly be below. -infinity without enough of them.
   [[nodiscard]] float threshold(std::size_t g) {
     std::vector<Ranked>& items = s_.pools[g].items();
-    if (items.size() < params_.k) return -std::numeric_limits<float>::infinity();
+    if (items.size() < params_.k) return kNothing;
     const auto kth = items.begin() + static_cast<std::ptrdiff_t>(params_.k - 1);
     std::nth_element(items.begin(), kth, items.end(), std::greater<>());
     // The next smaller number: keys that are exactly as good count.
-    return std::nextafter(score_of(*kth) - kDeviations * deviation(g),
-                          -std::numeric_limits<float>::infinity());
+    return std::nextafter(score_of(*kth) - kDeviations * deviation(g), kNothing);
   }
 
   /// Standard deviation of the sketch's scores for query g, on a sample of the keys.

@@ -1,4 +1,5 @@
 // A user's own files, one for each part of a problem.
+#include <algorithm>
 #include <limits>
 
 #include "cli/run_tool.hpp"
@@ -106,6 +107,52 @@ TEST_F(OwnFiles, WhatDoesNotFitIsNamed) {
                  {"short.ibin has 3 rows", "q.fvecs has 40"});
   (void)report("build --keys k.npy --index flat --out f.ks");
   expect_failure("search --index f.ks --queries d3.fbin", 2, {"d3.fbin has dimension 3", "f.ks"});
+}
+
+TEST_F(OwnFiles, MetricsAreRememberedAndConverted) {
+  for (const std::string metric : {"l2", "cosine"}) {
+    SCOPED_TRACE(metric);
+    (void)report("knn --keys k.npy --queries q.fvecs --k 10 --metric " + metric +
+                 " --out m.ibin --scores s.fbin");
+    const auto built =
+        report("build --keys k.npy --train l.fbin --index sketch --out m.ks --metric " + metric);
+    EXPECT_EQ(built.at("metric"), metric);
+    EXPECT_EQ(built.at("dim"), 16);
+    const std::string search = "search --index m.ks --queries q.fvecs --k 10 ";
+    EXPECT_GE(report(search + "--truth m.ibin").at("recall_at_k"), 0.97);
+    EXPECT_EQ(report(search + "--truth m.ibin").at("recall_at_k"),
+              report(search + "--recall").at("recall_at_k"));
+    const AnyMatrix scores = io::read_vectors(path("s.fbin"));
+    const auto* const row = static_cast<const float*>(scores.view().row(3));
+    EXPECT_TRUE(metric == "l2" ? row[0] >= 0 && row[0] < row[9] : row[0] <= 1 && row[0] > row[9]);
+    (void)report(kSweep + std::string("--keys k.npy --queries q.fvecs --index flat --metric ") +
+                 metric);
+    EXPECT_THAT(read_text(path("r.jsonl")), HasSubstr("\"k.npy, q.fvecs, " + metric + "\""));
+    expect_failure("search --index m.ks --data b.hdf5 --k 10", 2, {"m.ks is by " + metric});
+    expect_failure("verify m.ks --data b.hdf5", 2, {"m.ks is by " + metric});
+  }
+  expect_failure("build --keys k.npy --index flat --out x.ks --metric l1", 2, {"l1", "cosine"});
+  expect_failure("build --data b.hdf5 --use-lists --out x.ks --metric l2", 2,
+                 {"--use-lists", "--metric is l2"});
+}
+
+TEST_F(OwnFiles, OnlyAllowedKeysAreFound) {
+  (void)report("build --keys k.npy --index flat --out f.ks");
+  Matrix<Id> some(1, 3);
+  for (Id i = 0; i < 3; ++i) some.row(0)[i] = 100 * i;
+  io::write_ids(path("some.ibin"), some);
+  const std::string search = "search --index f.ks --queries q.fvecs --k 5 --allowed some.ibin ";
+  (void)report(search + "--out found.ibin");
+  const Matrix<Id> found = io::read_ids(path("found.ibin"));
+  for (std::size_t i = 0; i < found.rows(); ++i) {
+    std::vector<Id> row(found.row(i), found.row(i) + 5);
+    std::sort(row.begin(), row.end());
+    EXPECT_EQ(row, (std::vector<Id>{0, 100, 200, kNoId, kNoId}));
+  }
+  expect_failure(search + "--recall", 2, {"--allowed is some.ibin", "--truth"});
+  some.row(0)[2] = 400;
+  io::write_ids(path("some.ibin"), some);
+  expect_failure(search, 2, {"some.ibin", "400"});
 }
 
 TEST_F(OwnFiles, SearchComputesTheTruthWhenAsked) {

@@ -120,7 +120,7 @@ def own():
 
 def test_a_problem_of_own_arrays(own):
     keys, queries, train = own
-    truth = best(keys, queries, 10)
+    truth = best(keys, queries, 10).copy()
     data = keyseek.Benchmark(keys, queries.astype("f2"), learn=train, truth_ids=truth, group=2)
     np.testing.assert_array_equal(data.queries, queries.astype("f2").astype("f4"))
     np.testing.assert_array_equal(data.truth_ids, truth)

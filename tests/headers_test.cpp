@@ -120,6 +120,21 @@ Hits index(AnyMatrixView keys, const TrainingQueries& training, MatrixView<float
   return hits;
 }
 
+Hits allowed_keys(const Index& index, MatrixView<float> queries) {
+  keyseek::SearchScratch scratch;
+  keyseek::Hits hits;
+  keyseek::AllowedKeys recent(index.size());
+  for (keyseek::Id id = 1000; id < 2000; ++id) recent.allow(id);
+  index.search(queries, {.k = 10, .allowed = &recent}, scratch, hits);
+  return hits;
+}
+
+KnnLists metric(AnyMatrixView keys, MatrixView<float> queries) {
+  auto space = keyseek::MetricSpace::of(keyseek::Metric::l2, keys);
+  auto lists = keyseek::exact_knn(space.keys(keys).view(), space.queries(queries), {.k = 10});
+  return lists;
+}
+
 void io() {
   auto keys = keyseek::io::read_vectors("base.fbin");
   auto bench = keyseek::io::read_benchmark("llama-128-ip.hdf5");

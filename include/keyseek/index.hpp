@@ -39,6 +39,7 @@
 #include "keyseek/graph.hpp"
 #include "keyseek/knn.hpp"
 #include "keyseek/matrix.hpp"
+#include "keyseek/metric.hpp"
 #include "keyseek/rope.hpp"
 #include "keyseek/router.hpp"
 #include "keyseek/search.hpp"
@@ -99,7 +100,7 @@ struct IndexFact {
 /// Results of many queries: rows are padded with kNoId and -infinity.
 struct BatchHits {
   Matrix<Id> ids;        ///< [m, k] best first, equal scores by smaller id
-  Matrix<float> scores;  ///< [m, k] exact inner products
+  Matrix<float> scores;  ///< [m, k] exact inner products, or what the index's metric says
   SearchStats stats;     ///< over all steps
 };
 
@@ -109,6 +110,7 @@ struct BatchHits {
 enum class FileMemory : std::uint8_t { own, mapped };
 
 class IndexState;
+struct IndexContents;
 
 class Index {
  public:
@@ -118,19 +120,28 @@ class Index {
   /// needs none (`training` may be empty) and ignores them, a sketch index needs training.train, a
   /// projection index is tuned on training.tuning as well. Throws Error on empty or mismatching
   /// input and on params of another kind.
+  ///
+  /// metric: what a search is by. Other than the inner product, it is one of vectors that are made
+  /// of the keys, in f32, and of all queries (`MetricSpace`), and `Hits::scores` are squared
+  /// distances (l2, smallest first) or cosines. training.lists must be empty by l2 and cosine.
   [[nodiscard]] static Index build(IndexKind kind, AnyMatrix keys,
                                    const TrainingQueries& training = {},
-                                   const IndexParams& params = {}, const Execution& run = {});
+                                   const IndexParams& params = {}, const Execution& run = {},
+                                   Metric metric = Metric::ip);
   /// Likewise on a copy of `keys`.
   [[nodiscard]] static Index build(IndexKind kind, AnyMatrixView keys,
                                    const TrainingQueries& training = {},
-                                   const IndexParams& params = {}, const Execution& run = {});
+                                   const IndexParams& params = {}, const Execution& run = {},
+                                   Metric metric = Metric::ip);
 
-  [[nodiscard]] bool empty() const { return state_.get() == nullptr; }
+  [[nodiscard]] bool empty() const { return contents_.get() == nullptr; }
   [[nodiscard]] IndexKind kind() const;
   [[nodiscard]] std::size_t size() const;
-  [[nodiscard]] std::size_t dim() const;
-  [[nodiscard]] AnyMatrix keys() const;           ///< as stored; shares the index's memory
+  [[nodiscard]] std::size_t dim() const;  ///< of the vectors that it is given
+  [[nodiscard]] Metric metric() const;
+  [[nodiscard]] MetricSpace metric_space() const;
+  /// As stored, see `MetricSpace::keys`; shares the index's memory.
+  [[nodiscard]] AnyMatrix keys() const;
   [[nodiscard]] std::size_t bytes() const;        ///< all of it, stored keys included
   [[nodiscard]] std::size_t extra_bytes() const;  ///< beyond the stored keys
   /// sketch: "sketch_dim", coordinates of a key in the sketch. projection: "unreachable", keys that
@@ -170,9 +181,11 @@ class Index {
 
  private:
   friend struct IndexAccess;
-  explicit Index(std::shared_ptr<const IndexState> state);
-  [[nodiscard]] std::shared_ptr<const IndexState> state() const;  ///< throws when empty
-  Snapshot<IndexState> state_;
+  explicit Index(std::shared_ptr<const IndexContents> contents);
+  [[nodiscard]] std::shared_ptr<const IndexContents> contents() const;  ///< throws when empty
+  [[nodiscard]] std::shared_ptr<const IndexState> state() const;
+  void replace(const IndexContents& old, std::shared_ptr<const IndexState> state);
+  Snapshot<IndexContents> contents_;
 };
 
 }  // namespace keyseek

@@ -25,17 +25,6 @@
 
 namespace keyseek::io {
 
-/// By extension: fbin (f32), f16bin (f16), i8bin, u8bin (both u32 n, u32 d, then rows; big-ann
-/// format; u8 values are returned as f32), npy (f2, f4, f8 -> f32, i1; C order, 2-d).
-[[nodiscard]] AnyMatrix read_vectors(const std::filesystem::path& path);
-/// By extension: fbin (any type, as f32), f16bin (floats, rounded), i8bin (i8), npy (bf16 as
-/// f32, others as they are). Written to a temporary file, then renamed.
-void write_vectors(const std::filesystem::path& path, AnyMatrixView vectors);
-
-/// ibin (u32 n, u32 k, rows of u32) or npy (i4, u4, i8, u8); -1 becomes kNoId.
-[[nodiscard]] Matrix<Id> read_ids(const std::filesystem::path& path);
-void write_ids(const std::filesystem::path& path, MatrixView<Id> ids);
-
 /// Who takes HDF5 files apart. libhdf5 crashes, hangs or fills the memory on files that were
 /// damaged on purpose. By default it runs in this process: read only files that you trust. With a
 /// helper it runs in a process of its own with limits, and such a file is an Error(corrupt);
@@ -48,6 +37,22 @@ struct Hdf5Access {
   double seconds = 60;       ///< for each answer, and a second more for every 10 MB of elements
   std::uint64_t memory = 0;  ///< bytes of its address space; 0: 4 GiB and 4 times the file's size
 };
+
+/// By extension: fbin (f32), f16bin (f16), i8bin, u8bin (both u32 n, u32 d, then rows; big-ann
+/// format), fvecs, bvecs (a u32 d before each row), npy (f2, f4, f8 -> f32, i1, u1; C order, 2-d);
+/// u8 values are returned as f32. Or a dataset of an HDF5 file, "x.hdf5:train" (without a name: the
+/// only one it has).
+[[nodiscard]] AnyMatrix read_vectors(const std::filesystem::path& path,
+                                     const Hdf5Access& access = {});
+/// By extension: fbin, fvecs (any type, as f32), f16bin (floats, rounded), i8bin (i8), u8bin, bvecs
+/// (whole numbers from 0 to 255), npy and "x.hdf5:name" (bf16 as f32, others as they are). Written
+/// to a temporary file, then renamed; an HDF5 file must not be there yet, since it may hold more.
+void write_vectors(const std::filesystem::path& path, AnyMatrixView vectors);
+
+/// ibin (u32 n, u32 k, rows of u32), ivecs, npy (i4, u4, i8, u8) or "x.hdf5:neighbors"; -1 becomes
+/// kNoId.
+[[nodiscard]] Matrix<Id> read_ids(const std::filesystem::path& path, const Hdf5Access& access = {});
+void write_ids(const std::filesystem::path& path, MatrixView<Id> ids);
 
 /// The word that a helper is started with.
 inline constexpr std::string_view kHdf5HelperWord = "--serve-hdf5";
@@ -75,10 +80,21 @@ struct Benchmark {
 /// Writes VIBE's layout (distance "ip", distances = -inner product). Temporary file, then renamed.
 void write_benchmark(const std::filesystem::path& path, const Benchmark& benchmark);
 
+/// What the parts of a benchmark are called in errors: their files, where each has its own.
+struct PartNames {
+  std::string keys = "keys", queries = "queries", train = "learn", tuning = "tuning",
+              truth = "truth_ids";
+};
+/// Throws Error(invalid_argument, not_finite) that names a part and its value unless dimensions,
+/// rows and ids of the parts fit each other and all numbers are finite. Only keys are needed.
+void require_matching(const Benchmark& benchmark, const PartNames& names = {});
+
 /// The training and tuning queries of a benchmark, with the lists that it has when they are asked
 /// for. Where it has no tuning queries, every fifth step of "learn" (400 steps at most) is held out
 /// for tuning, each a sequence of its own. Throws Error(invalid_argument) without "learn".
 [[nodiscard]] TrainingQueries training_set(const Benchmark& benchmark, bool with_lists = false);
+/// Likewise of plain training queries [steps * group, d].
+[[nodiscard]] TrainingQueries training_set(MatrixView<float> queries, std::size_t group = 1);
 
 /// One KV head of a capture: everything f32 or as stored.
 struct CapturedHead {
@@ -124,10 +140,11 @@ struct DecodeViewParams {
 [[nodiscard]] Benchmark decode_view(const CapturedHead& head, const DecodeViewParams& params,
                                     const Execution& run = {});
 
-/// "file.h5" -> {path}; "file.attn.h5:L11/K0" -> {path, 11, 0}.
+/// "file.h5" -> {path}; "file.attn.h5:L11/K0" -> {path, 11, 0}; "file.h5:train" -> {path, dataset}.
 struct DataName {
   std::filesystem::path path;
-  std::optional<std::size_t> layer, kv_head;
+  std::optional<std::size_t> layer = {}, kv_head = {};
+  std::optional<std::string> dataset = {};  ///< of an HDF5 file that is no capture
 };
 [[nodiscard]] DataName parse_data_name(const std::string& name);
 /// Reads either kind; `view` applies to captures only.

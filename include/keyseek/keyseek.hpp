@@ -9,6 +9,7 @@
 ///     hits; index.search(queries, {.k = 10}, scratch, hits);
 #pragma once
 
+#include "keyseek/allowed_keys.hpp"
 #include "keyseek/attention.hpp"
 #include "keyseek/cuda.hpp"
 #include "keyseek/decode.hpp"
@@ -24,6 +25,7 @@
 #include "keyseek/knn.hpp"
 #include "keyseek/matrix.hpp"
 #include "keyseek/measure.hpp"
+#include "keyseek/metric.hpp"
 #include "keyseek/rope.hpp"
 #include "keyseek/router.hpp"
 #include "keyseek/score.hpp"

@@ -25,6 +25,7 @@
 #include <span>
 #include <vector>
 
+#include "keyseek/allowed_keys.hpp"
 #include "keyseek/matrix.hpp"
 
 namespace keyseek {
@@ -96,6 +97,9 @@ struct SearchParams {
   std::optional<ProjectionSearchParams> projection = {};
   /// Hits of the previous step of the same sequence, a warm start; may be `hits` itself.
   const Hits* previous = nullptr;
+  /// The only keys that may be found; null: all may be. Where these are fewer than k, so are the
+  /// hits. Keys that were appended since it was made are not among them.
+  const AllowedKeys* allowed = nullptr;
 
   void validate() const;  ///< throws Error(invalid_argument)
 };

@@ -9,6 +9,7 @@ place; one that would have to be converted or copied is refused with a clear err
 a docstring says that it is copied.
 """
 
+from . import datasets
 from ._core import (
     BatchHits,
     Benchmark,
@@ -96,6 +97,7 @@ __all__ = [
     "available_isas",
     "capture_info",
     "copy_tokens",
+    "datasets",
     "exact_knn",
     "extend_heads",
     "index_kind",

@@ -162,6 +162,41 @@ Borrowed<MatrixView<float>> borrow_floats(const Array& array, const char* name) 
   return {owner, {data_of<float>(owner), owner.shape(0), owner.shape(1)}};
 }
 
+Queries borrow_queries(const Array& array, const char* name) {
+  const std::string dtype = dtype_attribute(array);
+  if (dtype == "int8" || dtype == "float64")
+    refuse_type("{} holds {}, must hold float32, float16 or bfloat16", name, dtype);
+  Queries queries{.given = borrow_vectors(array, name), .converted = {}, .view = {}};
+  const AnyMatrixView& given = queries.given.view;
+  if (given.dtype == Dtype::f32) {
+    queries.view = {static_cast<const float*>(given.data), given.rows, given.cols};
+  } else {
+    queries.converted = to_f32(given);
+    queries.view = queries.converted.view();
+  }
+  return queries;
+}
+
+AllowedKeys copy_allowed(const Array& array, const char* name, std::size_t keys) {
+  const auto owner = import_array(array, name, 1);
+  require_dtype<bool, std::int64_t>(owner, name, "bool or int64");
+  AllowedKeys allowed(keys);
+  if (owner.dtype() == nb::dtype<bool>()) {
+    if (owner.size() != keys)
+      refuse("{} has {} entries, but there are {} keys", name, owner.size(), keys);
+    for (std::size_t i = 0; i < keys; ++i)
+      if (data_of<bool>(owner)[i]) allowed.allow(static_cast<Id>(i));
+    return allowed;
+  }
+  for (std::size_t i = 0; i < owner.size(); ++i) {
+    const std::int64_t id = data_of<std::int64_t>(owner)[i];
+    if (id < 0 || static_cast<std::uint64_t>(id) >= keys)
+      refuse("{} holds {} at {}, but there are {} keys", name, id, i, keys);
+    allowed.allow(static_cast<Id>(id));
+  }
+  return allowed;
+}
+
 std::vector<float> copy_floats(const Array& array, const char* name) {
   const auto owner = import_array(array, name, 1);
   require_dtype<float>(owner, name, "float32");

@@ -14,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "keyseek/allowed_keys.hpp"
 #include "keyseek/matrix.hpp"
 
 namespace nb = nanobind;
@@ -47,6 +48,15 @@ struct Room {
 [[nodiscard]] Room borrow_room(const Array& array, const char* name);
 /// float32, [n, d].
 [[nodiscard]] Borrowed<MatrixView<float>> borrow_floats(const Array& array, const char* name);
+/// Queries [n, d]: float32 in place; float16 and bfloat16 are copied, as float32.
+struct Queries {
+  Borrowed<AnyMatrixView> given;
+  Matrix<float> converted;
+  MatrixView<float> view;
+};
+[[nodiscard]] Queries borrow_queries(const Array& array, const char* name);
+/// Which of so many keys may be found: bool [keys], or ids [m] int64.
+[[nodiscard]] AllowedKeys copy_allowed(const Array& array, const char* name, std::size_t keys);
 /// float32, [n].
 [[nodiscard]] std::vector<float> copy_floats(const Array& array, const char* name);
 /// float64, [n].

@@ -19,6 +19,7 @@
 #include "bindings.hpp"
 #include "errors.hpp"
 #include "gil.hpp"
+#include "keyseek/io.hpp"
 #include "pickle.hpp"
 #include "scratch.hpp"
 #include "work.hpp"
@@ -49,22 +50,28 @@ Links and lists lose the others; what no link leads to any more is linked to key
 constexpr const char* kBuildDoc =
     R"(Builds on keys [n, d]: float32, float16, bfloat16 or int8, which are copied.
 
-kind: "flat", "sketch" or "projection". training: TrainingQueries, or an array [m, d] float32 (a
-projection index that is built without held-out queries is not tuned and uses default dials);
-a flat index needs none. params: SketchParams or ProjectionParams, of the kind that is built.
-threads: 0 for as many as there are. progress(stage, done, total) may return False to stop.)";
+kind: "flat", "sketch" or "projection". training: queries like those to come, as TrainingQueries or
+as an array [m, d] float32, of which a projection index holds every fifth out to tune on (400 at
+most); a flat index needs none. A projection index built of TrainingQueries without held-out ones is
+not tuned and uses default dials. params: SketchParams or ProjectionParams, of the kind that is built.
+metric: "ip", the largest inner product; "l2", the smallest Euclidean distance, whose square scores
+are; "cosine". By the last two, keys are stored in float32, as vectors whose inner products order
+them alike. threads: 0 for as many as there are. progress(stage, done, total) may return False to stop.)";
 
 constexpr const char* kSearchDoc =
-    R"(The k best keys found for each of the queries [G, d] float32, 1 <= G <= 64.
+    R"(The k best keys found for each of the queries [G, d], 1 <= G <= 64: float32, or
+float16 or bfloat16, which are converted.
 
-previous: the hits of the previous step, a warm start. beta: of the k best only keys with
-q.k >= max - beta. The rest is for projection indexes, others refuse it.
+Scores are inner products, or what the index's metric says. previous: the hits of the previous step,
+a warm start. beta: of the k best only keys with q.k >= max - beta. allowed: the only keys that may
+be found, as bool [len(index)] or as int64 row numbers; where they are fewer than k, rows are padded.
+The rest is for projection indexes, others refuse it.
 target_recall: chooses among the tuned dials (see operating_points). dials: used instead of them.
 max_scanned: upper bound on keys scanned. scan_novel: scan all keys for a query that is less like
 the training queries than a hundredth of the held-out ones.)";
 
 constexpr const char* kBatchDoc =
-    R"(The k best keys of each of many queries [m, d] float32, on several threads.
+    R"(The k best keys of each of many queries [m, d], on several threads.
 
 group: consecutive queries that form a step and are searched together; a step does not start from
 another's hits. threads: 0 for as many as there are. The rest as in search.)";
@@ -79,10 +86,18 @@ the keys or none.)";
 /// The training queries in C++, kept here when they come as an array.
 class TrainingArgument {
  public:
-  explicit TrainingArgument(const Training& training) {
+  /// Some of a plain array is held out for an index that is tuned.
+  TrainingArgument(const Training& training, IndexKind kind) {
     if (const auto* given = std::get_if<const TrainingQueries*>(&training)) view_ = *given;
-    if (const auto* rows = std::get_if<Array>(&training))
-      own_.train = copy_matrix(borrow_floats(*rows, "training").view);
+    const auto* rows = std::get_if<Array>(&training);
+    if (rows == nullptr) return;
+    const auto queries = borrow_queries(*rows, "training");
+    if (kind == IndexKind::projection && !queries.view.empty()) {
+      require_finite(AnyMatrixView::of(queries.view), "training.train");  // by its own rows
+      own_ = io::training_set(queries.view);
+    } else {
+      own_.train = copy_matrix(queries.view);
+    }
   }
   [[nodiscard]] const TrainingQueries& get() const { return view_ != nullptr ? *view_ : own_; }
 
@@ -91,21 +106,40 @@ class TrainingArgument {
   TrainingQueries own_;
 };
 
+/// The keys that may be found, where they are given; lives as long as the search.
+class AllowedArgument {
+ public:
+  AllowedArgument(const std::optional<Array>& allowed, const Index& index, SearchParams& params) {
+    if (!allowed) return;
+    keys_ = copy_allowed(*allowed, "allowed", index.size());
+    params.allowed = &keys_;
+  }
+  AllowedArgument(const AllowedArgument&) = delete;
+  AllowedArgument& operator=(const AllowedArgument&) = delete;
+
+ private:
+  AllowedKeys keys_;
+};
+
 Index build(const std::string& kind, const Array& keys, const Training& training,
-            const Params& params, const Whole& threads, const ProgressCallback& progress) {
+            const Params& params, const std::string& metric, const Whole& threads,
+            const ProgressCallback& progress) {
   const IndexKind wanted = index_kind_of(kind, "kind");
+  const Metric by = metric_of(metric, "metric");
   const auto rows = borrow_vectors(keys, "keys");
-  const TrainingArgument queries(training);
+  const TrainingArgument queries(training, wanted);
   return run_long(threads, progress, [&](const Execution& run) {
-    return Index::build(wanted, rows.view, queries.get(), params, run);
+    return Index::build(wanted, rows.view, queries.get(), params, run, by);
   });
 }
 
 Hits search(const Index& self, const Array& queries, const Whole& k, const Hits* previous,
-            std::optional<float> beta, const ProjectionOptions& projection) {
-  const auto rows = borrow_floats(queries, "queries");
+            std::optional<float> beta, const std::optional<Array>& allowed,
+            const ProjectionOptions& projection) {
+  const auto rows = borrow_queries(queries, "queries");
   SearchParams params = search_params(k, beta, projection);
   params.previous = previous;
+  const AllowedArgument only(allowed, self, params);
   Hits hits;
   const GilReleased released;
   self.search(rows.view, params, thread_scratch(), hits);
@@ -113,10 +147,12 @@ Hits search(const Index& self, const Array& queries, const Whole& k, const Hits*
 }
 
 BatchHits search_batch(const Index& self, const Array& queries, const Whole& k, const Whole& group,
-                       std::optional<float> beta, const ProjectionOptions& projection,
-                       const Whole& threads, const ProgressCallback& progress) {
-  const auto rows = borrow_floats(queries, "queries");
-  const SearchParams params = search_params(k, beta, projection);
+                       std::optional<float> beta, const std::optional<Array>& allowed,
+                       const ProjectionOptions& projection, const Whole& threads,
+                       const ProgressCallback& progress) {
+  const auto rows = borrow_queries(queries, "queries");
+  SearchParams params = search_params(k, beta, projection);
+  const AllowedArgument only(allowed, self, params);
   const std::size_t step = count_of(group, "group");
   return run_long(threads, progress, [&](const Execution& run) {
     return self.search_batch(rows.view, step, params, run);
@@ -126,8 +162,8 @@ BatchHits search_batch(const Index& self, const Array& queries, const Whole& k, 
 void append(Index& self, const Array& keys, const std::optional<Array>& training,
             const Whole& threads, const ProgressCallback& progress) {
   const auto rows = borrow_vectors(keys, "keys");
-  Borrowed<MatrixView<float>> queries;
-  if (training) queries = borrow_floats(*training, "training");
+  Queries queries;
+  if (training) queries = borrow_queries(*training, "training");
   run_long(threads, progress,
            [&](const Execution& run) { self.append(rows.view, queries.view, run); });
 }
@@ -148,7 +184,8 @@ void bind_building(nb::class_<Index>& index) {
   index
       .def_static("build", &build, nb::arg("kind"), nb::arg("keys"),
                   nb::arg("training") = nb::none(), nb::kw_only(), nb::arg("params") = nb::none(),
-                  nb::arg("threads") = 0, nb::arg("progress") = nb::none(), kBuildDoc)
+                  nb::arg("metric") = "ip", nb::arg("threads") = 0,
+                  nb::arg("progress") = nb::none(), kBuildDoc)
       .def("append", &append, nb::arg("keys"), nb::arg("training") = nb::none(), nb::kw_only(),
            nb::arg("threads") = 0, nb::arg("progress") = nb::none(), kAppendDoc)
       .def("truncate", &truncate, nb::arg("keys"), nb::kw_only(), nb::arg("threads") = 0,
@@ -159,30 +196,32 @@ void bind_searching(nb::class_<Index>& index) {
   index.def(
       "search",
       [](const Index& self, const Array& queries, const Whole& k, const Hits* previous,
-         std::optional<float> beta, std::optional<double> target_recall,
-         const std::optional<Dials>& dials, const std::optional<Whole>& max_scanned,
-         std::optional<bool> scan_novel) {
-        return search(self, queries, k, previous, beta,
+         std::optional<float> beta, const std::optional<Array>& allowed,
+         std::optional<double> target_recall, const std::optional<Dials>& dials,
+         const std::optional<Whole>& max_scanned, std::optional<bool> scan_novel) {
+        return search(self, queries, k, previous, beta, allowed,
                       {target_recall, dials, max_scanned, scan_novel});
       },
       nb::arg("queries"), nb::arg("k") = 100, nb::kw_only(),
       nb::arg("previous").none() = nb::none(), nb::arg("beta") = nb::none(),
-      nb::arg("target_recall") = nb::none(), nb::arg("dials") = nb::none(),
-      nb::arg("max_scanned") = nb::none(), nb::arg("scan_novel") = nb::none(), kSearchDoc);
+      nb::arg("allowed") = nb::none(), nb::arg("target_recall") = nb::none(),
+      nb::arg("dials") = nb::none(), nb::arg("max_scanned") = nb::none(),
+      nb::arg("scan_novel") = nb::none(), kSearchDoc);
   index.def(
       "search_batch",
       [](const Index& self, const Array& queries, const Whole& k, const Whole& group,
-         std::optional<float> beta, std::optional<double> target_recall,
-         const std::optional<Dials>& dials, const std::optional<Whole>& max_scanned,
-         std::optional<bool> scan_novel, const Whole& threads, const ProgressCallback& progress) {
-        return search_batch(self, queries, k, group, beta,
+         std::optional<float> beta, const std::optional<Array>& allowed,
+         std::optional<double> target_recall, const std::optional<Dials>& dials,
+         const std::optional<Whole>& max_scanned, std::optional<bool> scan_novel,
+         const Whole& threads, const ProgressCallback& progress) {
+        return search_batch(self, queries, k, group, beta, allowed,
                             {target_recall, dials, max_scanned, scan_novel}, threads, progress);
       },
       nb::arg("queries"), nb::arg("k") = 100, nb::kw_only(), nb::arg("group") = 1,
-      nb::arg("beta") = nb::none(), nb::arg("target_recall") = nb::none(),
-      nb::arg("dials") = nb::none(), nb::arg("max_scanned") = nb::none(),
-      nb::arg("scan_novel") = nb::none(), nb::arg("threads") = 0, nb::arg("progress") = nb::none(),
-      kBatchDoc);
+      nb::arg("beta") = nb::none(), nb::arg("allowed") = nb::none(),
+      nb::arg("target_recall") = nb::none(), nb::arg("dials") = nb::none(),
+      nb::arg("max_scanned") = nb::none(), nb::arg("scan_novel") = nb::none(),
+      nb::arg("threads") = 0, nb::arg("progress") = nb::none(), kBatchDoc);
 }
 
 void bind_files(nb::class_<Index>& index) {
@@ -205,6 +244,8 @@ void bind_properties(nb::class_<Index>& index) {
   index.def("__len__", &Index::size)
       .def_prop_ro("kind", [](const Index& self) { return std::string(to_string(self.kind())); })
       .def_prop_ro("dim", &Index::dim)
+      .def_prop_ro("metric",
+                   [](const Index& self) { return std::string(to_string(self.metric())); })
       .def_prop_ro("nbytes", &Index::bytes, "All of it, the keys included.")
       .def_prop_ro("extra_bytes", &Index::extra_bytes, "Beyond the keys as given.")
       .def_prop_ro("facts", &facts,

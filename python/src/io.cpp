@@ -47,10 +47,47 @@ auto float_property(nb::handle_t<Benchmark> self) {
   return numpy_view((nb::cast<const Benchmark&>(self).*member).view(), self);
 }
 
+Matrix<float> copy_queries(const std::optional<Array>& array, const char* name) {
+  return array ? to_f32(borrow_vectors(*array, name).view) : Matrix<float>();
+}
+
+/// A problem of the caller's own arrays, which are copied.
+Benchmark make_benchmark(const Array& keys, const Array& queries, const std::optional<Array>& learn,
+                         const std::optional<Array>& tuning, const std::optional<Array>& truth_ids,
+                         const Whole& group, const Whole& tuning_steps) {
+  Benchmark b;
+  b.keys = AnyMatrix::copy_of(borrow_vectors(keys, "keys").view);
+  b.queries = copy_queries(queries, "queries");
+  if (b.queries.empty()) refuse("queries is empty");
+  b.learn = copy_queries(learn, "learn");
+  b.tuning = copy_queries(tuning, "tuning");
+  if (truth_ids) b.truth_ids = copy_ids(*truth_ids, "truth_ids");
+  b.group = count_of(group, "group");
+  b.tuning_steps = count_of(tuning_steps, "tuning_steps");
+  io::require_matching(b);
+  return b;
+}
+
 void bind_benchmark(nb::module_& m) {
   nb::class_<Benchmark>(m, "Benchmark", R"(A search problem: keys, queries and the truth.
 
 Arrays are read-only and look at the problem's own memory; ids are new arrays on each access.)")
+      .def(
+          "__init__",
+          [](Benchmark* self, const Array& keys, const Array& queries,
+             const std::optional<Array>& learn, const std::optional<Array>& tuning,
+             const std::optional<Array>& truth_ids, const Whole& group, const Whole& tuning_steps) {
+            new (self) Benchmark(
+                make_benchmark(keys, queries, learn, tuning, truth_ids, group, tuning_steps));
+          },
+          nb::arg("keys"), nb::arg("queries"), nb::kw_only(), nb::arg("learn") = nb::none(),
+          nb::arg("tuning") = nb::none(), nb::arg("truth_ids") = nb::none(), nb::arg("group") = 1,
+          nb::arg("tuning_steps") = 0,
+          R"(Of arrays, which are copied: keys [n, d], queries [m, d], training queries `learn` and
+held-out ones `tuning` [l, d], truth_ids [m, k].
+
+Vectors are float32, float16, bfloat16 or int8. Parts that do not fit each other, NaN and infinity
+are refused by name.)")
       .def_prop_ro(
           "keys",
           [](nb::handle_t<Benchmark> self) {
@@ -125,6 +162,41 @@ truth for k. These options apply to captures only.
 
 trusted: HDF5 is taken apart by a process of its own, with limits of time and memory, since crafted
 files crash or hang libhdf5; True: by this one.)");
+}
+
+void bind_vector_files(nb::module_& m) {
+  m.def(
+      "read_vectors",
+      [](const std::filesystem::path& path, bool trusted) {
+        AnyMatrix vectors;
+        {
+          const GilReleased released;
+          vectors = io::read_vectors(path, hdf5_access(trusted));
+        }
+        const AnyMatrixView view = vectors.view();
+        return numpy_view(view, kept(std::move(vectors)));
+      },
+      nb::arg("path"), nb::kw_only(), nb::arg("trusted") = false, "See keyseek.datasets.read.");
+  m.def(
+      "read_ids",
+      [](const std::filesystem::path& path, bool trusted) {
+        return numpy_ids(io::read_ids(path, hdf5_access(trusted)));
+      },
+      nb::arg("path"), nb::kw_only(), nb::arg("trusted") = false, "See keyseek.datasets.read.");
+  m.def(
+      "write_vectors",
+      [](const std::filesystem::path& path, const Array& array) {
+        const auto rows = borrow_vectors(array, "array");
+        const GilReleased released;
+        io::write_vectors(path, rows.view);
+      },
+      nb::arg("path"), nb::arg("array"), "See keyseek.datasets.write.");
+  m.def(
+      "write_ids",
+      [](const std::filesystem::path& path, const Array& array) {
+        io::write_ids(path, copy_ids(array, "array"));
+      },
+      nb::arg("path"), nb::arg("array"), "See keyseek.datasets.write.");
 }
 
 void bind_capture_info(nb::module_& m) {
@@ -212,6 +284,7 @@ void bind_capture(nb::module_& m) {
 void bind_io(nb::module_& m) {
   bind_benchmark(m);
   bind_read_data(m);
+  bind_vector_files(m);
   bind_capture(m);
 }
 

@@ -17,7 +17,7 @@ Measurement measure(const Index& index, const Array& queries, const Whole& group
                     std::optional<float> beta, const std::optional<Whole>& max_scanned,
                     bool warm_start, bool cold_cache, const Whole& repeats,
                     const Whole& timed_steps) {
-  const auto rows = borrow_floats(queries, "queries");
+  const auto rows = borrow_queries(queries, "queries");
   const ProgressCallback silent;
   Watch watch(silent);
   const MeasureParams params{

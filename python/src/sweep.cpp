@@ -130,6 +130,7 @@ class Bench {
     const sweep::Problem& problem = sweep_.problem();
     sweep::IndexContenderParams index{.kind = index_kind_of(kind, "kind"),
                                       .novel = sweep::bench_rows().novel};
+    index.projection.tuning_k = problem.k;
     if (index.kind == IndexKind::projection)
       index.grid = sweep::grid_near_ridge(count_of(spread, "spread"));
     index.between_steps = [](auto...) {

@@ -7,49 +7,30 @@
 #include "cli/describe_index.hpp"
 #include "cli/options.hpp"
 #include "cli/problem.hpp"
+#include "cli/problem_options.hpp"
 
 namespace keyseek::cli {
 namespace {
 
 struct Options {
   ConsoleOptions console;
-  DataOptions data;
-  std::string keys, train, out;
+  ProblemOptions problem;
+  std::string out;
   IndexKind kind = IndexKind::projection;
   std::vector<CLI::Option*> projection_options;
   bool use_lists = false;
-  std::size_t group = 1;
   ProjectionParams params;
   int threads = 0;
 };
 
 void check(const Options& options) {
   require_projection(options.projection_options, options.kind, "--index");
-  require(options.data.data.empty() != options.keys.empty(),
-          "give either --data or --keys, {} are given",
-          options.keys.empty() ? "none of them" : "both");
-  require(options.group == 1 || !options.keys.empty(),
-          "--group is {}, but --data says itself which queries form a step", options.group);
-  require(options.group >= 1 && options.group <= 64, "--group is {}, must be in [1, 64]",
-          options.group);
-  (void)options.data.view(1);
-  require_output(
-      options.out,
-      {{"--data", options.data.data}, {"--keys", options.keys}, {"--train", options.train}});
-}
-
-io::Benchmark read_input(const Options& options, const Execution& run) {
-  if (options.keys.empty()) {
-    // Only the training queries are wanted, so the truth may be the smallest.
-    io::Benchmark data = options.data.read(1, run);
-    if (!options.train.empty()) replace_training(data, options.train);
-    return data;
-  }
-  io::Benchmark data;
-  data.keys = io::read_vectors(options.keys);
-  data.group = options.group;
-  if (!options.train.empty()) replace_training(data, options.train);
-  return data;
+  options.problem.check();
+  require(!options.use_lists || options.problem.metric == Metric::ip,
+          "--use-lists is given, but the data's lists are by inner product, and --metric is {}",
+          to_string(options.problem.metric));
+  (void)options.problem.data.view(1);
+  require_output(options.out, options.problem.inputs());
 }
 
 Json to_json(const BuildReport& report) {
@@ -67,18 +48,22 @@ Json to_json(const BuildReport& report) {
 }
 
 Index build_index(const Options& options, const io::Benchmark& data, const Execution& run) {
-  if (options.kind == IndexKind::flat) return Index::build(options.kind, data.keys, {}, {}, run);
-  const std::string name = options.keys.empty() ? options.data.data : options.keys;
-  const TrainingQueries training = training_of(data, options.use_lists, name);
+  const Metric metric = options.problem.metric;
+  if (options.kind == IndexKind::flat)
+    return Index::build(options.kind, data.keys, {}, {}, run, metric);
+  const TrainingQueries training =
+      training_of(data, options.use_lists, options.problem.short_name());
   IndexParams params;
   if (options.kind == IndexKind::projection) params = options.params;
-  return Index::build(options.kind, data.keys, training, params, run);
+  return Index::build(options.kind, data.keys, training, params, run, metric);
 }
 
 void run_build(const Options& options) {
   check(options);
   const Execution run = execution(options.console, options.threads);
-  const io::Benchmark data = read_input(options, run);
+  // Only the training queries are wanted, so the truth may be the smallest.
+  std::vector<std::string> none;
+  const io::Benchmark data = options.problem.read(1, run, none);
   const Index index = build_index(options, data, run);
   index.save(options.out);
   Json described = describe(index);
@@ -92,10 +77,7 @@ void run_build(const Options& options) {
 Command add_build(CLI::App& tool) {
   auto options = std::make_shared<Options>();
   CLI::App* app = tool.add_subcommand("build", "Build an index and save it");
-  options->data.add(*app);
-  app->add_option("--keys", options->keys, "Vectors, instead of --data")->type_name("FILE");
-  app->add_option("--train", options->train, "Training queries: vectors")->type_name("FILE");
-  add_count(*app, "--group", options->group, "Queries of a step in --train, with --keys");
+  options->problem.add(*app, /*questions=*/false);
   app->add_option("--out", options->out, "The index to write")->required()->type_name("FILE");
   add_index_kind(*app, "--index", options->kind);
   app->add_flag("--use-lists", options->use_lists,

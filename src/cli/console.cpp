@@ -145,6 +145,10 @@ void write_to(std::FILE* stream, std::string_view text) noexcept {
   std::fwrite(text.data(), 1, text.size(), stream);
 }
 
+void note(const ConsoleOptions& console, std::string_view text) {
+  if (!console.quiet) write_to(stderr, fmt::format("keyseek: note: {}\n", text));
+}
+
 void print_report(const Json& report, const ConsoleOptions& console) {
   if (console.quiet) return;
   const std::string text = console.json ? dump(report, 2) + "\n" : to_text(report);

@@ -36,6 +36,8 @@ void write_to(std::FILE* stream, std::string_view text) noexcept;
 
 /// As text for people: scalars one per line, arrays of objects as tables.
 [[nodiscard]] std::string to_text(const Json& report);
+/// What was done without being asked for: a line on stderr, nothing with --quiet.
+void note(const ConsoleOptions& console, std::string_view text);
 /// To stdout, as text or with --json as one JSON object; nothing with --quiet.
 void print_report(const Json& report, const ConsoleOptions& console);
 

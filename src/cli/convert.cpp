@@ -39,7 +39,7 @@ void check(const Options& options) {
   require(from != FileKind::other, "{} is none of the files that can be converted", in);
   require(to != FileKind::other && to != FileKind::capture,
           "{} is no name for a converted file: its extension must be one of .h5, .hdf5, .fbin, "
-          ".f16bin, .i8bin, .ibin, .npy",
+          ".f16bin, .i8bin, .u8bin, .fvecs, .bvecs, .ibin, .ivecs, .npy",
           options.out);
   require(to != FileKind::benchmark || is_data(from),
           "{} cannot become a benchmark: it is no capture and no benchmark", in);

@@ -18,6 +18,7 @@ Json describe(const Index& index) {
   Json report = {{"index", to_string(index.kind())},
                  {"keys", index.size()},
                  {"dim", index.dim()},
+                 {"metric", to_string(index.metric())},
                  {"index_bytes", index.bytes()},
                  {"extra_bytes", index.extra_bytes()},
                  {"extra_bytes_per_key",

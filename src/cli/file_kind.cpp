@@ -13,7 +13,7 @@ namespace keyseek::cli {
 
 FileKind file_kind(const std::string& name) {
   // The first that fits: a capture's name ends like a benchmark's.
-  constexpr std::array<std::pair<std::string_view, FileKind>, 9> kEndings = {{
+  constexpr std::array<std::pair<std::string_view, FileKind>, 12> kEndings = {{
       {".attn.h5", FileKind::capture},
       {".h5", FileKind::benchmark},
       {".hdf5", FileKind::benchmark},
@@ -21,7 +21,10 @@ FileKind file_kind(const std::string& name) {
       {".f16bin", FileKind::vectors},
       {".i8bin", FileKind::vectors},
       {".u8bin", FileKind::vectors},
+      {".fvecs", FileKind::vectors},
+      {".bvecs", FileKind::vectors},
       {".ibin", FileKind::ids},
+      {".ivecs", FileKind::ids},
       {".npy", FileKind::npy},
   }};
   const io::DataName data = io::parse_data_name(name);

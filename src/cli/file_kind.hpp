@@ -6,8 +6,8 @@
 namespace keyseek::cli {
 
 enum class FileKind {
-  vectors,    ///< .fbin, .f16bin, .i8bin, .u8bin
-  ids,        ///< .ibin
+  vectors,    ///< .fbin, .f16bin, .i8bin, .u8bin, .fvecs, .bvecs
+  ids,        ///< .ibin, .ivecs
   npy,        ///< vectors or ids
   benchmark,  ///< .h5, .hdf5
   capture,    ///< .attn.h5, without or with a head behind it

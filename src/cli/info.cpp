@@ -79,8 +79,7 @@ Json describe_index(const std::string& path) {
 /// Vectors of other programs: `read_vectors` says what to do with them.
 bool is_foreign(const std::string& path) {
   const auto extension = std::filesystem::path(path).extension();
-  return extension == ".bin" || extension == ".fvecs" || extension == ".bvecs" ||
-         extension == ".ivecs";
+  return extension == ".bin";
 }
 
 Json describe_file(const std::string& path, const io::Hdf5Access& access) {

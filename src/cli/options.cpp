@@ -59,6 +59,15 @@ void require_projection(const std::vector<CLI::Option*>& options, IndexKind kind
   }
 }
 
+CLI::Option* add_metric(CLI::App& app, Metric& metric) {
+  std::vector<std::pair<std::string, Metric>> names;
+  for (const Metric known : {Metric::ip, Metric::l2, Metric::cosine})
+    names.emplace_back(to_string(known), known);
+  return add_choice(app, "--metric", metric, names,
+                    "What is best: the largest inner product, the smallest distance, or the "
+                    "largest cosine");
+}
+
 CLI::Option* add_target_recall(CLI::App& app, double& target_recall) {
   return app
       .add_option("--target-recall", target_recall,
@@ -111,7 +120,7 @@ io::DecodeViewParams DataOptions::view(std::size_t k) const {
 }
 
 io::Benchmark DataOptions::read(std::size_t k, const Execution& run) const {
-  return io::read_data(data, view(k), run, hdf5_access(trusted_));
+  return io::read_data(data, view(k), run, access());
 }
 
 std::string DataOptions::short_name() const {
@@ -211,14 +220,17 @@ void require_output(const std::string& path, const Inputs& inputs) {
 void require_ids_output(const std::string& path, const Inputs& inputs) {
   const FileKind kind = file_kind(path);
   require(kind == FileKind::ids || kind == FileKind::npy,
-          "{} is no name for ids: its extension must be .ibin or .npy", path);
+          "{} is no name for ids: its extension must be .ibin, .ivecs or .npy", path);
   require_output(path, inputs);
 }
 
 void require_vectors_output(const std::string& path, const Inputs& inputs) {
   const FileKind kind = file_kind(path);
-  require(kind == FileKind::vectors || kind == FileKind::npy,
-          "{} is no name for vectors: its extension must be .fbin, .f16bin, .i8bin or .npy", path);
+  require(
+      kind == FileKind::vectors || kind == FileKind::npy,
+      "{} is no name for vectors: its extension must be .fbin, .f16bin, .i8bin, .u8bin, .fvecs, "
+      ".bvecs or .npy",
+      path);
   require_output(path, inputs);
 }
 

@@ -51,6 +51,11 @@ CLI::Option* add_choice(CLI::App& app, const std::string& name, Value& value,
 /// "--threads"; 0 is all there are.
 CLI::Option* add_threads(CLI::App& app, int& value);
 
+/// "--trusted-hdf5", and what it means: HDF5 files are taken apart by another process of this tool,
+/// or by this one.
+void add_trusted(CLI::App& app, bool& trusted);
+[[nodiscard]] io::Hdf5Access hdf5_access(bool trusted);
+
 /// A "--data" name and, for captures, how it becomes a search problem.
 class DataOptions {
  public:
@@ -64,6 +69,8 @@ class DataOptions {
   /// Throws Error when a view option was given for something other than a capture.
   [[nodiscard]] io::DecodeViewParams view(std::size_t k) const;
   [[nodiscard]] io::Benchmark read(std::size_t k, const Execution& run) const;
+  /// Who reads HDF5, for files beside the data as well.
+  [[nodiscard]] io::Hdf5Access access() const { return hdf5_access(trusted_); }
   /// Name without folders, as results carry it: "gemma.attn.h5:L11/K0".
   [[nodiscard]] std::string short_name() const;
 
@@ -84,15 +91,12 @@ CLI::Option* add_index_kind(CLI::App& app, const std::string& name, IndexKind& k
 /// although `where`, an option or a file, is of another kind.
 void require_projection(const std::vector<CLI::Option*>& options, IndexKind kind,
                         const std::string& where);
+/// "--metric": ip, l2 or cosine.
+CLI::Option* add_metric(CLI::App& app, Metric& metric);
 /// "--target-recall", of a projection index.
 CLI::Option* add_target_recall(CLI::App& app, double& target_recall);
 /// Every parameter by the name of its option.
 [[nodiscard]] Json to_json(const ProjectionParams& params);
-
-/// "--trusted-hdf5", and what it means: HDF5 files are taken apart by another process of this tool,
-/// or by this one.
-void add_trusted(CLI::App& app, bool& trusted);
-[[nodiscard]] io::Hdf5Access hdf5_access(bool trusted);
 
 /// What else a command reads or writes: option, and file or data name (empty: not given).
 using Inputs = std::vector<std::pair<std::string, std::string>>;

@@ -20,10 +20,17 @@ namespace keyseek::cli {
 [[nodiscard]] Matrix<Id> first_columns(const Matrix<Id>& ids, std::size_t k,
                                        const std::string& name);
 
-/// Vectors of any type as f32.
-[[nodiscard]] Matrix<float> read_queries(const std::string& path);
+/// Vectors of any type as f32. Throws Error naming the file on NaN and infinity.
+[[nodiscard]] Matrix<float> read_queries(const std::string& path, const io::Hdf5Access& access);
 
 /// Puts the vectors of a file in the place of the training queries (and of what belongs to them).
-void replace_training(io::Benchmark& data, const std::string& path);
+void replace_training(io::Benchmark& data, const std::string& path, const io::Hdf5Access& access);
+
+/// Puts vectors whose inner products are by the metric in the place of keys and queries.
+MetricSpace by_metric(io::Benchmark& data, Metric metric);
+
+/// Makes queries to ask of every tenth training step, at most 1,000 of them, which are trained with
+/// no more. Throws Error when there are fewer than two steps.
+void ask_some_of_training(io::Benchmark& data);
 
 }  // namespace keyseek::cli

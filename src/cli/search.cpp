@@ -19,8 +19,8 @@ namespace {
 struct Options {
   ConsoleOptions console;
   DataOptions data;
-  std::string index, queries, truth, out;
-  bool map = false, no_warm = false;
+  std::string index, queries, truth, allowed, out;
+  bool map = false, no_warm = false, recall = false;
   MeasureParams measure;
   std::size_t group = 0;
   int threads = 1;
@@ -42,17 +42,24 @@ void check(const Options& options) {
           "give either --queries or --data, {} are given",
           options.queries.empty() ? "none of them" : "both");
   (void)options.data.view(1);
+  require(options.allowed.empty() || (options.data.data.empty() && !options.recall),
+          "--allowed is {}, but the truth of {} is of all keys: give --truth", options.allowed,
+          options.recall ? "--recall" : "--data");
   if (options.out.empty()) return;
   require_ids_output(options.out, {{"--index", options.index},
                                    {"--data", options.data.data},
                                    {"--queries", options.queries},
-                                   {"--truth", options.truth}});
+                                   {"--truth", options.truth},
+                                   {"--allowed", options.allowed}});
 }
 
 Questions read_questions(const Options& options, const Index& index, const Execution& run) {
   const std::size_t k = options.measure.search.k, keys = index.size();
   Questions questions;
   if (options.queries.empty()) {
+    require(index.metric() == Metric::ip,
+            "{} is by {}, but the truth of --data is by inner product: give --queries",
+            options.index, to_string(index.metric()));
     io::Benchmark data = options.data.read(k, run);
     require(data.keys.rows() == keys, "{} has {} keys, but {} has {}: its truth is of other keys",
             options.data.data, data.keys.rows(), options.index, keys);
@@ -60,15 +67,26 @@ Questions read_questions(const Options& options, const Index& index, const Execu
     questions.queries = std::move(data.queries);
     questions.group = data.group;
   } else {
-    questions.queries = read_queries(options.queries);
+    questions.queries = read_queries(options.queries, options.data.access());
+    require(questions.queries.cols() == index.dim(), "{} has dimension {}, but {} has {}",
+            options.queries, questions.queries.cols(), options.index, index.dim());
   }
   if (options.group > 0) questions.group = options.group;
   if (!options.truth.empty()) {
-    questions.truth = first_columns(io::read_ids(options.truth), k, options.truth);
+    questions.truth =
+        first_columns(io::read_ids(options.truth, options.data.access()), k, options.truth);
     require(questions.truth.rows() == questions.queries.rows(),
             "{} has {} rows, but there are {} queries", options.truth, questions.truth.rows(),
             questions.queries.rows());
     require_ids(questions.truth, keys, options.truth);
+  }
+  if (questions.truth.empty() && options.recall) {
+    note(options.console, fmt::format("no --truth: the {} best of {} keys are computed for {} "
+                                      "queries",
+                                      k, keys, questions.queries.rows()));
+    questions.truth = exact_knn(index.keys().view(),
+                                index.metric_space().queries(questions.queries), {.k = k}, run)
+                          .ids;
   }
   return questions;
 }
@@ -80,12 +98,22 @@ bool any_given(const std::vector<CLI::Option*>& options) {
 
 /// Options of a projection index only where they are given: other kinds refuse them.
 SearchParams search_params(const Options& options) {
-  SearchParams params = options.measure.search;
+  SearchParams params = options.measure.search;  // also which keys are allowed
   params.beta = options.beta;
   const bool dials = any_given(options.dial_options);
   if (dials || any_given(options.projection_options)) params.projection = options.projection;
   if (dials) params.projection->dials = options.dials;
   return params;
+}
+
+/// The keys whose ids a file holds.
+AllowedKeys read_allowed(const Options& options, std::size_t keys) {
+  const Matrix<Id> ids = io::read_ids(options.allowed, options.data.access());
+  require_ids(ids, keys, options.allowed);
+  AllowedKeys allowed(keys);
+  for (const Id id : std::span(ids.data(), ids.rows() * ids.cols()))
+    if (id != kNoId) allowed.allow(id);
+  return allowed;
 }
 
 /// Step after step in this thread, each timed.
@@ -130,7 +158,7 @@ Json search_batch(const Index& index, const Questions& questions, const Options&
       {"queries_per_s", static_cast<double>(questions.queries.rows()) / fastest}};
 }
 
-void run_search(const Options& options) {
+void run_search(Options options) {
   check(options);
   const Execution run = execution(options.console, options.threads);
   const Index index =
@@ -140,6 +168,11 @@ void run_search(const Options& options) {
   const std::size_t k = options.measure.search.k;
   require(k >= 1 && k <= index.size(), "k is {}, must be in [1, {}] (keys)", k, index.size());
   const Questions questions = read_questions(options, index, run);
+  AllowedKeys allowed;
+  if (!options.allowed.empty()) {
+    allowed = read_allowed(options, index.size());
+    options.measure.search.allowed = &allowed;
+  }
   Matrix<Id> ids;
   const auto search = options.threads == 1 ? search_steps : search_batch;
   const Json cost = search(index, questions, options, run, ids);
@@ -197,9 +230,12 @@ Command add_search(CLI::App& tool) {
   app->add_option("--index", options->index, "An index file")->required()->type_name("FILE");
   app->add_option("--queries", options->queries, "Queries: vectors")->type_name("FILE");
   options->data.add(*app)->description("Data whose test queries are asked, instead of --queries");
-  app->add_option("--truth", options->truth, "Right ids, to report the recall: .ibin or .npy")
+  app->add_option("--truth", options->truth, "Right ids, to report the recall")->type_name("FILE");
+  app->add_flag("--recall", options->recall,
+                "Report the recall also where no truth is given: compute it");
+  app->add_option("--allowed", options->allowed, "Ids of the only keys that may be found")
       ->type_name("FILE");
-  app->add_option("--out", options->out, "Ids to write: .ibin or .npy")->type_name("FILE");
+  app->add_option("--out", options->out, "Ids to write: .ibin, .ivecs or .npy")->type_name("FILE");
   app->add_flag("--map", options->map, "Map the index file instead of reading it");
   add_search_options(*app, *options);
   add_options(*app, options->console);

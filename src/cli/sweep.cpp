@@ -12,6 +12,7 @@
 #include "cli/interrupt.hpp"
 #include "cli/options.hpp"
 #include "cli/problem.hpp"
+#include "cli/problem_options.hpp"
 #include "sweep/grid.hpp"
 #include "sweep/index_contender.hpp"
 #include "sweep/sweep.hpp"
@@ -21,9 +22,10 @@ namespace {
 
 struct SweepOptions {
   ConsoleOptions console;
-  DataOptions data;
-  std::string out, train;
+  ProblemOptions problem;
+  std::string out;
   std::vector<std::string> indexes = {"flat", "sketch", "projection"};
+  bool indexes_given = false, tune_k_given = false;
   ProjectionParams params;
   std::size_t k = 100;
   std::size_t points = 0;   ///< of the grid; 0: all
@@ -37,7 +39,8 @@ struct SweepOptions {
 };
 
 void SweepOptions::validate() const {
-  (void)data.view(k);
+  problem.check();
+  (void)problem.data.view(k);
   require(k >= 1, "--k is 0");
   require(repeats >= 1, "--repeats is 0");
   require(cold_steps >= 1, "--cold-steps is 0");
@@ -48,13 +51,14 @@ void SweepOptions::validate() const {
   }
   if (pin) sweep::require_cpu(*pin);
   params.validate();
-  require_output(out, {{"--data", data.data}, {"--train", train}});
+  require_output(out, problem.inputs());
 }
 
 /// How a capture becomes the problem.
 Json view_of(const SweepOptions& options) {
-  if (!options.data.is_capture()) return Json::object();
-  const io::DecodeViewParams view = options.data.view(options.k);
+  const DataOptions& data = options.problem.data;
+  if (!data.is_capture()) return Json::object();
+  const io::DecodeViewParams view = data.view(options.k);
   return {{"share", view.share},   {"shift", view.shift},     {"sink", view.sink},
           {"window", view.window}, {"horizon", view.horizon}, {"seed", view.seed}};
 }
@@ -66,18 +70,16 @@ sweep::IndexContenderParams index_params(const SweepOptions& options, const std:
   // The bar counts points; between steps only Ctrl-C is looked for.
   index.between_steps = [](auto...) { return !interrupted(); };
   index.training = [&] {
-    if (options.train.empty()) return training_of(data, options.use_lists, options.data.data);
-    io::Benchmark other;
-    other.group = data.group;
-    replace_training(other, options.train);
-    return training_of(other, options.use_lists, options.data.data);
+    return training_of(data, options.use_lists, options.problem.short_name());
   };
   if (index.kind == IndexKind::projection) {
     index.grid = sweep::grid(options.points);
     index.projection = options.params;
-    index.build_params = to_json(options.params);
+    if (!options.tune_k_given) index.projection.tuning_k = options.k;
+    index.build_params = to_json(index.projection);
     index.build_params["use_lists"] = options.use_lists;
-    index.build_params["train"] = options.train.empty() ? Json() : Json(options.train);
+    const std::string& train = options.problem.train;
+    index.build_params["train"] = train.empty() ? Json() : Json(train);
   }
   return index;
 }
@@ -96,7 +98,7 @@ void report(const SweepOptions& options, const std::vector<Json>& rows, std::siz
                      {"us_per_step", row["us_per_step_p50"]},
                      {"us_per_query", row["us_per_query"]}});
   }
-  print_report({{"dataset", options.data.short_name()},
+  print_report({{"dataset", options.problem.short_name()},
                 {"measured", rows.size()},
                 {"skipped", skipped},
                 {"out", options.out},
@@ -104,11 +106,29 @@ void report(const SweepOptions& options, const std::vector<Json>& rows, std::siz
                options.console);
 }
 
+/// Those that were named, or all that can be built of the data.
+std::vector<std::string> indexes_for(const SweepOptions& options, const io::Benchmark& data,
+                                     std::vector<std::string>& notes) {
+  if (!data.learn.empty()) return options.indexes;
+  if (options.indexes_given) {
+    if (options.indexes != std::vector<std::string>{"flat"})
+      (void)training_of(data, options.use_lists, options.problem.short_name());
+    return options.indexes;
+  }
+  notes.emplace_back(
+      "no training queries: only the flat index is measured; the others learn from queries like "
+      "those to come (--train)");
+  return {"flat"};
+}
+
 void run_sweep(const SweepOptions& options) {
   options.validate();
   const Execution run = execution(options.console, options.threads);
-  const io::Benchmark data = options.data.read(options.k, run);
-  sweep::Sweep sweep({.name = options.data.short_name(),
+  std::vector<std::string> notes;
+  const io::Benchmark data = options.problem.read(options.k, run, notes);
+  const std::vector<std::string> indexes = indexes_for(options, data, notes);
+  for (const std::string& text : notes) note(options.console, text);
+  sweep::Sweep sweep({.name = options.problem.short_name(),
                       .data = data,
                       .truth = truth_of(data, options.k, run),
                       .k = options.k,
@@ -120,7 +140,7 @@ void run_sweep(const SweepOptions& options) {
                       .cold = options.cold,
                       .pin = options.pin},
                      options.out);
-  for (const std::string& kind : options.indexes) {
+  for (const std::string& kind : indexes) {
     sweep.add(sweep::index_contender(sweep.problem(), index_params(options, kind, data)), run);
   }
   const std::vector<Json> rows = sweep.measure(run.progress);
@@ -133,7 +153,7 @@ Command add_sweep(CLI::App& tool) {
   auto options = std::make_shared<SweepOptions>();
   CLI::App* app = tool.add_subcommand(
       "sweep", "Measure recall, keys scanned and time over the dials; append a JSON row for each");
-  options->data.add(*app)->required();
+  options->problem.add(*app, /*questions=*/true);
   app->add_option("--out", options->out, "Rows are appended; those that are there are not repeated")
       ->required()
       ->type_name("FILE");
@@ -152,8 +172,6 @@ Command add_sweep(CLI::App& tool) {
   app->add_option("--pin", options->pin, "CPU to search on")
       ->transform(whole_number())
       ->type_name("CPU");
-  app->add_option("--train", options->train, "Training queries (vectors) instead of the data's")
-      ->type_name("FILE");
   app->add_flag("--use-lists", options->use_lists,
                 "Take exact lists from the data (learn_neighbors)");
   add_options(*app, options->params);
@@ -163,8 +181,13 @@ Command add_sweep(CLI::App& tool) {
   app->footer(
       "Example:\n"
       "  keyseek sweep --data datasets/sample/smollm2-8k-pydoc.attn.h5:L15/K0 "
-      "--index flat,projection --k 100 --threads 1 --points 8 --out R.jsonl");
-  return {app, [options] { run_sweep(*options); }};
+      "--index flat,projection --k 100 --threads 1 --points 8 --out R.jsonl\n"
+      "  keyseek sweep --keys keys.fbin --queries queries.fbin --k 10 --out own.jsonl");
+  return {app, [options, app] {
+            options->indexes_given = app->count("--index") > 0;
+            options->tune_k_given = app->count("--tune-k") > 0;
+            run_sweep(*options);
+          }};
 }
 
 }  // namespace keyseek::cli

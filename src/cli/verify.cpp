@@ -25,6 +25,8 @@ struct Options {
 double check_recall(const Index& index, const Options& options) {
   const Execution run = execution(options.console, 0);
   const std::size_t k = options.k;
+  require(index.metric() == Metric::ip, "{} is by {}, but the truth of --data is by inner product",
+          options.index, to_string(index.metric()));
   const io::Benchmark data = options.data.read(k, run);
   require(data.keys.rows() == index.size() && data.keys.cols() == index.dim(),
           "{} has {} keys of dimension {}, but {} has {} of {}", options.data.data,

@@ -42,13 +42,22 @@ class IndexState {
   KeyStore store_;
 };
 
+/// All that an Index is: a state, and what its vectors are made of.
+struct IndexContents {
+  std::shared_ptr<const IndexState> state;
+  MetricSpace space = {};
+};
+
 /// The way from an Index to its state and back, for the files that hold more than an index.
 struct IndexAccess {
   [[nodiscard]] static std::shared_ptr<const IndexState> state(const Index& index) {
     return index.state();
   }
   [[nodiscard]] static Index make(std::shared_ptr<const IndexState> state) {
-    return Index(std::move(state));
+    return make(IndexContents{std::move(state), {}});
+  }
+  [[nodiscard]] static Index make(IndexContents contents) {
+    return Index(std::make_shared<const IndexContents>(std::move(contents)));
   }
 };
 

@@ -24,6 +24,13 @@ struct ProjectionParts {
   std::optional<BuildReport> report;
 };
 
+/// Where the last of the k keys wanted stands among all, when the allowed ones are like the others.
+std::size_t rank_of_last(const SearchParams& params, std::size_t n) {
+  if (params.allowed == nullptr) return params.k;
+  const std::size_t allowed = std::max<std::size_t>(1, params.allowed->count());
+  return std::min(n, (params.k * n + allowed - 1) / allowed);
+}
+
 class ProjectionState final : public IndexState {
  public:
   /// `store` is in rows.
@@ -43,9 +50,10 @@ class ProjectionState final : public IndexState {
   void search(MatrixView<float> queries, const SearchParams& params, SearchScratch::State& scratch,
               Hits& hits) const override {
     const auto options = params.projection.value_or(ProjectionSearchParams{});
-    const Dials dials = options.dials ? *options.dials
-                                      : choose_dials(p_.points, p_.params.tuning_k, params.k,
-                                                     options.target_recall);
+    const Dials dials =
+        options.dials ? *options.dials
+                      : choose_dials(p_.points, p_.params.tuning_k,
+                                     rank_of_last(params, store().size()), options.target_recall);
     search_projection({store(), p_.graph, p_.router}, queries, params, dials, scratch, hits,
                       params.k);
   }

@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "base/fail.hpp"
+#include "io/extension.hpp"
 #include "keyseek/io.hpp"
 
 namespace keyseek::io {
@@ -28,7 +29,7 @@ std::optional<std::size_t> take_number(std::string_view& text, char letter) {
 DataName parse_data_name(const std::string& name) {
   require(!name.empty(), "data name is empty");
   const std::size_t colon = name.rfind(':');
-  if (colon == std::string::npos) return {.path = name, .layer = {}, .kv_head = {}};
+  if (colon == std::string::npos) return {.path = name};
   std::string_view rest = std::string_view(name).substr(colon + 1);
   const auto layer = take_number(rest, 'L');
   const bool slash = rest.starts_with('/');
@@ -36,13 +37,14 @@ DataName parse_data_name(const std::string& name) {
   const auto kv_head = take_number(rest, 'K');
   const std::string path = name.substr(0, colon);
   if (layer && slash && kv_head && rest.empty() && !path.empty()) {
-    return {.path = path, .layer = layer, .kv_head = kv_head};
+    return {.path = path, .layer = layer, .kv_head = kv_head, .dataset = {}};
   }
   // A colon may be part of a path, but not behind a capture's extension.
   require(!path.ends_with(kCaptureExtension),
           "data name is '{}', must be {}:L<layer>/K<KV head>, for example {}:L2/K0", name, path,
           path);
-  return {.path = name, .layer = {}, .kv_head = {}};
+  if (!is_hdf5(path)) return {.path = name};
+  return {.path = path, .layer = {}, .kv_head = {}, .dataset = name.substr(colon + 1)};
 }
 
 Benchmark read_data(const std::string& name, const DecodeViewParams& view, const Execution& run,
@@ -55,6 +57,8 @@ Benchmark read_data(const std::string& name, const DecodeViewParams& view, const
     fail(ErrorCode::invalid_argument, "{} is a capture: say which head, for example {}:L{}/K{}",
          name, name, first.layer, first.kv_head);
   }
+  require(!data.dataset, "data is '{}', one dataset: a search problem is the whole of {}", name,
+          data.path.string());
   return read_benchmark(data.path, access);
 }
 

@@ -27,9 +27,15 @@ void for_each_element(const InputFile& file, std::uint64_t offset, std::size_t c
   }
 }
 
-/// Appends the rows, without gaps, as elements of type `as`: the type they have, f32 for
-/// any, or f16 for floats. Throws Error(invalid_argument) for another, and for a value that
-/// f16 cannot hold.
-void write_rows(AtomicFile& file, AnyMatrixView vectors, Dtype as);
+/// How a file stores a row.
+enum class RowElement { f32, f16, i8, u8 };
+struct RowFormat {
+  RowElement element = RowElement::f32;
+  bool counted = false;  ///< a u32 dimension before each row
+};
+
+/// Appends the rows, without gaps: f32 and u8 of any type, f16 of floats, i8 of i8. Throws
+/// Error(invalid_argument) for another, and for a value that f16 cannot hold or that is no u8.
+void write_rows(AtomicFile& file, AnyMatrixView vectors, RowFormat format);
 
 }  // namespace keyseek::io

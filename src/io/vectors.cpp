@@ -1,9 +1,9 @@
-/// Reads and writes the vector files of the benchmarks (.fvecs, .fbin and their kin).
+/// Reads and writes the vector files of the benchmarks (.fbin, .fvecs and their kin), by extension.
 #include <algorithm>
 #include <array>
-#include <cctype>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <span>
 #include <string>
 #include <type_traits>
@@ -13,34 +13,24 @@
 #include "base/fail.hpp"
 #include "file/atomic_file.hpp"
 #include "file/input_file.hpp"
+#include "io/extension.hpp"
+#include "io/named_dataset.hpp"
 #include "io/npy.hpp"
 #include "io/rows.hpp"
 #include "io/shape.hpp"
+#include "io/vecs.hpp"
 #include "keyseek/io.hpp"
 
 namespace keyseek::io {
 namespace {
 
-std::string extension_of(const std::filesystem::path& path) {
-  std::string text = path.extension().string();
-  std::transform(text.begin(), text.end(), text.begin(),
-                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  return text;
-}
-
 [[noreturn]] void fail_extension(const std::filesystem::path& path, std::string_view what,
                                  std::string_view known) {
-  const std::string extension = extension_of(path);
-  std::string advice;
-  if (extension == ".bin") {
-    advice =
-        " (DiskANN's .bin is the same format under another name: rename it to .fbin, .i8bin or "
-        ".u8bin, by its type)";
-  } else if (extension == ".fvecs" || extension == ".ivecs" || extension == ".bvecs") {
-    advice =
-        " (vectors of .fvecs and its kin repeat their dimension: read them with NumPy and save "
-        "them as .npy)";
-  }
+  const std::string_view advice =
+      extension_of(path) == ".bin"
+          ? " (DiskANN's .bin is the same format under another name: rename it to .fbin, .i8bin or "
+            ".u8bin, by its type)"
+          : "";
   fail(ErrorCode::invalid_argument, "{}: extension '{}' is none that {}: {}{}", path.string(),
        path.extension().string(), what, known, advice);
 }
@@ -67,10 +57,12 @@ Shape read_bin_header(const InputFile& file, std::size_t element_size) {
   return shape;
 }
 
-void write_bin_header(AtomicFile& file, std::size_t rows, std::size_t cols) {
+std::string bin_header(std::size_t rows, std::size_t cols) {
   const std::array<std::uint32_t, 2> sides = {static_cast<std::uint32_t>(rows),
                                               static_cast<std::uint32_t>(cols)};
-  file.write(std::as_bytes(std::span(sides)));
+  std::string bytes(kBinHeader, '\0');
+  std::memcpy(bytes.data(), sides.data(), kBinHeader);
+  return bytes;
 }
 
 /// Elements that are stored as the library stores them.
@@ -101,7 +93,8 @@ AnyMatrix read_npy_vectors(const InputFile& file) {
   if (header.type == "f2") return read_stored(file, header.data, header.shape, Dtype::f16);
   if (header.type == "i1") return read_stored(file, header.data, header.shape, Dtype::i8);
   if (header.type == "f8") return read_as_float<double>(file, header.data, header.shape);
-  fail(ErrorCode::unsupported, "{}: npy type '{}', vectors must be f2, f4, f8 or i1",
+  if (header.type == "u1") return read_as_float<std::uint8_t>(file, header.data, header.shape);
+  fail(ErrorCode::unsupported, "{}: npy type '{}', vectors must be f2, f4, f8, i1 or u1",
        file.path().string(), header.type);
 }
 
@@ -137,9 +130,18 @@ void check_sides(std::string_view what, std::size_t rows, std::size_t cols) {
           rows, cols);
 }
 
+/// The elements of .ivecs are signed, and -1 is kNoId.
+void require_signed(std::span<const Id> row, std::size_t number) {
+  for (const Id id : row) {
+    require(id <= INT32_MAX || id == kNoId, "ids: row {} holds {}, which .ivecs cannot", number,
+            id);
+  }
+}
+
 }  // namespace
 
-AnyMatrix read_vectors(const std::filesystem::path& path) {
+AnyMatrix read_vectors(const std::filesystem::path& path, const Hdf5Access& access) {
+  if (const auto dataset = named_dataset(path)) return read_dataset(*dataset, access);
   const std::string extension = extension_of(path);
   const auto read_bin = [&](Dtype dtype) {
     const InputFile file(path);
@@ -152,39 +154,49 @@ AnyMatrix read_vectors(const std::filesystem::path& path) {
     const InputFile file(path);
     return read_as_float<std::uint8_t>(file, kBinHeader, read_bin_header(file, 1));
   }
+  if (extension == ".fvecs") return read_fvecs(InputFile(path));
+  if (extension == ".bvecs") return read_bvecs(InputFile(path));
   if (extension == ".npy") return read_npy_vectors(InputFile(path));
-  fail_extension(path, "vectors are read from", ".fbin, .f16bin, .i8bin, .u8bin, .npy");
+  fail_extension(path, "vectors are read from",
+                 ".fbin, .f16bin, .i8bin, .u8bin, .fvecs, .bvecs, .npy, .h5, .hdf5");
 }
 
 void write_vectors(const std::filesystem::path& path, AnyMatrixView vectors) {
   check_sides("vectors", vectors.rows, vectors.cols);
+  if (const auto dataset = named_dataset(path)) return write_dataset(*dataset, vectors);
   const std::string extension = extension_of(path);
-  const auto write_bin = [&](Dtype as) {
+  const auto write = [&](const std::string& header, RowFormat format) {
     AtomicFile file(path);
-    write_bin_header(file, vectors.rows, vectors.cols);
-    write_rows(file, vectors, as);
+    file.write(std::as_bytes(std::span<const char>(header)));
+    write_rows(file, vectors, format);
     file.commit();
   };
-  if (extension == ".fbin") return write_bin(Dtype::f32);
-  if (extension == ".f16bin") return write_bin(Dtype::f16);
-  if (extension == ".i8bin") return write_bin(Dtype::i8);
+  const std::string sides = bin_header(vectors.rows, vectors.cols);
+  if (extension == ".fbin") return write(sides, {RowElement::f32});
+  if (extension == ".f16bin") return write(sides, {RowElement::f16});
+  if (extension == ".i8bin") return write(sides, {RowElement::i8});
+  if (extension == ".u8bin") return write(sides, {RowElement::u8});
+  if (extension == ".fvecs") return write("", {RowElement::f32, true});
+  if (extension == ".bvecs") return write("", {RowElement::u8, true});
   if (extension != ".npy") {
-    fail_extension(path, "vectors are written to", ".fbin, .f16bin, .i8bin, .npy");
+    fail_extension(path, "vectors are written to",
+                   ".fbin, .f16bin, .i8bin, .u8bin, .fvecs, .bvecs, .npy, .h5, .hdf5");
   }
   // NumPy has no bf16; f32 holds every value of it.
-  const Dtype as = vectors.dtype == Dtype::bf16 ? Dtype::f32 : vectors.dtype;
-  const std::string_view type = as == Dtype::f32 ? "f4" : as == Dtype::f16 ? "f2" : "i1";
-  AtomicFile file(path);
-  file.write(
-      std::as_bytes(std::span<const char>(make_npy_header(type, {vectors.rows, vectors.cols}))));
-  write_rows(file, vectors, as);
-  file.commit();
+  const auto as = vectors.dtype == Dtype::f16  ? RowElement::f16
+                  : vectors.dtype == Dtype::i8 ? RowElement::i8
+                                               : RowElement::f32;
+  const std::string_view type = as == RowElement::f32 ? "f4" : as == RowElement::f16 ? "f2" : "i1";
+  write(make_npy_header(type, {vectors.rows, vectors.cols}), {as});
 }
 
-Matrix<Id> read_ids(const std::filesystem::path& path) {
+Matrix<Id> read_ids(const std::filesystem::path& path, const Hdf5Access& access) {
+  if (const auto dataset = named_dataset(path)) return read_id_dataset(*dataset, access);
   const std::string extension = extension_of(path);
   if (extension == ".npy") return read_npy_ids(InputFile(path));
-  if (extension != ".ibin") fail_extension(path, "ids are read from", ".ibin, .npy");
+  if (extension == ".ivecs") return read_ivecs(InputFile(path));
+  if (extension != ".ibin")
+    fail_extension(path, "ids are read from", ".ibin, .ivecs, .npy, .h5, .hdf5");
   const InputFile file(path);
   const Shape shape = read_bin_header(file, sizeof(Id));
   Matrix<Id> ids(shape.rows, shape.cols);
@@ -194,26 +206,33 @@ Matrix<Id> read_ids(const std::filesystem::path& path) {
 
 void write_ids(const std::filesystem::path& path, MatrixView<Id> ids) {
   check_sides("ids", ids.rows, ids.cols);
+  if (const auto dataset = named_dataset(path)) return write_id_dataset(*dataset, ids);
   const std::string extension = extension_of(path);
-  const bool npy = extension == ".npy";
-  if (!npy && extension != ".ibin") fail_extension(path, "ids are written to", ".ibin, .npy");
+  const bool npy = extension == ".npy", counted = extension == ".ivecs";
+  if (!npy && !counted && extension != ".ibin")
+    fail_extension(path, "ids are written to", ".ibin, .ivecs, .npy, .h5, .hdf5");
   AtomicFile file(path);
   if (npy) {
     // Signed, so that "no key" reads as -1; wide enough for every id.
     file.write(std::as_bytes(std::span<const char>(make_npy_header("i8", {ids.rows, ids.cols}))));
-  } else {
-    write_bin_header(file, ids.rows, ids.cols);
+  } else if (!counted) {
+    file.write(std::as_bytes(std::span<const char>(bin_header(ids.rows, ids.cols))));
   }
   std::vector<std::int64_t> wide(ids.cols);
+  const auto cols = static_cast<std::uint32_t>(ids.cols);
   for (std::size_t i = 0; i < ids.rows; ++i) {
     const std::span row(ids.row(i), ids.cols);
     if (npy) {
       std::transform(row.begin(), row.end(), wide.begin(),
                      [](Id id) { return id == kNoId ? -1 : std::int64_t{id}; });
       file.write(std::as_bytes(std::span(wide)));
-    } else {
-      file.write(std::as_bytes(row));
+      continue;
     }
+    if (counted) {
+      require_signed(row, i);
+      file.write(std::as_bytes(std::span(&cols, 1)));
+    }
+    file.write(std::as_bytes(row));
   }
   file.commit();
 }

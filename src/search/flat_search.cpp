@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 
 #include "score/code_tile.hpp"
 #include "search/block_scan.hpp"
@@ -34,8 +33,7 @@ float warm_threshold(const KeyStore& store, float largest_scale, std::size_t g, 
   constexpr float kDeviations = 4.0F;
   const float margin = kDeviations * rounding_error(store, s.encoded, g, largest_scale);
   // The next smaller number: keys that are exactly as good count.
-  return std::nextafter(kth_of_known(g, group, k, s) - s.encoded.offset[g] - margin,
-                        -std::numeric_limits<float>::infinity());
+  return std::nextafter(kth_of_known(g, group, k, s) - s.encoded.offset[g] - margin, kNothing);
 }
 
 }  // namespace
@@ -46,7 +44,8 @@ void search_flat(const KeyStore& store, float largest_scale, MatrixView<float> q
   score_previous(store, queries, s);
   const std::size_t pool = std::min(store.size(), untrained_pool(params.k));
   for (std::size_t g = 0; g < queries.rows; ++g) {
-    s.pools[g].reset(pool, warm_threshold(store, largest_scale, g, queries.rows, params.k, s));
+    s.pools[g].reset(pool, warm_threshold(store, largest_scale, g, queries.rows, params.k, s),
+                     s.allowed);
   }
   each_tile(queries.rows, [&](std::size_t first, std::size_t tile) {
     scan_blocks(blocks_of(store), tile_of(s.encoded, first, tile), s.pools.data() + first,
@@ -55,7 +54,7 @@ void search_flat(const KeyStore& store, float largest_scale, MatrixView<float> q
   for (std::size_t g = 0; g < queries.rows; ++g) {
     // Where f32 tells keys from another too badly for a threshold, it hides some of the k best.
     if (s.pools[g].items().size() >= params.k) continue;
-    s.pools[g].reset(pool);
+    s.pools[g].reset(pool, kNothing, s.allowed);
     scan_blocks(blocks_of(store), tile_of(s.encoded, g, 1), &s.pools[g], s.blocks);
   }
   const AnyMatrixView keys = store.stored();

@@ -2,17 +2,10 @@
 #include "search/known.hpp"
 
 #include <algorithm>
-#include <limits>
 
 #include "score/rows.hpp"
 
 namespace keyseek {
-namespace {
-
-constexpr float kNothing = -std::numeric_limits<float>::infinity();
-
-}  // namespace
-
 void score_previous(const KeyStore& store, MatrixView<float> queries, SearchScratch::State& s) {
   s.floor.assign(queries.rows, kNothing);
   // Scores of queries that were moved would say nothing about those that are asked.

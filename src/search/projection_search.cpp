@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <functional>
-#include <limits>
 #include <numeric>
 
 #include "score/code_tile.hpp"
@@ -15,7 +14,6 @@
 namespace keyseek {
 namespace {
 
-constexpr float kNothing = -std::numeric_limits<float>::infinity();
 // Keys scored at once: enough to hide memory latency, few enough that the thresholds they
 // raise spare the next batch.
 constexpr std::size_t kBatch = 256;
@@ -45,7 +43,7 @@ class ProjectionSearch {
     s_.top_count.resize(group_);
     s_.top_threshold.resize(group_);
     for (std::size_t g = 0; g < group_; ++g) {
-      s_.pools[g].reset(pool_);
+      s_.pools[g].reset(pool_, kNothing, s_.allowed);
       s_.top_count[g] = 0;
       s_.top_threshold[g] = kNothing;
     }
@@ -67,7 +65,7 @@ class ProjectionSearch {
     find_novel();
     if (novel_ < group_) follow();
     if (novel_ > 0) scan_for_novel();
-    if (novel_ < group_ && scanned_ < std::min(least, budget_)) scan_more(least);
+    if (novel_ < group_ && found_too_few(least)) scan_more(least);
     finish();
   }
 
@@ -139,10 +137,22 @@ class ProjectionSearch {
     hits_.stats.bytes_read += n * (space_.store.code_cols() + sizeof(float));
   }
 
+  [[nodiscard]] bool found_too_few(std::size_t least) const {
+    if (s_.allowed == nullptr || least == 0) return scanned_ < std::min(least, budget_);
+    const std::size_t wanted = std::min(least, s_.allowed->count());
+    return scanned_ < budget_ &&
+           std::any_of(s_.pools.begin(), s_.pools.begin() + static_cast<std::ptrdiff_t>(group_),
+                       [&](const Pool& pool) { return pool.items().size() < wanted; });
+  }
+
   /// Where lists and links lead to fewer keys than are wanted: any others, so that there are.
   void scan_more(std::size_t least) {
-    s_.list.resize(least);
-    std::iota(s_.list.begin(), s_.list.end(), Id{0});
+    if (s_.allowed != nullptr) {
+      s_.allowed->first(least, s_.list);
+    } else {
+      s_.list.resize(least);
+      std::iota(s_.list.begin(), s_.list.end(), Id{0});
+    }
     visit(s_.list);
     score_new();
   }
@@ -181,6 +191,7 @@ class ProjectionSearch {
       candidate += scores[j] > s_.top_threshold[g] ? 1 : 0;
     }
     top_count_[g] = static_cast<std::size_t>(candidate - top.data());
+    pool.keep_allowed(above);
     pool.settle();
   }
 

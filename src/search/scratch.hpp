@@ -52,6 +52,7 @@ struct SearchScratch::State {
   MatrixView<float> asked;  ///< [G, d] the queries as codes are to see them, see in_range
   Matrix<float> moved;      ///< of them, what is not as it was given
   EncodedQueries encoded;
+  const AllowedKeys* allowed = nullptr;  ///< of the step; null: all keys
   std::vector<Id> previous;  ///< keys to start from, with repetitions: the previous step's hits
   std::vector<Pool> pools;   ///< [G] best keys by approximate score
   ExactScores known;         ///< of what a search has scored exactly before its step ends

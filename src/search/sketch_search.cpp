@@ -2,7 +2,6 @@
 #include "search/sketch_search.hpp"
 
 #include <cmath>
-#include <limits>
 
 #include "score/code_tile.hpp"
 #include "score/rows.hpp"
@@ -35,7 +34,7 @@ void score_sample(const KeyStore& store, MatrixView<float> queries, SearchScratc
 /// Standard deviation of the sketch's scores for query g of `group`, on the sample.
 float deviation(const Sketch& sketch, std::size_t g, std::size_t group, SearchScratch::State& s) {
   constexpr std::size_t kBlock = KeyStore::kBlock;
-  const float all = -std::numeric_limits<float>::infinity();
+  const float all = kNothing;
   Id ids[kBlock];
   float rough[kBlock];
   double power = 0;
@@ -59,7 +58,6 @@ float deviation(const Sketch& sketch, std::size_t g, std::size_t group, SearchSc
 /// be below; -infinity without enough of them.
 void set_thresholds(const KeyStore& store, const Sketch& sketch, MatrixView<float> queries,
                     std::size_t k, SearchScratch::State& s) {
-  constexpr float kNothing = -std::numeric_limits<float>::infinity();
   const std::size_t group = queries.rows, pool = sketch.pool(k);
   const bool warm = s.known.ids.size() >= k;
   if (warm) score_sample(store, queries, s);
@@ -70,7 +68,7 @@ void set_thresholds(const KeyStore& store, const Sketch& sketch, MatrixView<floa
       // The next smaller number: keys that are exactly as good count.
       threshold = std::nextafter(least - kDeviations * deviation(sketch, g, group, s), kNothing);
     }
-    s.pools[g].reset(pool, threshold);
+    s.pools[g].reset(pool, threshold, s.allowed);
   }
 }
 

@@ -2,7 +2,6 @@
 #include "search/step.hpp"
 
 #include <algorithm>
-#include <limits>
 #include <numeric>
 
 #include "base/fail.hpp"
@@ -21,6 +20,10 @@ void require_step(MatrixView<float> queries, const SearchParams& params, const K
   require(queries.cols == store.dim(), "queries have dimension {}, the index has {}", queries.cols,
           store.dim());
   require(params.k <= store.size(), "k is {}, but there are only {} keys", params.k, store.size());
+  if (params.allowed != nullptr) {
+    require(params.allowed->size() <= store.size(), "allowed is of {} keys, but there are {}",
+            params.allowed->size(), store.size());
+  }
   require_range(AnyMatrixView::of(queries), "queries");
   require_products(queries, store.longest(), "queries");
 }
@@ -31,6 +34,7 @@ void begin_step(const KeyStore& store, MatrixView<float> queries, const SearchPa
   hits.ids.reserve(group * k);
   hits.scores.reserve(group * k);
   hits.count.reserve(group);
+  scratch.allowed = params.allowed;
   scratch.previous.clear();
   scratch.known.ids.clear();
   scratch.floor.clear();
@@ -38,14 +42,19 @@ void begin_step(const KeyStore& store, MatrixView<float> queries, const SearchPa
   for (std::size_t g = 0; g < group && scratch.previous.empty(); ++g) {
     if (largest_magnitude(AnyMatrixView::of(queries.slice(g, 1))) > 0.0F) continue;
     // A zero query sees all keys alike, so its best are the first: every index meets them.
+    if (params.allowed != nullptr) {
+      params.allowed->first(params.k, scratch.previous);
+      break;
+    }
     scratch.previous.resize(params.k);
     std::iota(scratch.previous.begin(), scratch.previous.end(), Id{0});
   }
   if (params.previous != nullptr) {
     for (std::size_t g = 0; g < params.previous->group; ++g) {
       for (const Id key : params.previous->row_ids(g)) {
-        // The hits may come from an index that held more keys.
-        if (key < n) scratch.previous.push_back(key);
+        // The hits may come from an index that held more keys, or from a search for others.
+        if (key < n && (params.allowed == nullptr || params.allowed->has(key)))
+          scratch.previous.push_back(key);
       }
     }
   }
@@ -54,14 +63,12 @@ void begin_step(const KeyStore& store, MatrixView<float> queries, const SearchPa
   hits.group = group;
   hits.k = k;
   hits.ids.assign(group * k, kNoId);
-  hits.scores.assign(group * k, -std::numeric_limits<float>::infinity());
+  hits.scores.assign(group * k, kNothing);
   hits.count.assign(group, 0);
   hits.stats = {};
 }
 
 namespace {
-
-constexpr float kNothing = -std::numeric_limits<float>::infinity();
 
 // Queries whose candidates are scored together: as many as share the keys of a KV head.
 constexpr std::size_t kTogether = 8;

@@ -139,7 +139,7 @@ TEST_F(Output, VectorsOfOtherPrograms) {
   std::ofstream(path("x.bin")) << "12345678";
   std::ofstream(path("x.fvecs")) << "12345678";
   expect_failure("info x.bin", 2, {"DiskANN", ".fbin"});
-  expect_failure("info x.fvecs", 2, {".npy"});
+  expect_failure("info x.fvecs", 3, {"x.fvecs", "8 bytes"});
 }
 
 }  // namespace

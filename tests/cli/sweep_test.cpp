@@ -167,7 +167,7 @@ TEST_F(Sweep, GivenListsAndTrainingQueries) {
 
 TEST_F(Sweep, Refuses) {
   const std::string sweep = "sweep --data b.hdf5 --out r.jsonl ";
-  expect_failure("sweep --out r.jsonl", 2, {"--data is required"});
+  expect_failure("sweep --out r.jsonl", 2, {"either --data or --keys"});
   expect_failure(sweep + "--index flat,tree", 2, {"'tree'"});
   expect_failure(sweep + "--index flat,flat", 2, {"'flat' twice"});
   expect_failure(sweep + "--k 0", 2, {"k is 0"});
@@ -182,7 +182,8 @@ TEST_F(Sweep, Refuses) {
   plain.learn_ids = {};
   plain.tuning = {};
   io::write_benchmark(path("plain.hdf5"), plain);
-  expect_failure("sweep --data plain.hdf5 --k 5 --out r.jsonl", 2, {"plain.hdf5", "learn"});
+  expect_failure("sweep --data plain.hdf5 --k 5 --index flat,projection --out r.jsonl", 2,
+                 {"plain.hdf5", "learn"});
   EXPECT_FALSE(exists("r.jsonl"));
 }
 

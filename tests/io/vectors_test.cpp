@@ -167,7 +167,7 @@ TEST(Vectors, WhatCannotBeWrittenLeavesNoFile) {
   const auto floats = counted<float>(2, 2);
   refuses("a.i8bin", any(floats), {"vectors are f32", "as i8"});
   refuses("a.f16bin", any(counted<std::int8_t>(2, 2)), {"vectors are i8", "as f16"});
-  refuses("a.u8bin", any(floats), {"'.u8bin'"});
+  refuses("a.f64bin", any(floats), {"'.f64bin'"});
   refuses("a", any(floats), {"''"});
   refuses("a.fbin", any(Matrix<float>()), {"0 x 0"});
   Matrix<float> large(3, 2);

@@ -102,7 +102,7 @@ def test_invalid_argument(name):
 
 WRONG_TYPE = {
     "f64 keys": (lambda: flat(KEYS.astype("f8")), "keys holds float64.*float16"),
-    "f16 queries": (lambda: flat().search(QUERIES.astype("f2"), 1), "queries holds float16"),
+    "f64 queries": (lambda: flat().search(QUERIES.astype("f8"), 1), "queries holds float64"),
     "uint16 keys": (lambda: flat(KEYS.astype("u2")), "keys holds uint16"),
     "list of lists": (lambda: flat().search([[1.0] * 8], 1), "queries is a list"),
     "text": (lambda: flat(np.array([["a"]])), "keys is a ndarray of <U1"),
@@ -203,7 +203,7 @@ MISFITS = {
     ),
     "position": (
         lambda: keyseek.Index.build("flat", KEYS, None, 1),
-        "params, threads, progress are given by name",
+        "params, metric, threads, progress are given by name",
     ),
 }
 

@@ -35,6 +35,7 @@ def head() -> keyseek.HeadCache:
 
 # By its name: a call that is given one argument, and what it needs beside it.
 CALLS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "Benchmark": (keyseek.Benchmark, {"keys": KEYS, "queries": QUERIES}),
     "CapturedHead.queries": (
         lambda **given: keyseek.read_capture(SAMPLE, 2).queries(**{"first": 0, "last": 1, **given}),
         {},

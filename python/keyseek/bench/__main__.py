@@ -21,7 +21,7 @@ from keyseek._core import Sweep
 from keyseek.peers import PEERS, is_installed, load_peer
 
 from .peer_process import Handover, Params, PeerProcess
-from .problem import Problem, read_problem
+from .problem import Files, Problem, read_problem
 
 OURS = ("flat", "sketch", "projection")
 
@@ -46,7 +46,8 @@ def parser() -> argparse.ArgumentParser:
         description=f"{summary} {details}",
         epilog=f"Example: {example}",
     )
-    p.add_argument("--data", required=True, help="benchmark HDF5, or x.attn.h5:L11/K0")
+    p.add_argument("--data", help="benchmark HDF5, or x.attn.h5:L11/K0")
+    add_files(p)
     p.add_argument("--out", required=True, metavar="FILE", help="rows are appended (JSON lines)")
     p.add_argument(
         "--peers",
@@ -78,6 +79,22 @@ def parser() -> argparse.ArgumentParser:
     ):
         view.add_argument(f"--{name}", type=int, metavar="N", help=what)
     return p
+
+
+def add_files(p: argparse.ArgumentParser) -> None:
+    """What --data has, in files of their own."""
+    files = p.add_argument_group("own files, instead of --data (any that keyseek.datasets reads)")
+    files.add_argument("--keys", metavar="FILE", help="keys: vectors")
+    files.add_argument("--queries", metavar="FILE", help="queries: vectors")
+    files.add_argument(
+        "--train", metavar="FILE", help="training queries: vectors, like the queries to come"
+    )
+    files.add_argument(
+        "--truth", metavar="FILE", help="ids of each query's best keys; computed where missing"
+    )
+    files.add_argument(
+        "--group", type=int, metavar="N", help="consecutive queries that form a step (default: 1)"
+    )
 
 
 def add_steps(p: argparse.ArgumentParser) -> None:
@@ -149,6 +166,30 @@ def view_of(options: argparse.Namespace) -> dict[str, object]:
     return {**view, "shift": False} if options.no_shift else view
 
 
+def source_of(options: argparse.Namespace) -> str | Files:
+    given = [name for name in ("queries", "train", "truth", "group") if getattr(options, name)]
+    if (options.data is None) == (options.keys is None):
+        raise keyseek.InvalidArgument("give either --data or --keys")
+    if options.data is not None:
+        if given:
+            raise keyseek.InvalidArgument(f"--{given[0]} is for --keys, but --data is given")
+        return str(options.data)
+    if options.queries is None:
+        raise keyseek.InvalidArgument("--keys is given without --queries: there is nothing to ask")
+    return Files(
+        options.keys, options.queries, options.train, options.truth, group=options.group or 1
+    )
+
+
+def ours(options: argparse.Namespace, problem: Problem) -> list[str]:
+    """Kinds to measure, in the order of OURS: without training queries only the flat one."""
+    wanted = [kind for kind in OURS if kind in options.ours]
+    if len(problem.data.learn) or wanted in ([], ["flat"]):
+        return wanted
+    log("note: no training queries (--train): of ours only the flat index is measured")
+    return [kind for kind in wanted if kind == "flat"]
+
+
 def installed_peers(options: argparse.Namespace) -> list[str]:
     peers = [name for name in options.peers if is_installed(name)]
     for name in options.peers:
@@ -177,7 +218,7 @@ def run(options: argparse.Namespace) -> None:
     check(options)
     with ExitStack() as stack:
         problem = read_problem(
-            options.data,
+            source_of(options),
             options.k,
             single=options.single,
             warm=not options.no_warm,
@@ -194,7 +235,7 @@ def run(options: argparse.Namespace) -> None:
             pin=options.pin,
             log=log,
         )
-        for kind in filter(options.ours.__contains__, OURS):
+        for kind in ours(options, problem):
             sweep.add_index(kind, spread=options.spread, threads=options.threads)
         if peers := installed_peers(options):
             handover = Handover(problem, options.pin)

@@ -1,0 +1,28 @@
+/// Exact scores of all keys that may be found, where they are few.
+#include "search/allowed_search.hpp"
+
+#include "score/rows.hpp"
+#include "search/scratch.hpp"
+#include "search/step.hpp"
+
+namespace keyseek {
+
+bool are_few(const AllowedKeys& allowed, std::size_t keys) {
+  // Stored keys are two to four times as large as codes, and are read one here, one there.
+  constexpr std::size_t kFew = 8;
+  return allowed.count() <= keys / kFew;
+}
+
+void search_allowed(const KeyStore& store, MatrixView<float> queries, const SearchParams& params,
+                    SearchScratch::State& s, Hits& hits) {
+  const AnyMatrixView keys = store.stored();
+  params.allowed->first(params.allowed->count(), s.known.ids);
+  s.known.scores.resize(s.known.ids.size() * queries.rows);
+  score_rows(rows_of(keys, s.known.ids), queries, s.known.scores.data());
+  for (std::size_t g = 0; g < queries.rows; ++g) s.pools[g].reset(0);
+  finish_step(keys, queries, params, s, hits);
+  hits.stats.reranked = s.known.ids.size();
+  hits.stats.bytes_read = hits.stats.reranked * keys.row_bytes();
+}
+
+}  // namespace keyseek

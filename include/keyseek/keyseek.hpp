@@ -24,6 +24,7 @@
 #include "keyseek/knn.hpp"
 #include "keyseek/matrix.hpp"
 #include "keyseek/measure.hpp"
+#include "keyseek/pages.hpp"
 #include "keyseek/rope.hpp"
 #include "keyseek/router.hpp"
 #include "keyseek/score.hpp"

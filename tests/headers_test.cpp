@@ -11,6 +11,7 @@
 #include <functional>
 #include <iostream>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -46,6 +47,15 @@ std::vector<float> decode(AnyMatrixView keys, AnyMatrixView values, MatrixView<f
   keyseek::Matrix<float> out(4, cache.value_dim());
   cache.step(step_queries, key, value, scratch, out.data());
   return {out.data(), out.data() + 4 * cache.value_dim()};
+}
+
+void pages(std::span<const std::byte> pool, const RowPages& values, std::span<const Id> table,
+           std::size_t head, std::size_t tokens, MatrixView<float> queries,
+           const DecodeParams& params, const std::shared_ptr<const void>& owner) {
+  const keyseek::RowPages keys =
+      keyseek::RowPages::of_blocks(pool, keyseek::Dtype::bf16, {64, 8, 128}, head, owner);
+  auto cache = keyseek::HeadCache::borrow(keys, values, table, tokens, queries, 4, params);
+  cache.announce(1);  // the token after them has been written
 }
 
 void decode_params() {

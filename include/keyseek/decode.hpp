@@ -35,6 +35,7 @@
 #include "keyseek/decode_params.hpp"
 #include "keyseek/execution.hpp"
 #include "keyseek/matrix.hpp"
+#include "keyseek/pages.hpp"
 #include "keyseek/search.hpp"
 #include "keyseek/tail.hpp"
 
@@ -129,6 +130,30 @@ class HeadCache {
                                          MatrixView<float> queries, std::size_t group,
                                          const DecodeParams& params, const Execution& run = {});
 
+  /// The same over tokens that stay where they are, in pages: `keys` and `values` say where pages
+  /// are, `pages` which of them hold the first `tokens` tokens, in order. What a search needs of
+  /// them is made here; all else is read in place at every step. The results are those of
+  /// `prefill`, and so are a saved file and what is loaded from it. Throws Error, too, when pages
+  /// lie outside the memory, are named twice or do not have room for the tokens.
+  [[nodiscard]] static HeadCache borrow(const RowPages& keys, const RowPages& values,
+                                        std::span<const Id> pages, std::size_t tokens,
+                                        MatrixView<float> queries, std::size_t group,
+                                        const DecodeParams& params, const Execution& run = {});
+
+  /// Takes tokens that were written into the pages of a head that borrows: the next `tokens` ones,
+  /// where `pages` follow those that it has (pages may be named before they are written). Reads
+  /// them once, and throws Error when they are not finite or have no page. `queries` and refreshes
+  /// as in `append`, which such a head refuses.
+  void announce(std::size_t tokens, std::span<const Id> pages = {}, MatrixView<float> queries = {});
+  /// `announce` of one token, then `attend`: both or neither. `queries` [group, d] of any type but
+  /// i8.
+  void step_announced(AnyMatrixView queries, std::span<const Id> pages, DecodeScratch& scratch,
+                      float* out);
+  /// `announce`, then `extend`: of as many tokens as `queries` [m * group, d], of any type but i8,
+  /// are for.
+  void extend_announced(AnyMatrixView queries, std::span<const Id> pages, DecodeScratch& scratch,
+                        float* out);
+
   /// Takes a token: `key` [d] and `value` [dv] in f32, stored like the others. Refreshes first
   /// when a horizon is full.
   void append(const float* key, const float* value);
@@ -139,6 +164,8 @@ class HeadCache {
   /// Writes to `out` [group, dv] the attention of `queries` [group, d], those of the newest token,
   /// over all tokens.
   void attend(MatrixView<float> queries, DecodeScratch& scratch, float* out);
+  /// The same for queries of any type but i8.
+  void attend(AnyMatrixView queries, DecodeScratch& scratch, float* out);
   /// `append`, then `attend`: both or neither.
   void step(MatrixView<float> queries, const float* key, const float* value, DecodeScratch& scratch,
             float* out);
@@ -149,7 +176,8 @@ class HeadCache {
               DecodeScratch& scratch, float* out);
   /// Takes tokens back: the first `tokens`, at least 1, stay. Where indexed ones go, the index is
   /// cut. The tail goes too, since it was trained on what is no longer there; a plan that needs it,
-  /// and one for too few tokens, becomes `everything` until the next refresh.
+  /// and one for too few tokens, becomes `everything` until the next refresh. A head that borrows
+  /// forgets pages that hold none of the tokens that stay.
   void truncate(std::size_t tokens);
   /// Writes all tokens in order of position: to `keys` [tokens, d] as `key_dtype`, to `values`
   /// [tokens, dv] as `value_dtype`, decoded where they are kept in 8 bits.
@@ -161,7 +189,7 @@ class HeadCache {
   /// on alone. DIPR and mass do not see the static part, and keep no fewer keys for it.
   void step_beside_static(MatrixView<float> queries, const float* key, const float* value,
                           DecodeScratch& scratch, float* out, float* lse);
-  /// Throws Error when the prompt was shorter than the sink.
+  /// Throws Error when the prompt was shorter than the sink, or the head borrows.
   [[nodiscard]] StaticPart static_part() const;
 
   /// The k best indexed tokens found for each query, without attending; hits.ids are positions
@@ -209,7 +237,8 @@ class HeadCache {
   [[nodiscard]] Dtype key_dtype() const noexcept;
   [[nodiscard]] Dtype value_dtype() const noexcept;
   [[nodiscard]] const Tail& tail() const noexcept;
-  /// All memory: keys, values, index, tail, remembered queries.
+  /// All memory: keys, values, index, tail, remembered queries; of borrowed tokens, 4 bytes each
+  /// that say where they are.
   [[nodiscard]] std::size_t bytes() const;
   /// What full attention reads of the indexed tokens in a step: their keys and values, in the types
   /// that they came in (int8_values is ours).
@@ -219,6 +248,10 @@ class HeadCache {
 
  private:
   explicit HeadCache(std::unique_ptr<State> state) noexcept;
+  [[nodiscard]] static HeadCache of_prompt(std::unique_ptr<State> state, const AnyMatrix& keys,
+                                           const AnyMatrix& values, MatrixView<float> queries,
+                                           std::size_t group, const DecodeParams& params,
+                                           const Execution& run);
 
   std::unique_ptr<State> state_;
 };

@@ -52,6 +52,12 @@ class DecodePool {
 void append_heads(std::span<HeadCache* const> heads, MatrixView<float> keys,
                   MatrixView<float> values, DecodePool& pool, MatrixView<float> queries = {});
 
+/// HeadCache::announce of each: `pages` are new ones of each head, or none at all; `queries` as in
+/// append_heads.
+void announce_heads(std::span<HeadCache* const> heads, std::size_t tokens,
+                    std::span<const std::span<const Id>> pages, DecodePool& pool,
+                    MatrixView<float> queries = {});
+
 /// HeadCache::extend of each, m tokens, as in append_heads; `out` [heads * m * group, dv].
 void extend_heads(std::span<HeadCache* const> heads, MatrixView<float> queries,
                   MatrixView<float> keys, MatrixView<float> values, DecodePool& pool, float* out);
@@ -67,6 +73,10 @@ void copy_tokens(std::span<HeadCache* const> heads, DecodePool& pool,
 
 /// HeadCache::attend of each.
 void attend_heads(std::span<HeadCache* const> heads, MatrixView<float> queries, DecodePool& pool,
+                  float* out);
+
+/// The same for queries of any type but i8.
+void attend_heads(std::span<HeadCache* const> heads, AnyMatrixView queries, DecodePool& pool,
                   float* out);
 
 /// HeadCache::step of each.

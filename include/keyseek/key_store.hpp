@@ -58,7 +58,8 @@ class KeyStore {
   /// The same keys and codes, which are in rows, in blocks.
   [[nodiscard]] KeyStore in_blocks() const;
 
-  /// The store with `keys` behind its own, encoded with the same mean and channels.
+  /// The store with `keys` behind its own, encoded with the same mean and channels. To borrowed
+  /// keys come such as are of the same memory.
   [[nodiscard]] KeyStore appended(AnyMatrixView keys) const;
   /// The store of its first `count` keys, at least 1 and no more than there are.
   [[nodiscard]] KeyStore truncated(std::size_t count) const;

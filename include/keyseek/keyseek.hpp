@@ -26,6 +26,7 @@
 #include "keyseek/matrix.hpp"
 #include "keyseek/measure.hpp"
 #include "keyseek/metric.hpp"
+#include "keyseek/pages.hpp"
 #include "keyseek/rope.hpp"
 #include "keyseek/router.hpp"
 #include "keyseek/score.hpp"

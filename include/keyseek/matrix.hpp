@@ -130,20 +130,25 @@ struct AnyMatrixView {
   Dtype dtype = Dtype::f32;
   std::size_t rows = 0;
   std::size_t cols = 0;
-  std::size_t stride = 0;  ///< in elements
+  std::size_t stride = 0;     ///< in elements
+  const Id* slots = nullptr;  ///< row i is the slots[i]-th from `data` on; null: the i-th
 
   template <class T>
   [[nodiscard]] static AnyMatrixView of(MatrixView<T> m) noexcept {
     return {m.data, kDtypeOf<T>, m.rows, m.cols, m.stride};
   }
   [[nodiscard]] const void* row(std::size_t i) const noexcept {
-    return static_cast<const std::byte*>(data) + i * stride * size_of(dtype);
+    const std::size_t slot = slots == nullptr ? i : slots[i];
+    return static_cast<const std::byte*>(data) + slot * stride * size_of(dtype);
   }
+  /// Whether rows lie one behind the other, without gaps.
+  [[nodiscard]] bool is_dense() const noexcept { return slots == nullptr && stride == cols; }
   /// Row i as f32 into `out[cols]`.
   void copy_row(std::size_t i, float* out) const noexcept;
   /// Bytes of a row's elements; rows may lie further apart.
   [[nodiscard]] std::size_t row_bytes() const noexcept { return cols * size_of(dtype); }
   [[nodiscard]] AnyMatrixView slice(std::size_t first, std::size_t count) const noexcept {
+    if (slots != nullptr) return {data, dtype, count, cols, stride, slots + first};
     return {row(first), dtype, count, cols, stride};
   }
 };
@@ -181,36 +186,61 @@ class SharedArray {
   std::shared_ptr<const void> owner_;
 };
 
-/// Owner of vectors of any element type; copies share the bytes.
+/// Owner of vectors of any element type, or of the slots of *borrowed* ones, which lie all over
+/// memory of somebody else's; copies share the bytes.
 class AnyMatrix {
  public:
   AnyMatrix() = default;
   AnyMatrix(SharedArray<std::byte> bytes, Dtype dtype, std::size_t rows, std::size_t cols)
-      : bytes_(std::move(bytes)), dtype_(dtype), rows_(rows), cols_(cols) {}
+      : bytes_(std::move(bytes)), dtype_(dtype), rows_(rows), cols_(cols), stride_(cols) {}
+  /// Borrows the vectors that begin slots[i] * stride elements behind the first of `memory`.
+  [[nodiscard]] static AnyMatrix borrowed(SharedArray<std::byte> memory, Dtype dtype,
+                                          SharedArray<Id> slots, std::size_t cols,
+                                          std::size_t stride);
   /// Copies the vectors (without gaps between rows).
   [[nodiscard]] static AnyMatrix copy_of(AnyMatrixView m);
-  /// Looks at the vectors, which the caller keeps; copies them where rows have gaps.
+  /// Looks at the vectors, which the caller keeps.
   [[nodiscard]] static AnyMatrix look_at(AnyMatrixView m);
 
   [[nodiscard]] std::size_t rows() const noexcept { return rows_; }
   [[nodiscard]] std::size_t cols() const noexcept { return cols_; }
   [[nodiscard]] Dtype dtype() const noexcept { return dtype_; }
-  [[nodiscard]] std::size_t bytes() const noexcept { return bytes_.bytes(); }
+  [[nodiscard]] bool is_borrowed() const noexcept { return is_borrowed_; }
+  /// Of all elements, wherever they lie.
+  [[nodiscard]] std::size_t bytes() const noexcept { return rows_ * cols_ * size_of(dtype_); }
+  /// Those that live as long as this: of borrowed vectors, their slots'.
+  [[nodiscard]] std::size_t owned_bytes() const noexcept {
+    return is_borrowed_ ? slots_.bytes() : bytes();
+  }
+  /// The elements of vectors that lie one behind the other.
   [[nodiscard]] const SharedArray<std::byte>& shared_bytes() const noexcept { return bytes_; }
   [[nodiscard]] AnyMatrixView view() const noexcept {
-    return {bytes_.data(), dtype_, rows_, cols_, cols_};
+    return {bytes_.data(), dtype_, rows_, cols_, stride_, is_borrowed_ ? slots_.data() : nullptr};
   }
   /// The first `count` vectors, in the same memory.
-  [[nodiscard]] AnyMatrix first(std::size_t count) const {
-    return {bytes_.first(count * cols_ * size_of(dtype_)), dtype_, count, cols_};
+  [[nodiscard]] AnyMatrix first(std::size_t count) const;
+  /// The vectors that `rows` names: a copy, or borrowed as these are.
+  [[nodiscard]] AnyMatrix at(std::span<const std::size_t> rows) const;
+  /// These vectors, then `more` of the same type and dimension: a copy, or borrowed as these are.
+  /// Throws Error when these are borrowed and `more` are not of the same memory.
+  [[nodiscard]] AnyMatrix joined(AnyMatrixView more) const;
+  /// Of the same memory as these, which are borrowed, the vectors in the slots of `others`.
+  [[nodiscard]] AnyMatrix in_slots_of(const AnyMatrix& others) const {
+    return borrowed(bytes_, dtype_, others.slots_, cols_, stride_);
   }
 
  private:
-  SharedArray<std::byte> bytes_;
+  SharedArray<std::byte> bytes_;  ///< of borrowed vectors, memory that has them
+  SharedArray<Id> slots_;         ///< of borrowed vectors
   Dtype dtype_ = Dtype::f32;
   std::size_t rows_ = 0;
   std::size_t cols_ = 0;
+  std::size_t stride_ = 0;
+  bool is_borrowed_ = false;
 };
+
+/// Writes the rows as they are stored, without gaps; returns where they end.
+std::byte* copy_rows(AnyMatrixView m, std::byte* to) noexcept;
 
 /// All rows as f32, without gaps.
 [[nodiscard]] Matrix<float> to_f32(AnyMatrixView m);

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "errors.hpp"
+#include "gil.hpp"
 
 namespace keyseek::python {
 namespace {
@@ -62,28 +63,37 @@ bool is_aligned(const nb::ndarray<nb::ro>& array) {
          0;
 }
 
+void check_device(const nb::ndarray<nb::ro>& array, const std::string& name) {
+  if (array.device_type() != nb::device::cpu::value)
+    refuse("{} is not in CPU memory: copy it there first", name);
+}
+
 void check_layout(const nb::ndarray<nb::ro>& array, const std::string& name, std::size_t rank) {
   if (array.ndim() != rank) {
     refuse("{} has shape {}, must have {} dimension{}", name, shape_of(array), rank,
            rank == 1 ? "" : "s");
   }
-  if (array.device_type() != nb::device::cpu::value) {
-    refuse("{} is not in CPU memory: copy it there first", name);
-  }
+  check_device(array, name);
   if (array.size() > 0 && !(is_contiguous(array) && is_aligned(array))) {
     refuse("{} of shape {} is not C-contiguous and aligned: pass numpy.ascontiguousarray({})", name,
            shape_of(array), name);
   }
 }
 
-/// The array in place, with rank and layout checked.
-nb::ndarray<nb::ro> import_array(const Array& array, const std::string& name, std::size_t rank) {
+/// The array in place, whatever it is.
+nb::ndarray<nb::ro> import_any(const Array& array, const std::string& name) {
   nb::ndarray<nb::ro> result;
   if (!nb::try_cast(array, result, /*convert=*/false)) {
     const std::string dtype = dtype_attribute(array);
     refuse_type("{} is a {}{}, must be an array of numbers that can be read in place", name,
                 text_of(array.type().attr("__name__")), dtype.empty() ? "" : " of " + dtype);
   }
+  return result;
+}
+
+/// The array in place, with rank and layout checked.
+nb::ndarray<nb::ro> import_array(const Array& array, const std::string& name, std::size_t rank) {
+  auto result = import_any(array, name);
   check_layout(result, name, rank);
   return result;
 }
@@ -154,6 +164,40 @@ Borrowed<AnyMatrixView> borrow_vectors(const Array& array, const char* name) {
   auto owner = import_array(array, name, 2);
   return {owner,
           {owner.data(), dtype_of(owner, name), owner.shape(0), owner.shape(1), owner.shape(1)}};
+}
+
+RowPages borrow_pages(const Array& array, const char* name) {
+  const bool as_bits = dtype_attribute(array) == kBitsOfNumPy;
+  auto seen = import_any(as_bits ? bits_of(array) : array, name);
+  const std::size_t rank = seen.ndim();
+  if (rank != 2 && rank != 3)
+    refuse("{} has shape {}, must be [pages, page_rows, d] or [n, d]", name, shape_of(seen));
+  check_device(seen, name);
+  RowPages out;
+  out.dtype = as_bits ? Dtype::bf16 : dtype_of(seen, name);
+  out.pages = rank == 3 ? seen.shape(0) : 1;
+  out.page_rows = seen.shape(rank - 2);
+  out.cols = seen.shape(rank - 1);
+  const auto row = seen.stride(rank - 2), page = rank == 3 ? seen.stride(0) : 0;
+  if (row < 0 || page < 0 || (out.cols > 1 && seen.stride(rank - 1) != 1))
+    refuse("{} of shape {} has rows that are not contiguous, or lie backwards", name,
+           shape_of(seen));
+  // Of a side of one element, the stride says nothing.
+  const bool one_row = out.page_rows == 1, one_page = out.pages == 1;
+  out.page_stride = static_cast<std::size_t>(page);
+  out.row_stride = !one_row ? static_cast<std::size_t>(row) : one_page ? out.cols : out.page_stride;
+  if (one_page) out.page_stride = out.page_rows * out.row_stride;
+  const std::size_t elements =
+      seen.size() == 0
+          ? 0
+          : (out.pages - 1) * out.page_stride + (out.page_rows - 1) * out.row_stride + out.cols;
+  out.memory = {static_cast<const std::byte*>(seen.data()), elements * size_of(out.dtype)};
+  out.owner = std::shared_ptr<const void>(new nb::ndarray<nb::ro>(std::move(seen)),
+                                          [](const nb::ndarray<nb::ro>* last) {
+                                            const GilHeld held;
+                                            delete last;
+                                          });
+  return out;
 }
 
 Borrowed<MatrixView<float>> borrow_floats(const Array& array, const char* name) {

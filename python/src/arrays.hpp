@@ -16,6 +16,7 @@
 
 #include "keyseek/allowed_keys.hpp"
 #include "keyseek/matrix.hpp"
+#include "keyseek/pages.hpp"
 
 namespace nb = nanobind;
 
@@ -46,6 +47,9 @@ struct Room {
   std::size_t blocks, rows, cols;
 };
 [[nodiscard]] Room borrow_room(const Array& array, const char* name);
+/// Of keys or values in pages, [pages, page_rows, d] of float32, float16 or bfloat16, or [n, d] of
+/// one page; with any strides, but the last side is contiguous. Keeps the array alive.
+[[nodiscard]] RowPages borrow_pages(const Array& array, const char* name);
 /// float32, [n, d].
 [[nodiscard]] Borrowed<MatrixView<float>> borrow_floats(const Array& array, const char* name);
 /// Queries [n, d]: float32 in place; float16 and bfloat16 are copied, as float32.

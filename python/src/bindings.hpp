@@ -7,8 +7,10 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "arrays.hpp"
+#include "keyseek/decode.hpp"
 #include "keyseek/index.hpp"
 #include "whole.hpp"
 
@@ -45,6 +47,10 @@ void bind_io(nb::module_& m);
 void bind_sweep(nb::module_& m);
 void bind_decode_params(nb::module_& m);
 void bind_decode(nb::module_& m);
+/// Numbers of pages.
+[[nodiscard]] std::vector<Id> ids_of(const std::vector<Whole>& pages);
+/// Adds to HeadCache what is about tokens in memory of somebody else's.
+void bind_pages(nb::class_<HeadCache>& type);
 void bind_decode_heads(nb::module_& m);
 void bind_cuda(nb::module_& m);
 

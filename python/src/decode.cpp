@@ -46,10 +46,6 @@ constexpr const char* kTruncateDoc = R"(Takes tokens back: the first `tokens`, a
 Where indexed ones go, the index is cut. The tail goes too, since it was trained on what is no longer
 there; a plan that needs it, and one for too few tokens, becomes "everything" until the next refresh.)";
 
-constexpr const char* kAttendDoc = R"(Attention of the newest token's queries over all tokens.
-
-queries: [group, d] float32. Returns a new array [group, dv] float32.)";
-
 constexpr const char* kStepDoc = R"(append, then attend: both, or neither when it raises.
 
 queries: [group, d] float32; key: [1, d], value: [1, dv] float32, stored like the others.
@@ -122,16 +118,6 @@ Table<float> extend(HeadCache& self, const Array& queries, const Array& keys, co
   {
     const GilReleased released;
     self.extend(q.view, k.view, v.view, scratch_of_thread(), out.data());
-  }
-  return numpy_of(std::move(out));
-}
-
-Table<float> attend_over_all(HeadCache& self, const Array& queries) {
-  const auto q = borrow_floats(queries, "queries");
-  Matrix<float> out(self.group(), self.value_dim());
-  {
-    const GilReleased released;
-    self.attend(q.view, scratch_of_thread(), out.data());
   }
   return numpy_of(std::move(out));
 }
@@ -230,7 +216,6 @@ void bind_steps(nb::class_<HeadCache>& type) {
       .def("append", &append, nb::arg("keys"), nb::arg("values"), nb::arg("queries") = nb::none(),
            kAppendDoc)
       .def("extend", &extend, nb::arg("queries"), nb::arg("keys"), nb::arg("values"), kExtendDoc)
-      .def("attend", &attend_over_all, nb::arg("queries"), kAttendDoc)
       .def("step", &step, nb::arg("queries"), nb::arg("key"), nb::arg("value"), kStepDoc)
       .def(
           "retrieve",
@@ -329,6 +314,7 @@ For one thread at a time, a second one is refused; different heads are independe
 `prefill`.)");
   pickle_as_file(type);
   bind_steps(type);
+  bind_pages(type);
   bind_lifetime(type);
   bind_properties(type);
 }

@@ -5,6 +5,7 @@
 #include <nanobind/stl/vector.h>
 
 #include <optional>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -23,6 +24,11 @@ constexpr const char* kAppendHeadsDoc = R"(HeadCache.append of many heads, as in
 keys: [heads * m, d], values: [heads * m, dv], queries: None or [heads * m * group, d] float32, those of
 a head in consecutive rows.)";
 
+constexpr const char* kAnnounceHeadsDoc = R"(HeadCache.announce of many heads, as in step_heads.
+
+pages: new ones of each head, or None. queries: None or [heads * tokens * group, d] float32, those of a
+head in consecutive rows.)";
+
 constexpr const char* kExtendHeadsDoc = R"(HeadCache.extend of many heads, as in step_heads.
 
 queries: [heads * m * group, d], keys: [heads * m, d], values: [heads * m, dv] float32, those of a head
@@ -39,7 +45,7 @@ be more than there are tokens. What is kept in 8 bits is decoded.)";
 
 constexpr const char* kAttendHeadsDoc = R"(HeadCache.attend of many heads, as in step_heads.
 
-queries: [heads * group, d] float32. Returns [heads * group, dv] float32.)";
+queries: [heads * group, d] float32, float16 or bfloat16. Returns [heads * group, dv] float32.)";
 
 constexpr const char* kStepHeadsDoc = R"(HeadCache.step of many heads of one shape, in parallel.
 
@@ -75,6 +81,21 @@ void append_all(const std::vector<HeadCache*>& heads, const Array& keys, const A
   require_heads(heads);
   const GilReleased released;
   append_heads(heads, k.view, v.view, pool_or_alone(pool), q.view);
+}
+
+void announce_all(const std::vector<HeadCache*>& heads, const Whole& tokens,
+                  const std::optional<std::vector<std::vector<Whole>>>& pages, DecodePool* pool,
+                  const std::optional<Array>& queries) {
+  require_heads(heads);
+  const std::size_t count = count_of(tokens, "tokens");
+  std::vector<std::vector<Id>> ids;
+  if (pages)
+    for (const std::vector<Whole>& of_head : *pages) ids.push_back(ids_of(of_head));
+  const std::vector<std::span<const Id>> each(ids.begin(), ids.end());
+  Borrowed<MatrixView<float>> q;
+  if (queries) q = borrow_floats(*queries, "queries");
+  const GilReleased released;
+  announce_heads(heads, count, each, pool_or_alone(pool), q.view);
 }
 
 Table<float> extend_all(const std::vector<HeadCache*>& heads, const Array& queries,
@@ -127,7 +148,7 @@ void copy_all(const std::vector<HeadCache*>& heads, const Array& keys, const Arr
 
 Table<float> attend_all(const std::vector<HeadCache*>& heads, const Array& queries,
                         DecodePool* pool) {
-  const auto q = borrow_floats(queries, "queries");
+  const auto q = borrow_vectors(queries, "queries");
   require_heads(heads);
   Matrix<float> out(heads.size() * heads[0]->group(), heads[0]->value_dim());
   {
@@ -194,6 +215,9 @@ any number of callers at once. A copy, or one from a pickle, is another pool of 
            [](const DecodePool& self) { return fmt::format("DecodePool({})", self.threads()); });
   m.def("append_heads", &append_all, nb::arg("heads"), nb::arg("keys"), nb::arg("values"),
         nb::arg("pool") = nb::none(), nb::arg("queries") = nb::none(), kAppendHeadsDoc);
+  m.def("announce_heads", &announce_all, nb::arg("heads"), nb::arg("tokens"),
+        nb::arg("pages") = nb::none(), nb::arg("pool") = nb::none(),
+        nb::arg("queries") = nb::none(), kAnnounceHeadsDoc);
   m.def("extend_heads", &extend_all, nb::arg("heads"), nb::arg("queries"), nb::arg("keys"),
         nb::arg("values"), nb::arg("pool") = nb::none(), kExtendHeadsDoc);
   m.def("truncate_heads", &truncate_all, nb::arg("heads"), nb::arg("tokens"),

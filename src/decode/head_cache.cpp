@@ -44,6 +44,25 @@ void require_prompt(AnyMatrixView keys, AnyMatrixView values, MatrixView<float> 
   if (params.shift) params.rope.validate(keys.cols);
 }
 
+void require_alike(const RowPages& keys, const RowPages& values) {
+  keys.validate("keys");
+  values.validate("values");
+  require(keys.pages == values.pages && keys.page_rows == values.page_rows,
+          "keys have {} pages of {} rows, values {} of {}", keys.pages, keys.page_rows,
+          values.pages, values.page_rows);
+  // A token's key and value then have the same slot.
+  const std::size_t of_key = keys.page_stride / keys.row_stride,
+                    of_value = values.page_stride / values.row_stride;
+  require(keys.pages == 1 || of_key == of_value,
+          "a page of keys has room for {} rows, one of values for {}: lay them out alike", of_key,
+          of_value);
+}
+
+AnyMatrix borrowed_rows(const RowPages& pages, const SharedArray<Id>& slots) {
+  return AnyMatrix::borrowed({pages.memory, pages.owner}, pages.dtype, slots, pages.cols,
+                             pages.row_stride);
+}
+
 }  // namespace
 
 HeadCache::HeadCache() noexcept = default;
@@ -67,12 +86,38 @@ HeadCache HeadCache::prefill(AnyMatrixView keys, AnyMatrixView values, MatrixVie
   params.validate();
   run.validate();
   require_prompt(keys, values, queries, group, params);
+  // Looked at where they can be, so that what stays is the only copy.
+  const auto looked_at = [](AnyMatrixView rows) {
+    return rows.slots == nullptr ? AnyMatrix::look_at(rows) : AnyMatrix::copy_of(rows);
+  };
+  return of_prompt(std::make_unique<State>(), looked_at(keys), looked_at(values), queries, group,
+                   params, run);
+}
+
+HeadCache HeadCache::borrow(const RowPages& keys, const RowPages& values, std::span<const Id> pages,
+                            std::size_t tokens, MatrixView<float> queries, std::size_t group,
+                            const DecodeParams& params, const Execution& run) {
+  params.validate();
+  run.validate();
+  require_alike(keys, values);
   auto state = std::make_unique<State>();
+  state->pages = PageTable(keys, pages);
+  state->pages->require_room(tokens);
+  const SharedArray<Id> slots(state->pages->slots(0, tokens));
+  const AnyMatrix key_rows = borrowed_rows(keys, slots), value_rows = borrowed_rows(values, slots);
+  require_prompt(key_rows.view(), value_rows.view(), queries, group, params);
+  return of_prompt(std::move(state), key_rows, value_rows, queries, group, params, run);
+}
+
+HeadCache HeadCache::of_prompt(std::unique_ptr<State> state, const AnyMatrix& keys,
+                               const AnyMatrix& values, MatrixView<float> queries,
+                               std::size_t group, const DecodeParams& params,
+                               const Execution& run) {
   state->params = params;
   state->group = group;
-  state->dim = keys.cols;
-  state->value_dim = values.cols;
-  const std::size_t seen = std::min(queries.rows, params.plan_positions(keys.rows) * group);
+  state->dim = keys.cols();
+  state->value_dim = values.cols();
+  const std::size_t seen = std::min(queries.rows, params.plan_positions(keys.rows()) * group);
   state->take_prompt(keys, values, queries.slice(queries.rows - seen, seen), run);
   return HeadCache(std::move(state));
 }
@@ -122,10 +167,21 @@ void HeadCache::append(MatrixView<float> keys, MatrixView<float> values,
   self.take_tokens(keys, values, queries);
 }
 
+void HeadCache::announce(std::size_t tokens, std::span<const Id> pages, MatrixView<float> queries) {
+  State& self = State::of(*this);
+  const Occupied occupied(self.occupancy);
+  if (!queries.empty()) self.require_turn(queries, tokens);
+  self.take_written(tokens, pages, queries);
+}
+
 void HeadCache::attend(MatrixView<float> queries, DecodeScratch& scratch, float* out) {
   State& self = State::of(*this);
   const Occupied occupied(self.occupancy);
   self.attend_all(queries, DecodeScratch::State::of(scratch), out);
+}
+
+void HeadCache::attend(AnyMatrixView queries, DecodeScratch& scratch, float* out) {
+  attend(DecodeScratch::State::of(scratch).widened(queries), scratch, out);
 }
 
 void HeadCache::step(MatrixView<float> queries, const float* key, const float* value,
@@ -133,6 +189,22 @@ void HeadCache::step(MatrixView<float> queries, const float* key, const float* v
   State& self = State::of(*this);
   const Occupied occupied(self.occupancy);
   self.step_over_all(queries, key, value, DecodeScratch::State::of(scratch), out);
+}
+
+void HeadCache::step_announced(AnyMatrixView queries, std::span<const Id> pages,
+                               DecodeScratch& scratch, float* out) {
+  State& self = State::of(*this);
+  const Occupied occupied(self.occupancy);
+  DecodeScratch::State& work = DecodeScratch::State::of(scratch);
+  self.step_over_written(work.widened(queries), pages, work, out);
+}
+
+void HeadCache::extend_announced(AnyMatrixView queries, std::span<const Id> pages,
+                                 DecodeScratch& scratch, float* out) {
+  State& self = State::of(*this);
+  const Occupied occupied(self.occupancy);
+  DecodeScratch::State& work = DecodeScratch::State::of(scratch);
+  self.extend_over_written(work.widened(queries), pages, work, out);
 }
 
 void HeadCache::extend(MatrixView<float> queries, MatrixView<float> keys, MatrixView<float> values,

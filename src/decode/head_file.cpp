@@ -27,9 +27,6 @@ std::span<const std::byte> bytes_of(const std::vector<T>& values) {
 std::span<const std::byte> bytes_of(std::string_view text) {
   return std::as_bytes(std::span<const char>(text));
 }
-std::span<const std::byte> bytes_of(AnyMatrixView m) {
-  return {static_cast<const std::byte*>(m.data), m.rows * m.row_bytes()};
-}
 std::span<const std::byte> bytes_of(const Matrix<float>& m) {
   return std::as_bytes(std::span<const float>(m.data(), m.rows() * m.cols()));
 }
@@ -142,8 +139,8 @@ std::vector<std::size_t> read_positions(const ContainerReader& file, const char*
 void write_tail(const Tail& tail, IndexFileWriter& to) {
   const Tail::Parts& p = tail.parts();
   to.add_numbers("tail", {number(tail.vectors()), double{p.logits.scale}});
-  to.add_bytes("tail.keys", bytes_of(p.keys.view()));
-  to.add_bytes("tail.values", bytes_of(p.values.view()));
+  to.add_rows("tail.keys", p.keys.view());
+  to.add_rows("tail.values", p.values.view());
   to.add_bytes("tail.bias", bytes_of(p.bias));
   to.add_bytes("tail.correction", bytes_of(p.correction));
   to.add_bytes("tail.limits", bytes_of(p.limits));
@@ -176,17 +173,17 @@ void HeadCache::State::write(IndexFileWriter& file, std::string_view options) co
   file.add_bytes("head.params", bytes_of(options));
   file.add_numbers("head.plan", numbers_of(plan));
   file.add_numbers("pinned", numbers_of(pinned));
-  file.add_bytes("sink.keys", bytes_of(sink_keys.view()));
-  file.add_bytes("sink.values", bytes_of(sink_values.view()));
-  file.add_bytes("indexed.values", bytes_of(indexed_values.view()));
+  file.add_rows("sink.keys", sink_keys.view());
+  file.add_rows("sink.values", sink_values.view());
+  file.add_rows("indexed.values", indexed_values.view());
   file.add_bytes("indexed.scales", bytes_of(value_scales));
-  file.add_bytes("recent.keys", bytes_of(recent_keys.view()));
-  file.add_bytes("recent.values", bytes_of(recent_values.view()));
+  file.add_rows("recent.keys", recent_keys.view());
+  file.add_rows("recent.values", recent_values.view());
   file.add_bytes("asked", bytes_of(remembered));
   file.add_numbers("asked.at", numbers_of(remembered_at));
   if (!tail.empty()) write_tail(tail, file);
   index.write(file);
-  if (index.empty()) file.add_bytes("indexed.keys", bytes_of(indexed_keys.view()));
+  if (index.empty()) file.add_rows("indexed.keys", indexed_keys.view());
 }
 
 void HeadCache::State::read_tokens(const ContainerReader& file) {
@@ -208,8 +205,8 @@ void HeadCache::State::read_tokens(const ContainerReader& file) {
 
   sink_keys = read_rows(file, "sink.keys", keys, exact, dim);
   sink_values = read_rows(file, "sink.values", values, exact, value_dim);
-  recent_keys = StoredRows(read_rows(file, "recent.keys", keys, recent, dim).view());
-  recent_values = StoredRows(read_rows(file, "recent.values", values, recent, value_dim).view());
+  recent_keys = StoredRows(read_rows(file, "recent.keys", keys, recent, dim));
+  recent_values = StoredRows(read_rows(file, "recent.values", values, recent, value_dim));
   const bool coded = params.int8_values;
   indexed_values = read_rows(file, "indexed.values", coded ? Dtype::i8 : values, count, value_dim);
   value_scales = read_floats(file, "indexed.scales", coded ? count : 0);

@@ -39,6 +39,8 @@ std::size_t HeadIndex::bytes_or(const AnyMatrix& keys) const {
   return index_.empty() ? keys.bytes() : index_.bytes();
 }
 
+std::size_t HeadIndex::extra_bytes() const { return index_.empty() ? 0 : index_.extra_bytes(); }
+
 bool HeadIndex::can_append() const {
   return !index_.empty() && index_.kind() == IndexKind::projection;
 }

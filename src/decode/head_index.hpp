@@ -32,6 +32,8 @@ class HeadIndex {
   [[nodiscard]] AnyMatrix keys_or(const AnyMatrix& otherwise) const;
   /// Of the index, its keys included; those of `keys` where it has none of its own.
   [[nodiscard]] std::size_t bytes_or(const AnyMatrix& keys) const;
+  /// Of the index without its keys.
+  [[nodiscard]] std::size_t extra_bytes() const;
 
   /// Whether it can be made of more keys without being built anew.
   [[nodiscard]] bool can_append() const;

@@ -1,7 +1,6 @@
 // How tokens come into the index: those of the prompt, then what was decoded, a horizon at a time.
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <numeric>
 #include <type_traits>
 
@@ -13,16 +12,6 @@ namespace {
 
 // Positions that choose the pinned tokens: SnapKV's observation window.
 constexpr std::size_t kPinningQueries = 64;
-
-/// Rows of `first`, then `count` rows of `more`.
-AnyMatrix joined(const AnyMatrix& first, AnyMatrixView more) {
-  const std::size_t row = more.row_bytes();
-  AlignedVector<std::byte> bytes((first.rows() + more.rows) * row);
-  if (first.rows() > 0) std::memcpy(bytes.data(), first.view().data, first.bytes());
-  if (more.rows > 0) std::memcpy(bytes.data() + first.rows() * row, more.data, more.rows * row);
-  return {SharedArray<std::byte>(std::move(bytes)), more.dtype, first.rows() + more.rows,
-          more.cols};
-}
 
 /// Rows of f32, f16 or bf16 in 8 bits, each over its largest element; appends the scales.
 AnyMatrix in_8_bits(AnyMatrixView rows, std::vector<float>& scales) {
@@ -42,21 +31,12 @@ AnyMatrix in_8_bits(AnyMatrixView rows, std::vector<float>& scales) {
   return {SharedArray<std::byte>(std::move(codes)), Dtype::i8, rows.rows, rows.cols};
 }
 
-/// Rows `ids` of m, in that order.
-AnyMatrix gathered(AnyMatrixView m, const std::vector<std::size_t>& ids) {
-  const std::size_t row = m.row_bytes();
-  AlignedVector<std::byte> bytes(ids.size() * row);
-  for (std::size_t i = 0; i < ids.size(); ++i)
-    std::memcpy(bytes.data() + i * row, m.row(ids[i]), row);
-  return {SharedArray<std::byte>(std::move(bytes)), m.dtype, ids.size(), m.cols};
-}
-
 }  // namespace
 
-void HeadCache::State::take_prompt(AnyMatrixView keys, AnyMatrixView values,
+void HeadCache::State::take_prompt(const AnyMatrix& keys, const AnyMatrix& values,
                                    MatrixView<float> queries, const Execution& run) {
-  const std::size_t n = keys.rows, first_rest = std::min(params.sink, n);
-  pin(keys, values, queries);
+  const std::size_t n = keys.rows(), first_rest = std::min(params.sink, n);
+  pin(keys.view(), values.view(), queries);
   std::vector<std::size_t> first(first_rest), rest;
   std::iota(first.begin(), first.end(), std::size_t{0});
   first.insert(first.end(), pinned.begin(), pinned.end());
@@ -67,13 +47,13 @@ void HeadCache::State::take_prompt(AnyMatrixView keys, AnyMatrixView values,
       rest.push_back(i);
     }
   }
-  sink_keys = gathered(keys, first);
-  sink_values = gathered(values, first);
-  recent_keys = StoredRows(gathered(keys, rest).view());
-  recent_values = StoredRows(gathered(values, rest).view());
-  indexed_keys = AnyMatrix::copy_of(keys.slice(0, 0));
-  indexed_values = params.int8_values ? in_8_bits(values.slice(0, 0), value_scales)
-                                      : AnyMatrix::copy_of(values.slice(0, 0));
+  sink_keys = keys.at(first);
+  sink_values = values.at(first);
+  recent_keys = StoredRows(keys.at(rest));
+  recent_values = StoredRows(values.at(rest));
+  indexed_keys = keys.at({});
+  indexed_values =
+      params.int8_values ? in_8_bits(values.view().slice(0, 0), value_scales) : values.at({});
   const std::size_t positions = queries.rows / group;
   std::vector<std::size_t> at(positions);
   std::iota(at.begin(), at.end(), n - positions);
@@ -106,6 +86,14 @@ void HeadCache::State::pin(AnyMatrixView keys, AnyMatrixView values, MatrixView<
   pinned.assign(order.begin(), end);
   std::sort(pinned.begin(), pinned.end());
   for (std::size_t& position : pinned) position += params.sink;
+}
+
+/// The present values with the moved ones as well; appends the scales of those in 8 bits.
+AnyMatrix HeadCache::State::grown_values(const AnyMatrix& keys, AnyMatrixView moved,
+                                         std::vector<float>& scales) const {
+  if (params.int8_values) return indexed_values.joined(in_8_bits(moved, scales).view());
+  // A token's value is in the slot of its key: slots are kept once.
+  return pages ? indexed_values.in_slots_of(keys) : indexed_values.joined(moved);
 }
 
 /// The present index with the moved keys as well, or none where it has to be built anew.
@@ -148,10 +136,9 @@ void HeadCache::State::refresh_with(MatrixView<float> queries,
   const AnyMatrixView moved_keys = recent_keys.view().slice(0, moved);
   const AnyMatrixView moved_values = recent_values.view().slice(0, moved);
   // Everything new is made aside: a failure leaves the cache as it was.
-  AnyMatrix new_keys = joined(indexed_keys, moved_keys);
+  AnyMatrix new_keys = indexed_keys.joined(moved_keys);
   std::vector<float> scales = value_scales;
-  AnyMatrix new_values = joined(
-      indexed_values, params.int8_values ? in_8_bits(moved_values, scales).view() : moved_values);
+  AnyMatrix new_values = grown_values(new_keys, moved_values, scales);
   PlanInput input;
   input.group = group;
   input.queries = queries;

@@ -16,6 +16,16 @@ DecodeScratch::State& DecodeScratch::State::of(DecodeScratch& scratch) {
   return *scratch.state_;
 }
 
+MatrixView<float> DecodeScratch::State::widened(AnyMatrixView rows) {
+  require(rows.dtype != Dtype::i8, "queries are i8: int8 has no scale here");
+  if (rows.dtype == Dtype::f32 && rows.slots == nullptr)
+    return {static_cast<const float*>(rows.data), rows.rows, rows.cols, rows.stride};
+  if (queries.rows() != rows.rows || queries.cols() != rows.cols)
+    queries = Matrix<float>(rows.rows, rows.cols);
+  for (std::size_t i = 0; i < rows.rows; ++i) rows.copy_row(i, queries.row(i));
+  return queries;
+}
+
 HeadCache::State& HeadCache::State::of(HeadCache& head) {
   require(head.state_ != nullptr, "the HeadCache is empty: prefill one first");
   return *head.state_;
@@ -39,8 +49,11 @@ Tokens HeadCache::State::pieces() const {
 }
 
 std::size_t HeadCache::State::bytes() const {
-  return index.bytes_or(indexed_keys) + indexed_values.bytes() +
-         value_scales.size() * sizeof(float) + sink_keys.bytes() + sink_values.bytes() +
+  // The values of borrowed tokens are in the slots of their keys.
+  const bool shared = indexed_values.is_borrowed();
+  return indexed_keys.owned_bytes() + index.extra_bytes() +
+         (shared ? 0 : indexed_values.owned_bytes()) + value_scales.size() * sizeof(float) +
+         sink_keys.owned_bytes() + sink_values.owned_bytes() + (pages ? pages->bytes() : 0) +
          pinned.size() * sizeof(std::size_t) + recent_keys.bytes() + recent_values.bytes() +
          tail.bytes() + remembered.size() * sizeof(float) +
          remembered_at.size() * sizeof(std::size_t) + (pending ? pending->bytes() : 0);

@@ -3,12 +3,14 @@
 
 #include <cstddef>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string_view>
 #include <vector>
 
 #include "decode/head_index.hpp"
 #include "decode/occupancy.hpp"
+#include "decode/page_table.hpp"
 #include "decode/stored_rows.hpp"
 #include "decode/tokens.hpp"
 #include "keyseek/decode.hpp"
@@ -30,6 +32,10 @@ struct DecodeScratch::State {
   Partial part, summary, all;
   std::vector<std::size_t> kept;
   Attended last;  ///< of the step under way
+  Matrix<float> queries;
+
+  /// Queries in f32: those of another type in memory that is reused. Throws Error for i8.
+  [[nodiscard]] MatrixView<float> widened(AnyMatrixView rows);
 
   [[nodiscard]] static State& of(DecodeScratch& scratch);
 };
@@ -49,7 +55,8 @@ struct HeadCache::State {
   Tail tail;
   HeadPlan plan;
   StoredRows recent_keys, recent_values;
-  std::vector<float> remembered;  ///< queries of some decoded positions, for the next refresh
+  std::optional<PageTable> pages;  ///< where keys and values are borrowed
+  std::vector<float> remembered;   ///< queries of some decoded positions, for the next refresh
   std::vector<std::size_t> remembered_at;  ///< their positions
   Attended last, before;                   ///< of the last step, and of the one before
   std::shared_ptr<RefreshTask> pending;    ///< a refresh under way, if there is one
@@ -80,12 +87,15 @@ struct HeadCache::State {
   /// Checks tokens, of which there may be none, and takes them; refreshes first when a horizon is
   /// full. With `queries` of all of them, or none, to be remembered.
   void take_tokens(MatrixView<float> keys, MatrixView<float> values, MatrixView<float> queries);
-  void drop_tokens(std::size_t count) noexcept;  ///< the newest, all of them recent
+  /// Likewise, of tokens that somebody wrote into pages, those that `more` names included.
+  void take_written(std::size_t count, std::span<const Id> more, MatrixView<float> queries);
+  void undo_written(std::size_t count) noexcept;  ///< the last ones, and their pages
+  void drop_tokens(std::size_t count) noexcept;   ///< the newest, all of them recent
   void copy_tokens(void* keys, void* values) const;
 
   // head_refresh.cpp
-  /// Takes a prompt that was checked, and plans.
-  void take_prompt(AnyMatrixView keys, AnyMatrixView values, MatrixView<float> queries,
+  /// Takes a prompt that was checked, a copy unless it is borrowed, and plans.
+  void take_prompt(const AnyMatrix& keys, const AnyMatrix& values, MatrixView<float> queries,
                    const Execution& run);
   /// With the queries remembered, if they are enough.
   void refresh(const Execution& run);
@@ -119,6 +129,8 @@ struct HeadCache::State {
   void require_turn(MatrixView<float> queries, std::size_t tokens) const;
   void extend(MatrixView<float> queries, MatrixView<float> keys, MatrixView<float> values,
               DecodeScratch::State& scratch, float* out);
+  void extend_over_written(MatrixView<float> queries, std::span<const Id> more,
+                           DecodeScratch::State& scratch, float* out);
 
   // head_step.cpp
   void take_token(const float* key, const float* value) {
@@ -128,6 +140,8 @@ struct HeadCache::State {
   void forget_attention() noexcept;  ///< of the last attend_all
   void step_over_all(MatrixView<float> queries, const float* key, const float* value,
                      DecodeScratch::State& scratch, float* out);
+  void step_over_written(MatrixView<float> queries, std::span<const Id> more,
+                         DecodeScratch::State& scratch, float* out);
   void step_over_rest(MatrixView<float> queries, const float* key, const float* value,
                       DecodeScratch::State& scratch, float* out, float* lse);
   void undo_step() noexcept;  ///< the last one
@@ -141,15 +155,20 @@ struct HeadCache::State {
   [[nodiscard]] static HeadCache read(const ContainerReader& file);
 
  private:
+  void require_own() const;  ///< throws Error where tokens are borrowed
+  void make_room_for(std::size_t count, MatrixView<float> queries);
   void pin(AnyMatrixView keys, AnyMatrixView values, MatrixView<float> queries);
   void refresh_with(MatrixView<float> queries, std::span<const std::size_t> positions,
                     const Execution& run);
   [[nodiscard]] bool can_refresh() const noexcept;
+  [[nodiscard]] AnyMatrix grown_values(const AnyMatrix& keys, AnyMatrixView moved,
+                                       std::vector<float>& scales) const;
   [[nodiscard]] HeadIndex grown_index(AnyMatrixView moved_keys, MatrixView<float> queries,
                                       std::span<const std::size_t> positions,
                                       const Execution& run) const;
   void require_queries(MatrixView<float> queries) const;
   void plan_cut(Cut& cut) const;
+  void keep_deep(Cut cut) noexcept;
   [[nodiscard]] bool searches_without_tail(std::size_t indexed) const;
   void attend_turn(MatrixView<float> queries, std::size_t past, DecodeScratch::State& scratch,
                    float* out) const;

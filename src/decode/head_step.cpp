@@ -52,6 +52,20 @@ void HeadCache::State::step_over_all(MatrixView<float> queries, const float* key
   last.stats.total_us = microseconds_since(begin);
 }
 
+void HeadCache::State::step_over_written(MatrixView<float> queries, std::span<const Id> more,
+                                         DecodeScratch::State& scratch, float* out) {
+  const auto begin = Clock::now();
+  require_queries(queries);
+  take_written(1, more, {});
+  try {
+    attend_all(queries, scratch, out);
+  } catch (...) {
+    undo_written(1);
+    throw;
+  }
+  last.stats.total_us = microseconds_since(begin);
+}
+
 void HeadCache::State::step_over_rest(MatrixView<float> queries, const float* key,
                                       const float* value, DecodeScratch::State& scratch, float* out,
                                       float* lse) {
@@ -91,6 +105,7 @@ void HeadCache::State::accept(MatrixView<float> queries, DecodeScratch::State& s
 }
 
 StaticPart HeadCache::State::static_part() const {
+  require_own();
   // A device would let the tokens that come next into the sink; here they enter the window.
   require(sink() == params.sink, "the prompt had {} tokens, a static part needs its sink of {}",
           sink(), params.sink);

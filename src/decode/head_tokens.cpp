@@ -1,6 +1,5 @@
 // How tokens come to a head one after the other, how its newest ones go, and how all are read.
 #include <algorithm>
-#include <cstring>
 
 #include "base/fail.hpp"
 #include "decode/head_state.hpp"
@@ -45,13 +44,17 @@ void check_rows(const StoredRows& stored, MatrixView<float> rows, const char* on
   require_range(AnyMatrixView::of(rows), rows.rows == 1 ? one : many, most);
 }
 
+void check_written(AnyMatrixView rows, const char* name, float most) {
+  require_range(rows, fmt::format("the {} written", name), most);
+}
+
 /// Rows in the type they are stored in, those in 8 bits in that of `dtype`.
-void copy_rows(ValuesView from, Dtype dtype, std::byte* to) {
-  const std::size_t count = from.rows.rows, cols = from.rows.cols;
+void copy_as_stored(ValuesView from, Dtype dtype, std::byte* to) {
   if (from.scales == nullptr) {
-    if (count > 0) std::memcpy(to, from.rows.data, count * from.rows.row_bytes());
+    copy_rows(from.rows, to);
     return;
   }
+  const std::size_t count = from.rows.rows, cols = from.rows.cols;
   std::vector<float> row(cols);
   for (std::size_t i = 0; i < count; ++i) {
     from.rows.copy_row(i, row.data());
@@ -62,21 +65,56 @@ void copy_rows(ValuesView from, Dtype dtype, std::byte* to) {
 
 }  // namespace
 
+void HeadCache::State::require_own() const {
+  require(!pages, "the head borrows its tokens: write them into its pages, then announce them");
+}
+
+void HeadCache::State::make_room_for(std::size_t count, MatrixView<float> queries) {
+  recent_keys.make_room(count);
+  recent_values.make_room(count);
+  if (!queries.empty()) make_room_to_remember(std::min(count, kRemembered));
+}
+
 void HeadCache::State::take_tokens(MatrixView<float> keys, MatrixView<float> values,
                                    MatrixView<float> queries) {
+  require_own();
   if (keys.rows == 0) return;
   check_rows(recent_keys, keys, "key", "keys", kLargestElement);
   check_rows(recent_values, values, "value", "values", kLargestValue);
   const std::size_t count = keys.rows, first = tokens();
   refresh_if_due();
-  recent_keys.make_room(count);
-  recent_values.make_room(count);
-  if (!queries.empty()) make_room_to_remember(std::min(count, kRemembered));
+  make_room_for(count, queries);
   for (std::size_t i = 0; i < count; ++i) {
     recent_keys.append(keys.row(i));
     recent_values.append(values.row(i));
   }
   if (!queries.empty()) remember(queries, first, count);
+}
+
+void HeadCache::State::take_written(std::size_t count, std::span<const Id> more,
+                                    MatrixView<float> queries) {
+  require(pages.has_value(), "the head has tokens of its own: append them");
+  const std::size_t first = tokens();
+  require(count < kNoId - first, "count is {}, too many behind {} tokens", count, first);
+  pages->require_new(more);
+  pages->require_room(first + count, more);
+  const AlignedVector<Id> slots = pages->slots(first, count, more);
+  check_written(recent_keys.at(slots), "keys", kLargestElement);
+  check_written(recent_values.at(slots), "values", kLargestValue);
+  if (count > 0) refresh_if_due();
+  pages->make_room(more.size());
+  make_room_for(count, queries);
+  pages->add(more);
+  for (const Id slot : slots) {
+    recent_keys.append(slot);
+    recent_values.append(slot);
+  }
+  if (!queries.empty()) remember(queries, first, count);
+}
+
+void HeadCache::State::undo_written(std::size_t count) noexcept {
+  drop_tokens(count);
+  pages->undo_add();
 }
 
 void HeadCache::State::drop_tokens(std::size_t count) noexcept {
@@ -92,8 +130,8 @@ void HeadCache::State::copy_tokens(void* keys, void* values) const {
   auto* value = static_cast<std::byte*>(values);
   const Dtype key_type = recent_keys.dtype(), value_type = recent_values.dtype();
   for (const Tokens::Run& run : all.by_position()) {
-    copy_rows({run.piece->keys.slice(run.first, run.count)}, key_type, key);
-    copy_rows(run.piece->values.slice(run.first, run.count), value_type, value);
+    copy_as_stored({run.piece->keys.slice(run.first, run.count)}, key_type, key);
+    copy_as_stored(run.piece->values.slice(run.first, run.count), value_type, value);
     key += run.count * dim * size_of(key_type);
     value += run.count * value_dim * size_of(value_type);
   }

@@ -70,7 +70,15 @@ void HeadCache::State::plan_cut(Cut& cut) const {
 
 void HeadCache::State::keep(Cut cut) noexcept {
   drop_tokens(recent_keys.rows() - cut.recent);
-  if (!cut.is_deep) return forget_lost_refresh();
+  if (cut.is_deep) {
+    keep_deep(std::move(cut));
+  } else {
+    forget_lost_refresh();
+  }
+  if (pages) pages->keep_tokens(tokens());
+}
+
+void HeadCache::State::keep_deep(Cut cut) noexcept {
   sink_keys = std::move(cut.sink_keys);
   sink_values = std::move(cut.sink_values);
   pinned = std::move(cut.pinned);

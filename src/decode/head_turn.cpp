@@ -19,6 +19,21 @@ void HeadCache::State::extend(MatrixView<float> queries, MatrixView<float> keys,
   }
 }
 
+void HeadCache::State::extend_over_written(MatrixView<float> queries, std::span<const Id> more,
+                                           DecodeScratch::State& scratch, float* out) {
+  require(queries.rows % group == 0, "queries has {} rows, no multiple of group = {}", queries.rows,
+          group);
+  const std::size_t past = tokens(), count = queries.rows / group;
+  require_turn(queries, count);
+  take_written(count, more, queries);
+  try {
+    attend_turn(queries, past, scratch, out);
+  } catch (...) {
+    undo_written(count);
+    throw;
+  }
+}
+
 void HeadCache::State::require_tokens(MatrixView<float> keys, MatrixView<float> values) const {
   require(keys.rows == values.rows, "keys has {} rows, values has {}", keys.rows, values.rows);
   if (keys.rows == 0) return;

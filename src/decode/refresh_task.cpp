@@ -15,7 +15,9 @@ RefreshTask::RefreshTask(const HeadCache::State& head)
       bytes_(head.recent_keys.bytes() + head.recent_values.bytes() +
              head.remembered.size() * sizeof(float)) {}
 
-bool RefreshTask::offer() noexcept { return !head_.params.index && !offered_.exchange(true); }
+bool RefreshTask::offer() noexcept {
+  return !head_.params.index && !head_.pages && !offered_.exchange(true);
+}
 
 std::shared_ptr<const HeadCache::State> RefreshTask::plan(const Execution& run) const {
   auto copy = std::make_shared<HeadCache::State>(head_);

@@ -30,7 +30,8 @@ class RefreshTask {
   /// What the copy does not share.
   [[nodiscard]] std::size_t bytes() const noexcept { return bytes_; }
   /// True once, for who has it planned in the background; never where that would ask for a search
-  /// of the caller's own, who is asked in steps alone.
+  /// of the caller's own, who is asked in steps alone, or read pages, which a truncation may give
+  /// to somebody else meanwhile.
   [[nodiscard]] bool offer() noexcept;
 
  private:

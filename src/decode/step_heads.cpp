@@ -157,6 +157,23 @@ void append_heads(std::span<HeadCache* const> heads, MatrixView<float> keys,
       });
 }
 
+void announce_heads(std::span<HeadCache* const> heads, std::size_t tokens,
+                    std::span<const std::span<const Id>> pages, DecodePool& pool,
+                    MatrixView<float> queries) {
+  if (heads.empty()) return;
+  require_alike(heads);
+  require(pages.empty() || pages.size() == heads.size(), "pages are of {} heads, there are {}",
+          pages.size(), heads.size());
+  if (!queries.empty()) require_queries(heads, tokens, queries);
+  OccupiedHeads(heads).each(
+      pool, [&](State& head) { head.undo_written(tokens); },
+      [&](std::size_t i, State& head, DecodeScratch::State&) {
+        const MatrixView<float> own = share_of(queries, i, tokens * head.group);
+        if (!own.empty()) head.require_turn(own, tokens);
+        head.take_written(tokens, pages.empty() ? std::span<const Id>() : pages[i], own);
+      });
+}
+
 void extend_heads(std::span<HeadCache* const> heads, MatrixView<float> queries,
                   MatrixView<float> keys, MatrixView<float> values, DecodePool& pool, float* out) {
   if (heads.empty()) return;
@@ -207,6 +224,12 @@ void attend_heads(std::span<HeadCache* const> heads, MatrixView<float> queries, 
                               head.attend_all(queries.slice(i * head.group, head.group), scratch,
                                               out + i * head.group * head.value_dim);
                             });
+}
+
+void attend_heads(std::span<HeadCache* const> heads, AnyMatrixView queries, DecodePool& pool,
+                  float* out) {
+  DecodeScratch scratch;
+  attend_heads(heads, DecodeScratch::State::of(scratch).widened(queries), pool, out);
 }
 
 void step_heads(std::span<HeadCache* const> heads, MatrixView<float> queries,

@@ -36,37 +36,65 @@ void store_row(const float* row, std::size_t cols, Dtype dtype, std::byte* to) n
   if (dtype == Dtype::f32) std::memcpy(to, row, cols * sizeof(float));
 }
 
-StoredRows::StoredRows(AnyMatrixView rows)
-    : dtype_(rows.dtype), rows_(rows.rows), cols_(rows.cols) {
-  const std::size_t row = row_bytes();
-  data_.resize(rows_ * row);
-  for (std::size_t i = 0; i < rows_; ++i) std::memcpy(data_.data() + i * row, rows.row(i), row);
+StoredRows::StoredRows(const AnyMatrix& rows) : none_(rows.first(0)), rows_(rows.rows()) {
+  const AnyMatrixView all = rows.view();
+  if (is_borrowed()) {
+    slots_.assign(all.slots, all.slots + rows_);
+    return;
+  }
+  none_ = AnyMatrix({}, rows.dtype(), 0, rows.cols());  // what is copied need not live on
+  data_.resize(rows.bytes());
+  copy_rows(all, data_.data());
 }
 
 void StoredRows::check(const float* row, std::string_view name) const {
-  for (std::size_t j = 0; j < cols_; ++j) {
+  for (std::size_t j = 0; j < none_.cols(); ++j) {
     if (!std::isfinite(row[j]))
       fail(ErrorCode::not_finite, "{} holds {} in element {}", name, row[j], j);
-    if (!std::isfinite(as_stored(row[j], dtype_)))
+    if (!std::isfinite(as_stored(row[j], dtype())))
       fail(ErrorCode::not_finite, "{} holds {} in element {}, too large for {}", name, row[j], j,
-           to_string(dtype_));
+           to_string(dtype()));
   }
 }
 
 void StoredRows::make_room(std::size_t count) {
-  const std::size_t needed = bytes() + count * row_bytes();
-  if (data_.size() < needed) data_.resize(needed);
+  const std::size_t rows = rows_ + count;
+  if (is_borrowed()) {
+    if (slots_.size() < rows) slots_.resize(rows);
+  } else if (data_.size() < rows * row_bytes()) {
+    data_.resize(rows * row_bytes());
+  }
 }
 
 void StoredRows::append(const float* row) noexcept {
-  store_row(row, cols_, dtype_, data_.data() + bytes());
+  store_row(row, none_.cols(), dtype(), data_.data() + rows_ * row_bytes());
   ++rows_;
 }
 
+void StoredRows::append(Id slot) noexcept { slots_[rows_++] = slot; }
+
 StoredRows StoredRows::without_front(std::size_t count) const {
-  return StoredRows(view().slice(count, rows_ - count));
+  StoredRows rest;
+  rest.none_ = none_;
+  rest.rows_ = rows_ - count;
+  if (is_borrowed()) {
+    rest.slots_.assign(slots_.data() + count, slots_.data() + rows_);
+  } else {
+    rest.data_.assign(data_.data() + count * row_bytes(), data_.data() + rows_ * row_bytes());
+  }
+  return rest;
 }
 
-AnyMatrixView StoredRows::view() const { return {data_.data(), dtype_, rows_, cols_, cols_}; }
+AnyMatrixView StoredRows::view() const {
+  if (is_borrowed()) return at({slots_.data(), rows_});
+  return {data_.data(), dtype(), rows_, none_.cols(), none_.cols()};
+}
+
+AnyMatrixView StoredRows::at(std::span<const Id> slots) const {
+  AnyMatrixView rows = none_.view();
+  rows.slots = slots.data();
+  rows.rows = slots.size();
+  return rows;
+}
 
 }  // namespace keyseek

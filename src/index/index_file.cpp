@@ -85,8 +85,16 @@ void IndexFileWriter::add_matrix(std::string_view name, std::string_view shape_n
   add_numbers(std::string(shape_name),
               {static_cast<double>(matrix.rows()), static_cast<double>(matrix.cols()),
                static_cast<double>(static_cast<int>(matrix.dtype()))});
-  writer_.add(std::string(name),
-              {static_cast<const std::byte*>(matrix.view().data), matrix.bytes()});
+  add_rows(std::string(name), matrix.view());
+}
+
+void IndexFileWriter::add_rows(std::string name, AnyMatrixView rows) {
+  if (!rows.is_dense()) {
+    copies_.push_back(AnyMatrix::copy_of(rows));
+    rows = copies_.back().view();
+  }
+  writer_.add(std::move(name),
+              {static_cast<const std::byte*>(rows.data), rows.rows * rows.row_bytes()});
 }
 
 void IndexFileWriter::add_numbers(std::string name, std::vector<double> numbers) {

@@ -32,6 +32,8 @@ class IndexFileWriter {
   void add_bytes(std::string name, std::span<const std::byte> bytes) {
     writer_.add(std::move(name), bytes);
   }
+  /// Looked at; borrowed rows are copied, so that they lie one behind the other.
+  void add_rows(std::string name, AnyMatrixView rows);
   void save(const std::filesystem::path& path) const { writer_.save(path); }
   [[nodiscard]] std::vector<std::byte> bytes() const { return writer_.bytes(); }
 
@@ -42,6 +44,7 @@ class IndexFileWriter {
 
   ContainerWriter writer_;
   std::deque<std::vector<double>> numbers_;
+  std::deque<AnyMatrix> copies_;
 };
 
 /// Numbers of one section, taken one after the other; every fault is an Error(corrupt).

@@ -178,7 +178,8 @@ void write_keys(hdf5::Writer& file, AnyMatrixView keys) {
   const auto element = keys.dtype == Dtype::f32   ? hdf5::Element::f32
                        : keys.dtype == Dtype::f16 ? hdf5::Element::f16
                                                   : hdf5::Element::i8;
-  file.write("train", extents, element, keys.data);
+  const AnyMatrix dense = keys.is_dense() ? AnyMatrix::look_at(keys) : AnyMatrix::copy_of(keys);
+  file.write("train", extents, element, dense.view().data);
 }
 
 }  // namespace

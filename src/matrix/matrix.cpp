@@ -165,24 +165,83 @@ BFloat16 to_bfloat16(float f) noexcept {
   return {static_cast<std::uint16_t>((bits + 0x7fffU + odd) >> 16U)};
 }
 
+std::byte* copy_rows(AnyMatrixView m, std::byte* to) noexcept {
+  const std::size_t row = m.row_bytes();
+  if (m.is_dense()) {
+    if (m.rows > 0) std::memcpy(to, m.data, m.rows * row);
+    return to + m.rows * row;
+  }
+  for (std::size_t i = 0; i < m.rows; ++i, to += row) std::memcpy(to, m.row(i), row);
+  return to;
+}
+
 void AnyMatrixView::copy_row(std::size_t i, float* out) const noexcept {
   with_type(row(i), dtype, [&](const auto* from) { copy_elements(from, cols, out); });
 }
 
+AnyMatrix AnyMatrix::borrowed(SharedArray<std::byte> memory, Dtype dtype, SharedArray<Id> slots,
+                              std::size_t cols, std::size_t stride) {
+  AnyMatrix m(std::move(memory), dtype, slots.size(), cols);
+  m.slots_ = std::move(slots);
+  m.stride_ = stride;
+  m.is_borrowed_ = true;
+  return m;
+}
+
 AnyMatrix AnyMatrix::look_at(AnyMatrixView m) {
-  if (m.stride != m.cols) return copy_of(m);
-  const std::span<const std::byte> bytes(static_cast<const std::byte*>(m.data),
-                                         m.rows * m.row_bytes());
-  return {SharedArray<std::byte>(bytes, nullptr), m.dtype, m.rows, m.cols};
+  const auto* data = static_cast<const std::byte*>(m.data);
+  // How far borrowed memory reaches, nobody asks.
+  if (m.slots != nullptr)
+    return borrowed({{data, std::size_t{0}}, nullptr}, m.dtype, {{m.slots, m.rows}, nullptr},
+                    m.cols, m.stride);
+  const std::size_t elements = m.rows == 0 ? 0 : (m.rows - 1) * m.stride + m.cols;
+  AnyMatrix looked_at({{data, elements * size_of(m.dtype)}, nullptr}, m.dtype, m.rows, m.cols);
+  looked_at.stride_ = m.stride;
+  return looked_at;
 }
 
 AnyMatrix AnyMatrix::copy_of(AnyMatrixView m) {
-  const std::size_t row_bytes = m.row_bytes();
-  AlignedVector<std::byte> bytes(m.rows * row_bytes);
-  for (std::size_t i = 0; i < m.rows; ++i) {
-    std::copy_n(static_cast<const std::byte*>(m.row(i)), row_bytes, bytes.data() + i * row_bytes);
-  }
+  AlignedVector<std::byte> bytes(m.rows * m.row_bytes());
+  copy_rows(m, bytes.data());
   return {SharedArray<std::byte>(std::move(bytes)), m.dtype, m.rows, m.cols};
+}
+
+AnyMatrix AnyMatrix::first(std::size_t count) const {
+  AnyMatrix m = *this;
+  m.rows_ = count;
+  if (is_borrowed_) {
+    m.slots_ = slots_.first(count);
+  } else if (view().is_dense()) {
+    m.bytes_ = bytes_.first(m.bytes());
+  }
+  return m;
+}
+
+AnyMatrix AnyMatrix::at(std::span<const std::size_t> rows) const {
+  const AnyMatrixView all = view();
+  if (is_borrowed_) {
+    AlignedVector<Id> slots(rows.size());
+    for (std::size_t i = 0; i < rows.size(); ++i) slots[i] = slots_[rows[i]];
+    return borrowed(bytes_, dtype_, SharedArray(std::move(slots)), cols_, stride_);
+  }
+  AlignedVector<std::byte> bytes(rows.size() * all.row_bytes());
+  std::byte* to = bytes.data();
+  for (const std::size_t i : rows) to = copy_rows(all.slice(i, 1), to);
+  return {SharedArray<std::byte>(std::move(bytes)), dtype_, rows.size(), cols_};
+}
+
+AnyMatrix AnyMatrix::joined(AnyMatrixView more) const {
+  if (is_borrowed_) {
+    require(more.rows == 0 ||
+                (more.slots != nullptr && more.data == bytes_.data() && more.stride == stride_),
+            "rows are to join borrowed ones, but are not of their memory");
+    AlignedVector<Id> slots(slots_.begin(), slots_.end());
+    slots.insert(slots.end(), more.slots, more.slots + more.rows);
+    return borrowed(bytes_, dtype_, SharedArray(std::move(slots)), cols_, stride_);
+  }
+  AlignedVector<std::byte> bytes((rows_ + more.rows) * more.row_bytes());
+  copy_rows(more, copy_rows(view(), bytes.data()));
+  return {SharedArray<std::byte>(std::move(bytes)), more.dtype, rows_ + more.rows, more.cols};
 }
 
 Matrix<float> to_f32(AnyMatrixView m) {

@@ -193,14 +193,8 @@ KeyStore KeyStore::appended(AnyMatrixView keys) const {
   require_range(keys, "keys");
   const std::size_t n = size() + keys.rows;
 
-  AlignedVector<std::byte> stored(n * dim() * size_of(keys.dtype));
-  const AnyMatrix added = AnyMatrix::copy_of(keys);
-  std::memcpy(stored.data(), keys_.view().data, keys_.bytes());
-  if (added.bytes() > 0)
-    std::memcpy(stored.data() + keys_.bytes(), added.view().data, added.bytes());
-
   KeyStore store = *this;
-  store.keys_ = AnyMatrix(SharedArray(std::move(stored)), keys.dtype, n, dim());
+  store.keys_ = keys_.joined(keys);
   if (layout_ == CodeLayout::none) {
     store.longest_ = std::max(longest_, longest_of(keys));
     return store;

@@ -6,6 +6,7 @@
 #include "score/rows.hpp"
 
 namespace keyseek {
+
 void score_previous(const KeyStore& store, MatrixView<float> queries, SearchScratch::State& s) {
   s.floor.assign(queries.rows, kNothing);
   // Scores of queries that were moved would say nothing about those that are asked.

@@ -33,6 +33,11 @@ def head() -> keyseek.HeadCache:
     )  # fmt: skip
 
 
+@functools.cache
+def borrowed() -> keyseek.HeadCache:
+    return keyseek.HeadCache.borrow(KEYS, KEYS, [0], 50, QUERIES, scale=1.0, shift=False, threads=1)
+
+
 # By its name: a call that is given one argument, and what it needs beside it.
 CALLS: dict[str, tuple[Any, dict[str, Any]]] = {
     "Benchmark": (keyseek.Benchmark, {"keys": KEYS, "queries": QUERIES}),
@@ -48,6 +53,13 @@ CALLS: dict[str, tuple[Any, dict[str, Any]]] = {
     "DecodeSession.check": (keyseek.DecodeSession.check, {"dim": 64, "dtype": "f16"}),
     "Dials": (keyseek.Dials, {}),
     "GraphParams": (keyseek.GraphParams, {}),
+    "HeadCache.announce": (lambda tokens: borrowed().copy().announce(tokens), {}),
+    "HeadCache.borrow": (
+        lambda **given: keyseek.HeadCache.borrow(
+            KEYS, KEYS, [0], **{"tokens": 60, "queries": QUERIES, **given}
+        ),
+        {"retriever": "flat", "scale": 1.0},
+    ),
     "HeadCache.prefill": (
         keyseek.HeadCache.prefill,
         {"keys": KEYS, "values": KEYS, "queries": QUERIES, "retriever": "flat", "scale": 1.0},
@@ -68,6 +80,7 @@ CALLS: dict[str, tuple[Any, dict[str, Any]]] = {
     "RouterParams": (keyseek.RouterParams, {}),
     "SketchParams": (keyseek.SketchParams, {}),
     "TrainingQueries": (keyseek.TrainingQueries, {"train": QUERIES}),
+    "announce_heads": (lambda tokens: keyseek.announce_heads([borrowed().copy()], tokens), {}),
     "exact_knn": (keyseek.exact_knn, {"keys": KEYS, "queries": QUERIES, "k": 5}),
     "measure_steps": (
         lambda **given: keyseek.measure_steps(index(), QUERIES, **{"k": 5, **given}),

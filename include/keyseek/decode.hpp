@@ -55,7 +55,8 @@ struct HeadPlan {
   StopRule stop = {.k = 0};
   double target_recall = 0;       ///< of the search; flat: 1
   std::size_t tail_vectors = 0;   ///< 0: the tail does not help this head
-  double expected_error = 0;      ///< on held-out queries, by the search as it is
+  double expected_error = 0;      ///< on held-out queries: mean, or what `confidence` asks for
+  double planted_error = 0;       ///< the largest on planted queries, by the search as it is
   double error_without_tail = 0;  ///< by the same rule, exact keys
   double keys_per_query = 0;      ///< vectors attended beyond the exact tokens, tail included
   double bytes_per_step = 0;      ///< read for the indexed tokens: search, attention, tail

@@ -74,6 +74,12 @@ struct DecodeParams {
   /// `safety` times this on held-out queries of the prompt.
   double max_error = 0.05;
   double safety = 0.8;
+  /// 0: max_error is about the mean. Else a share in (0, 1): of held-out queries, at least so many
+  /// are off by no more than safety * max_error.
+  double confidence = 0;
+  /// Largest |out - full| / |full|, in (0, 1], of planted queries: some of the prompt's own, each
+  /// turned towards a token at random until its answer hangs on that. 1: any.
+  double max_planted_error = 0.25;
 
   // Logits and rotary embedding: what the model computes.
   float scale = 0.0F;    ///< of the softmax; must be given, above 0

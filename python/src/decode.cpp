@@ -151,20 +151,20 @@ std::pair<Table<float>, Table<float>> static_part(const HeadCache& self) {
 
 void pickle_plan(nb::class_<HeadPlan>& type) {
   using State = std::tuple<int, int, std::size_t, double, std::size_t, double, std::size_t, double,
-                           double, double, double>;
+                           double, double, double, double>;
   type.def("__getstate__",
            [](const HeadPlan& p) {
              return State(static_cast<int>(p.retriever), static_cast<int>(p.stop.rule), p.stop.k,
                           p.stop.limit, p.stop.least, p.target_recall, p.tail_vectors,
-                          p.expected_error, p.error_without_tail, p.keys_per_query,
+                          p.expected_error, p.planted_error, p.error_without_tail, p.keys_per_query,
                           p.bytes_per_step);
            })
       .def("__setstate__", [](HeadPlan& self, const State& state) {
         HeadPlan p;
         int retriever = 0, rule = 0;
         std::tie(retriever, rule, p.stop.k, p.stop.limit, p.stop.least, p.target_recall,
-                 p.tail_vectors, p.expected_error, p.error_without_tail, p.keys_per_query,
-                 p.bytes_per_step) = state;
+                 p.tail_vectors, p.expected_error, p.planted_error, p.error_without_tail,
+                 p.keys_per_query, p.bytes_per_step) = state;
         p.retriever = static_cast<Retriever>(retriever);
         p.stop.rule = static_cast<Rule>(rule);
         new (&self) HeadPlan(p);
@@ -177,7 +177,7 @@ void bind_plan(nb::module_& m) {
 
 retriever: "everything" (all, exactly), "none" (by the tail alone), "flat", "sketch", "projection" or
 "custom" (the best keys and the tail). rule, k, limit: which of the best. Bytes are those read for the
-indexed tokens.)");
+indexed tokens. planted_error: the largest error of queries that were turned towards one token each.)");
   pickle_plan(plan);
   plan.def_prop_ro("retriever",
                    [](const HeadPlan& p) { return std::string(to_string(p.retriever)); })
@@ -187,6 +187,7 @@ indexed tokens.)");
       .def_ro("target_recall", &HeadPlan::target_recall)
       .def_ro("tail_vectors", &HeadPlan::tail_vectors)
       .def_ro("expected_error", &HeadPlan::expected_error)
+      .def_ro("planted_error", &HeadPlan::planted_error)
       .def_ro("error_without_tail", &HeadPlan::error_without_tail)
       .def_ro("keys_per_query", &HeadPlan::keys_per_query)
       .def_ro("bytes_per_step", &HeadPlan::bytes_per_step)

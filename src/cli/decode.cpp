@@ -62,6 +62,7 @@ Json decode(const io::CapturedHead& head, const DecodeParams& params, const Opti
               {"recall", plan.target_recall},
               {"tail", plan.tail_vectors},
               {"expected_error", plan.expected_error},
+              {"planted_error", plan.planted_error},
               {"error", seen.error},
               {"attended", std::round(10 * seen.retrieved) / 10},
               {"scanned", std::lround(seen.scanned)},

@@ -6,17 +6,12 @@
 #include "base/random.hpp"
 
 namespace keyseek {
-namespace {
-
-/// Writes `part` over queries [first, ...) of `all`.
 void put(const Partial& part, std::size_t first, Partial& all) {
   const auto at = static_cast<std::ptrdiff_t>(first);
   std::copy_n(part.out.data(), part.out.rows() * part.out.cols(), all.out.row(first));
   std::copy(part.lse.begin(), part.lse.end(), all.lse.begin() + at);
   std::copy(part.best.begin(), part.best.end(), all.best.begin() + at);
 }
-
-}  // namespace
 
 AnsweredQueries moved_queries(const PlanInput& input, const std::vector<std::size_t>& rows,
                               std::size_t run, const DecodeParams& params, std::uint64_t seed) {

@@ -30,6 +30,9 @@ struct AnsweredQueries {
                                              const std::vector<std::size_t>& rows, std::size_t run,
                                              const DecodeParams& params);
 
+/// Writes `part` over queries [first, ...) of `all`.
+void put(const Partial& part, std::size_t first, Partial& all);
+
 /// One after the other; both of the same `run`.
 [[nodiscard]] AnsweredQueries joined(const AnsweredQueries& first, const AnsweredQueries& second);
 

@@ -2,16 +2,30 @@
 #include "decode/evidence.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
+
+#include "decode/planted.hpp"
 
 namespace keyseek {
 namespace {
 
 // Consecutive positions of a held-out run: enough for warm starts to count.
 constexpr std::size_t kRun = 8;
+// Steps in which a token is asked for that no query of the prompt wanted.
+constexpr std::size_t kPlanted = 24;
 
 double mean(std::span<const float> values) {
   return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
+}
+
+/// The least value that no more than a share 1 - `share` of the values exceeds.
+double reached_by(std::span<const float> values, double share) {
+  std::vector<float> sorted(values.begin(), values.end());
+  const double rank = std::ceil(share * static_cast<double>(sorted.size()));
+  const auto at = sorted.begin() + static_cast<std::ptrdiff_t>(std::max(rank, 1.0)) - 1;
+  std::nth_element(sorted.begin(), at, sorted.end());
+  return double{*at};
 }
 
 /// Rows [first, last) of blocks, `count` of them in runs of `run`, evenly spread.
@@ -37,11 +51,14 @@ std::size_t newest_positions(const PlanInput& input) {
 
 }  // namespace
 
-double Evidence::worse_mean(const std::vector<float>& errors) const {
+double Evidence::error(const std::vector<float>& errors, double confidence) const {
+  const auto of = [&](std::span<const float> some) {
+    return confidence > 0 ? reached_by(some, confidence) : mean(some);
+  };
   const std::span<const float> all = errors;
-  const double old = mean(all.first(old_queries));
+  const double old = of(all.first(old_queries));
   if (old_queries == errors.size()) return old;
-  return std::max(old, mean(all.subspan(old_queries)));
+  return std::max(old, of(all.subspan(old_queries)));
 }
 
 Evidence gather_evidence(const PlanInput& input, const DecodeParams& params, std::size_t k,
@@ -66,6 +83,8 @@ Evidence gather_evidence(const PlanInput& input, const DecodeParams& params, std
   };
   seen.train_seen = answered(train);
   seen.held_seen = answered(seen.held);
+  seen.planted = planted_queries(input, seen.held, kPlanted, params, params.seed + 2);
+  seen.planted_seen = answered(seen.planted);
   return seen;
 }
 

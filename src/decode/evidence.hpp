@@ -20,10 +20,12 @@ struct Evidence {
   std::size_t first_training = 0, last_training = 0;  ///< of input.positions; the last is not in
   AnsweredQueries held;
   std::size_t old_queries = 0;  ///< of `held`, before the newest
-  Observations train_seen, held_seen;
+  AnsweredQueries planted;      ///< queries whose answer hangs on one token
+  Observations train_seen, held_seen, planted_seen;
 
-  /// Mean of the errors of old or of newest held-out queries, whichever is larger.
-  [[nodiscard]] double worse_mean(const std::vector<float>& errors) const;
+  /// Mean of the errors of old or of newest held-out queries, whichever is larger; with a
+  /// `confidence` above 0, what that share of them is not above.
+  [[nodiscard]] double error(const std::vector<float>& errors, double confidence) const;
 };
 
 /// `k`: keys per query that a plan may ask for.

@@ -40,9 +40,9 @@ void put(std::vector<double>& to, const StopRule& stop) {
 }
 
 std::vector<double> numbers_of(const HeadPlan& plan) {
-  std::vector<double> out = {
-      word(plan.retriever),    plan.target_recall,  number(plan.tail_vectors), plan.expected_error,
-      plan.error_without_tail, plan.keys_per_query, plan.bytes_per_step};
+  std::vector<double> out = {word(plan.retriever), plan.target_recall, number(plan.tail_vectors),
+                             plan.expected_error,  plan.planted_error, plan.error_without_tail,
+                             plan.keys_per_query,  plan.bytes_per_step};
   put(out, plan.stop);
   return out;
 }
@@ -65,8 +65,8 @@ HeadPlan read_plan(const ContainerReader& file) {
   n.check(plan.retriever != Retriever::projection || plan.target_recall > 0,
           "searches for a recall of 0");
   plan.tail_vectors = n.whole();
-  for (double* value :
-       {&plan.expected_error, &plan.error_without_tail, &plan.keys_per_query, &plan.bytes_per_step})
+  for (double* value : {&plan.expected_error, &plan.planted_error, &plan.error_without_tail,
+                        &plan.keys_per_query, &plan.bytes_per_step})
     *value = n.real_in(0, std::numeric_limits<double>::max());
   plan.stop = read_stop(n);
   n.finish();

@@ -28,6 +28,7 @@ constexpr OptionRange kFromOne = {.least = 1, .with_least = true};
 constexpr OptionRange kAboveOne = {.least = 1, .most = kInfinity, .with_most = true};
 constexpr OptionRange kInside = {.least = 0, .most = 1};
 constexpr OptionRange kShare = {.least = 0, .most = 1, .with_most = true};
+constexpr OptionRange kBelowOne = {.least = 0, .most = 1, .with_least = true};
 constexpr OptionRange kTailVectors = {
     .least = 0, .most = 65536, .with_least = true, .with_most = true};
 
@@ -142,6 +143,11 @@ constexpr std::array kOptions = std::to_array<DecodeOption>({
         "wanted mean of |out - full| / |full| over decode queries"),
     option<Kept<&P::safety>>("plan", "safety", number, kShare, read_by::planner,
         "the plan aims at so much of max_error on held-out queries of the prompt"),
+    option<Kept<&P::confidence>>("plan", "confidence", number, kBelowOne, read_by::planner,
+        "0: max_error is about the mean; else the share of held-out queries that keep it"),
+    option<Kept<&P::max_planted_error>>("plan", "max_planted_error", number, kShare,
+        read_by::choice_of_index,
+        "largest error of queries of the prompt that were turned towards one token each; 1: any"),
     option<KeptWord<kRules, &P::rule>>("plan", "rule", word, kAny, read_by::search,
         "which of the keys found are attended: the k best; of these, logits near the largest; of "
         "these, the fewest that hold a share of the mass", kRules),

@@ -11,7 +11,7 @@ namespace keyseek {
 namespace {
 
 constexpr std::string_view kVersion = "version", kNothing = "-";
-// Of the text; version 1 was numbers without names, 2 had no refresh_delay.
+// Of the text; version 1 was numbers without names, 2 had fewer options.
 constexpr std::size_t kTextVersion = 3;
 
 std::string shown(const OptionValue& value) {

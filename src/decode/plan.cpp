@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <functional>
 #include <numeric>
 #include <optional>
 #include <utility>
@@ -30,6 +31,10 @@ constexpr std::size_t kFurther = 2;
 
 double mean(const std::vector<std::size_t>& values) {
   return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
+}
+
+double largest(const std::vector<float>& errors) {
+  return errors.empty() ? 0.0 : double{*std::max_element(errors.begin(), errors.end())};
 }
 
 bool worth_planning(const PlanInput& input, const DecodeParams& params) {
@@ -67,10 +72,10 @@ class Planner {
   }
 
  private:
-  /// What the held-out queries saw of a search: their mean error; per step, bytes read, values
-  /// included; keys kept per query.
+  /// What the held-out queries saw of a search: their error; per step, bytes read, values included;
+  /// keys kept per query. And the largest error of planted ones.
   struct Outcome {
-    double error = 0, read = 0, keys = 0;
+    double error = 0, read = 0, keys = 0, planted = 0;
   };
 
   struct Found {
@@ -129,7 +134,7 @@ class Planner {
     std::size_t low = 0, high = ladder_.size();
     while (low < high) {
       const std::size_t middle = (low + high) / 2;
-      if (exact_error(ladder_[middle], fit(ladder_[middle], tail)) <= goal_) {
+      if (keeps_goal(ladder_[middle], fit(ladder_[middle], tail))) {
         high = middle;
       } else {
         low = middle + 1;
@@ -148,8 +153,27 @@ class Planner {
   }
 
   [[nodiscard]] double exact_error(const StopRule& stop, const Tail& tail) const {
-    return seen_.worse_mean(
-        attention_errors(seen_.held_seen, values_, kept(seen_.held_seen, stop), tail));
+    return seen_.error(
+        attention_errors(seen_.held_seen, values_, kept(seen_.held_seen, stop), tail),
+        params_.confidence);
+  }
+
+  /// With exact keys.
+  [[nodiscard]] bool keeps_goal(const StopRule& stop, const Tail& tail) const {
+    return exact_error(stop, tail) <= goal_ &&
+           answers_planted(largest(attention_errors(seen_.planted_seen, values_,
+                                                    kept(seen_.planted_seen, stop), tail)));
+  }
+
+  /// Of a search. What a projection index misses is the choice of who set may_miss.
+  [[nodiscard]] bool keeps_goal(const HeadPlan& plan, const Outcome& outcome) const {
+    return outcome.error <= goal_ &&
+           (plan.retriever == Retriever::projection || answers_planted(outcome.planted));
+  }
+
+  /// What a search of the caller's own misses is the caller's choice. Errors may exceed 1.
+  [[nodiscard]] bool answers_planted(double error) const {
+    return params_.index || params_.max_planted_error >= 1 || error <= params_.max_planted_error;
   }
 
   /// Estimate, to compare choices: what a search reads is not known before there is one.
@@ -215,7 +239,7 @@ class Planner {
         const HeadPlan plan = {
             .retriever = retriever, .stop = ladder_[rung], .target_recall = recalls[r]};
         const Outcome outcome = outcome_of(plan, tail);
-        if (outcome.error > goal_) continue;
+        if (!keeps_goal(plan, outcome)) continue;
         if (!best) last = std::min(last, rung + 1 + kFurther);
         if (!best || outcome.read < best->outcome.read)
           best = Found{plan, std::move(tail), outcome};
@@ -269,38 +293,50 @@ class Planner {
 
   /// Of a search with an index that is built.
   [[nodiscard]] Outcome outcome_of(const HeadPlan& plan, const Tail& tail) const {
-    SearchScratch search;
-    Hits found;
     double read = 0, attended = 0;
-    const auto retrieve = [&](std::size_t step, Hits& hits) {
-      const std::size_t first = step * input_.group;
-      indexes_.of(plan.retriever)
-          .search(plan, seen_.held.queries.view().slice(first, input_.group), params_.scan_novel,
-                  step % seen_.held.run == 0 ? nullptr : &found, search, found);
-      read += static_cast<double>(found.stats.bytes_read);
-      hits = found;
-      for (std::size_t g = 0; g < input_.group; ++g) {
-        hits.count[g] =
-            kept_by(plan.stop, found.row_scores(g), params_.logits(),
-                    seen_.held_seen.exact.best[first + g], seen_.held_seen.exact.lse[first + g]);
-        attended += static_cast<double>(hits.count[g]);
-      }
-    };
+    const std::vector<float> held =
+        errors_of(plan, tail, seen_.held, seen_.held_seen, [&](const Hits& hits) {
+          read += static_cast<double>(hits.stats.bytes_read);
+          for (const std::size_t kept : hits.count) attended += static_cast<double>(kept);
+        });
     Outcome outcome;
-    outcome.error = seen_.worse_mean(attention_errors(seen_.held_seen, values_, tail, retrieve));
+    outcome.error = seen_.error(held, params_.confidence);
+    outcome.planted = largest(
+        errors_of(plan, tail, seen_.planted, seen_.planted_seen, [](const Hits& /*hits*/) {}));
     read += attended * static_cast<double>(values_.row_bytes());
     outcome.read = read / static_cast<double>(seen_.held_seen.steps());
     outcome.keys = attended / static_cast<double>(seen_.held_seen.queries.rows());
     return outcome;
   }
 
+  /// Of each query, by the index that is built; `visit` sees what each step attends.
+  [[nodiscard]] std::vector<float> errors_of(const HeadPlan& plan, const Tail& tail,
+                                             const AnsweredQueries& asked, const Observations& seen,
+                                             const std::function<void(const Hits&)>& visit) const {
+    SearchScratch search;
+    Hits found;
+    const auto retrieve = [&](std::size_t step, Hits& hits) {
+      const std::size_t first = step * input_.group;
+      indexes_.of(plan.retriever)
+          .search(plan, asked.queries.view().slice(first, input_.group), params_.scan_novel,
+                  step % asked.run == 0 ? nullptr : &found, search, found);
+      hits = found;
+      for (std::size_t g = 0; g < input_.group; ++g)
+        hits.count[g] = kept_by(plan.stop, found.row_scores(g), params_.logits(),
+                                seen.exact.best[first + g], seen.exact.lse[first + g]);
+      visit(hits);
+    };
+    return attention_errors(seen, values_, tail, retrieve);
+  }
+
   /// All by the tail.
   Planned without_search(std::size_t tail_vectors) {
     const StopRule stop = {.k = 0};
     Tail tail = fit(stop, tail_vectors);
-    const double error = exact_error(stop, tail);
-    return finish(
-        Found{{.retriever = Retriever::none, .stop = stop}, std::move(tail), {.error = error}});
+    const Outcome outcome = {
+        .error = exact_error(stop, tail),
+        .planted = largest(attention_errors(seen_.planted_seen, values_, 0, tail))};
+    return finish(Found{{.retriever = Retriever::none, .stop = stop}, std::move(tail), outcome});
   }
 
   /// The search that was found, or everything.
@@ -312,6 +348,7 @@ class Planner {
     plan.keys_per_query = found->outcome.keys + static_cast<double>(tail.vectors());
     plan.error_without_tail = exact_error(plan.stop, {});
     plan.expected_error = found->outcome.error;
+    plan.planted_error = found->outcome.planted;
     plan.bytes_per_step = found->outcome.read + static_cast<double>(tail.bytes());
     return {plan, indexes_.take(plan.retriever), std::move(found->tail)};
   }

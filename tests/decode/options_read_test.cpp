@@ -50,6 +50,8 @@ const std::string kAll = "pmiefsjnucdatxq", kPlanned = "pmitxq", kSearched = "fs
 std::vector<Asked> asked() {
   return {{"max_error", "0.1", kPlanned},
           {"safety", "0.5", kPlanned},
+          {"confidence", "0.9", kPlanned},
+          {"max_planted_error", "0.5", "pmtxq"},
           {"rule", "dipr", kPlanned + "da"},  // else it needs a limit first
           {"least_k", "20", kPlanned + "da"},
           {"max_k", "600", kPlanned},

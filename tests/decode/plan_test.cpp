@@ -187,10 +187,17 @@ TEST(Plan, TheLimitsAreKept) {
   const HeadPlan odd = plan(0.03, [](DecodeParams& p) { p.tail_vectors = 17; });
   EXPECT_TRUE(odd.tail_vectors == 0 || odd.tail_vectors == 17);
   // Without any retrieval this head cannot keep so small an error.
-  const auto no_keys = [](DecodeParams& p) { p.least_k = p.max_k = 0; };
+  const auto no_keys = [](DecodeParams& p) {
+    p.least_k = p.max_k = 0;
+    p.max_planted_error = 1;
+  };
   EXPECT_EQ(plan(0.004, no_keys).retriever, Retriever::everything);
   EXPECT_EQ(plan(0.1, no_keys).retriever, Retriever::none);
-  EXPECT_EQ(plan(0.1, [](DecodeParams& p) { p.least_k = 0; }).retriever, Retriever::none);
+  const auto if_need_be = [&](DecodeParams& p) {
+    p.least_k = 0;
+    p.max_planted_error = 1;
+  };
+  EXPECT_EQ(plan(0.1, if_need_be).retriever, Retriever::none);
   EXPECT_EQ(plan(0.1, [](DecodeParams&) {}).stop.k, 16U);
   EXPECT_EQ(plan(0.1, [](DecodeParams& p) { p.least_k = 101; }).stop.k, 150U);
   EXPECT_EQ(plan(1e-6, [](DecodeParams&) {}).retriever, Retriever::everything);

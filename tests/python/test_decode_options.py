@@ -34,7 +34,7 @@ def prefill():
     return make
 
 
-PLANNER = {"max_error", "safety", "max_k", "may_miss"}
+PLANNER = {"max_error", "safety", "confidence", "max_planted_error", "max_k", "may_miss"}
 SEARCHED = {"rule", "least_k", "k"}
 INDEX = {"max_memory", "share", "target_recall", "scan_novel"}
 # Which options nobody reads, by retriever. (None as a limit is none.)

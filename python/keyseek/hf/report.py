@@ -52,6 +52,7 @@ class HeadReport:
             "target_recall": plan.target_recall,
             "tail_vectors": plan.tail_vectors,
             "expected_error": plan.expected_error,
+            "planted_error": plan.planted_error,
             "expected_bytes": plan.bytes_per_step,
             "full_bytes": self.full_bytes,
             "memory_bytes": self.nbytes,

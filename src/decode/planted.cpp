@@ -1,0 +1,133 @@
+// Turns queries of the prompt towards one token each.
+#include "decode/planted.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <vector>
+
+#include "base/random.hpp"
+#include "matrix/even_rows.hpp"
+
+namespace keyseek {
+namespace {
+
+constexpr std::size_t kSample = 1024;  // keys that say how much attention the others get
+constexpr int kRounds = 12;            // of bisection
+
+double product(const float* a, const float* b, std::size_t d) {
+  return std::inner_product(a, a + d, b, 0.0);
+}
+
+/// log(exp(a) + exp(b))
+double log_sum(double a, double b) {
+  const double most = std::max(a, b);
+  return std::isinf(most) ? most : most + std::log(std::exp(a - most) + std::exp(b - most));
+}
+
+/// Turns queries towards keys: the sample stands for all others.
+class Turning {
+ public:
+  Turning(const PlanInput& input, const DecodeParams& params)
+      : keys_(input.tokens.indexed.keys),
+        logits_(params.logits()),
+        sample_(even_rows(keys_, kSample)),
+        mean_(keys_.cols) {
+    for (std::size_t i = 0; i < sample_.rows(); ++i)
+      for (std::size_t j = 0; j < mean_.size(); ++j)
+        mean_[j] += sample_.row(i)[j] / static_cast<float>(sample_.rows());
+  }
+
+  /// Adds so much of the key, less what all keys share, that its logit is the log-sum-exp of all
+  /// others; `exact` is that of what is attended beside the indexed keys.
+  void turn(float* query, std::size_t key, double exact) {
+    const std::size_t d = keys_.cols;
+    std::vector<float> wanted(d), direction(d);
+    keys_.copy_row(key, wanted.data());
+    for (std::size_t j = 0; j < d; ++j) direction[j] = wanted[j] - mean_[j];
+    // A key that would move away from the query is asked for along itself.
+    if (product(direction.data(), wanted.data(), d) <= 0) direction = wanted;
+    score(query, direction.data());
+    const Line own = {product(query, wanted.data(), d),
+                      product(direction.data(), wanted.data(), d)};
+    if (!(own.slope > 0)) return;
+    // At `far` the key is above all others by far, or the line is too long to matter.
+    double near = 0, far = 1;
+    while (far < 0x1p30 && !above(own, far, exact)) far *= 2;
+    for (int round = 0; round < kRounds; ++round) {
+      const double middle = (near + far) / 2;
+      (above(own, middle, exact) ? far : near) = middle;
+    }
+    for (std::size_t j = 0; j < d; ++j) query[j] += static_cast<float>(far) * direction[j];
+  }
+
+ private:
+  /// An inner product as a function of how far the query is turned.
+  struct Line {
+    double start, slope;
+    [[nodiscard]] double at(double turned) const { return start + turned * slope; }
+  };
+
+  void score(const float* query, const float* direction) {
+    lines_.clear();
+    for (std::size_t i = 0; i < sample_.rows(); ++i)
+      lines_.push_back({product(query, sample_.row(i), keys_.cols),
+                        product(direction, sample_.row(i), keys_.cols)});
+  }
+
+  /// Whether the key has half of the attention.
+  [[nodiscard]] bool above(const Line& own, double turned, double exact) const {
+    double most = exact, sum = 0;
+    std::vector<double> logits;
+    for (const Line& line : lines_) {
+      logits.push_back(logits_.of(static_cast<float>(line.at(turned))));
+      most = std::max(most, logits.back());
+    }
+    for (const double logit : logits) sum += std::exp(logit - most);
+    const double share = static_cast<double>(keys_.rows) / static_cast<double>(sample_.rows());
+    const double others = log_sum(exact, most + std::log(sum * share));
+    return logits_.of(static_cast<float>(own.at(turned))) >= others;
+  }
+
+  AnyMatrixView keys_;
+  Logits logits_;
+  Matrix<float> sample_;
+  std::vector<float> mean_;
+  std::vector<Line> lines_;
+};
+
+}  // namespace
+
+AnsweredQueries planted_queries(const PlanInput& input, const AnsweredQueries& asked,
+                                std::size_t count, const DecodeParams& params, std::uint64_t seed) {
+  const std::size_t group = input.group, d = input.queries.cols;
+  const std::size_t steps = asked.queries.rows() / group;
+  count = std::min(count, steps);
+  const std::size_t now = input.tokens.size(), dv = input.tokens.indexed.values.rows.cols;
+  Random random(seed);
+  Turning turning(input, params);
+  AnsweredQueries planted;
+  planted.queries = Matrix<float>(count * group, d);
+  planted.exact.reset(count * group, dv);
+  AttendScratch scratch;
+  Partial part, exact;
+  for (std::size_t i = 0; i < count; ++i) {
+    const std::size_t from = i * steps / count * group;
+    const std::size_t key = random.below(input.tokens.indexed.keys.rows);
+    for (std::size_t g = 0; g < group; ++g) {
+      float* query = planted.queries.row(i * group + g);
+      std::copy_n(asked.queries.row(from + g), d, query);
+      turning.turn(query, key, double{asked.exact.lse[from + g]});
+    }
+    exact.reset(group, dv, params.null_logits);
+    const auto queries = planted.queries.view().slice(i * group, group);
+    input.tokens.attend(queries, 0, input.tokens.sink.keys.rows, params.logits(), scratch, part,
+                        exact);
+    input.tokens.attend(queries, now - input.tokens.recent.keys.rows, now, params.logits(), scratch,
+                        part, exact);
+    put(exact, i * group, planted.exact);
+  }
+  return planted;
+}
+
+}  // namespace keyseek

@@ -14,6 +14,12 @@ namespace {
 
 constexpr std::size_t kSample = 1024;  // keys that say how much attention the others get
 constexpr int kRounds = 12;            // of bisection
+// How far a query is turned at most, in units of its own length: one that is all but something else
+// by then would say nothing about those of the prompt.
+constexpr double kFarthest = 64;
+constexpr int kKeysTried = 8;
+// Inner products up to here are far from the end of f32.
+constexpr double kLargestProduct = 1e36;
 
 double product(const float* a, const float* b, std::size_t d) {
   return std::inner_product(a, a + d, b, 0.0);
@@ -32,15 +38,17 @@ class Turning {
       : keys_(input.tokens.indexed.keys),
         logits_(params.logits()),
         sample_(even_rows(keys_, kSample)),
-        mean_(keys_.cols) {
+        mean_(keys_.cols),
+        longest_(double{largest_magnitude(keys_)} * std::sqrt(static_cast<double>(keys_.cols))) {
     for (std::size_t i = 0; i < sample_.rows(); ++i)
       for (std::size_t j = 0; j < mean_.size(); ++j)
         mean_[j] += sample_.row(i)[j] / static_cast<float>(sample_.rows());
   }
 
   /// Adds so much of the key, less what all keys share, that its logit is the log-sum-exp of all
-  /// others; `exact` is that of what is attended beside the indexed keys.
-  void turn(float* query, std::size_t key, double exact) {
+  /// others; `exact` is that of what is attended beside the indexed keys. Where nothing makes it
+  /// that, as with capped logits, the query stays as it is, and this is false.
+  bool turn(float* query, std::size_t key, double exact) {
     const std::size_t d = keys_.cols;
     std::vector<float> wanted(d), direction(d);
     keys_.copy_row(key, wanted.data());
@@ -50,15 +58,19 @@ class Turning {
     score(query, direction.data());
     const Line own = {product(query, wanted.data(), d),
                       product(direction.data(), wanted.data(), d)};
-    if (!(own.slope > 0)) return;
-    // At `far` the key is above all others by far, or the line is too long to matter.
-    double near = 0, far = 1;
-    while (far < 0x1p30 && !above(own, far, exact)) far *= 2;
+    const double length = std::sqrt(product(query, query, d));
+    const double unit = length / std::sqrt(product(direction.data(), direction.data(), d));
+    if (!(own.slope > 0) || !(unit > 0) || !(unit < kLargestProduct)) return false;
+    if (!(length * longest_ * (1 + kFarthest) < kLargestProduct)) return false;
+    double near = 0, far = unit;
+    while (far < kFarthest * unit && !above(own, far, exact)) far *= 2;
+    if (!above(own, far, exact)) return false;
     for (int round = 0; round < kRounds; ++round) {
       const double middle = (near + far) / 2;
       (above(own, middle, exact) ? far : near) = middle;
     }
     for (std::size_t j = 0; j < d; ++j) query[j] += static_cast<float>(far) * direction[j];
+    return true;
   }
 
  private:
@@ -93,6 +105,7 @@ class Turning {
   Logits logits_;
   Matrix<float> sample_;
   std::vector<float> mean_;
+  double longest_;  ///< no key is longer
   std::vector<Line> lines_;
 };
 
@@ -113,11 +126,13 @@ AnsweredQueries planted_queries(const PlanInput& input, const AnsweredQueries& a
   Partial part, exact;
   for (std::size_t i = 0; i < count; ++i) {
     const std::size_t from = i * steps / count * group;
-    const std::size_t key = random.below(input.tokens.indexed.keys.rows);
     for (std::size_t g = 0; g < group; ++g) {
       float* query = planted.queries.row(i * group + g);
       std::copy_n(asked.queries.row(from + g), d, query);
-      turning.turn(query, key, double{asked.exact.lse[from + g]});
+      for (int tried = 0; tried < kKeysTried; ++tried) {
+        const std::size_t key = random.below(input.tokens.indexed.keys.rows);
+        if (turning.turn(query, key, double{asked.exact.lse[from + g]})) break;
+      }
     }
     exact.reset(group, dv, params.null_logits);
     const auto queries = planted.queries.view().slice(i * group, group);

@@ -235,19 +235,19 @@ TEST(HeadFile, ContradictionsAreCorrupt) {
   number("head.plan", 0, 5, "too large");  // what only a given plan can name
   number("head.plan", 0, 1, "indexed.keys");
   for (const double wrong : {5.0, -0.5, 1.5}) number("head.plan", 1, wrong, "out of range");
-  for (const std::size_t i : {3U, 4U, 5U, 6U}) number("head.plan", i, -1, "out of range");
-  for (std::size_t i = 1; i < 7; ++i) number("head.plan", i, INFINITY, "");
-  number("head.plan", 7, 3, "too large");
-  number("head.plan", 9, NAN, "not finite");
+  for (const std::size_t i : {3U, 4U, 5U, 6U, 7U}) number("head.plan", i, -1, "out of range");
+  for (std::size_t i = 1; i < 8; ++i) number("head.plan", i, INFINITY, "");
+  number("head.plan", 8, 3, "too large");
+  number("head.plan", 10, NAN, "not finite");
   file.expect_corrupt("head.plan", "limit is -1", [](std::vector<std::byte>& bytes) {
     const double dipr = 1, limit = -1;
-    std::memcpy(bytes.data() + 7 * 8, &dipr, 8);
-    std::memcpy(bytes.data() + 9 * 8, &limit, 8);
+    std::memcpy(bytes.data() + 8 * 8, &dipr, 8);
+    std::memcpy(bytes.data() + 10 * 8, &limit, 8);
   });
-  number("head.plan", 7, 2, "limit is 0");  // a share of the mass, but none
+  number("head.plan", 8, 2, "limit is 0");  // a share of the mass, but none
   number("head.plan", 2, 10, "not the plan's");
-  number("head.plan", 8, 5000, "more keys than there are");
-  number("head.plan", 8, 0, "contradict");
+  number("head.plan", 9, 5000, "more keys than there are");
+  number("head.plan", 9, 0, "contradict");
   number("pinned", 0, 1, "is one of the sink");
   number("pinned", 1, 0, "increasing");
   number("pinned", 23, 1e6, "not there");

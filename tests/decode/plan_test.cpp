@@ -180,7 +180,10 @@ TEST(Plan, TheLimitsAreKept) {
   const HeadPlan usual = plan(0.02, [](DecodeParams&) {});
   EXPECT_EQ(usual.retriever, Retriever::sketch);
   EXPECT_EQ(usual.tail_vectors, 64U);
-  const HeadPlan bare = plan(0.02, [](DecodeParams& p) { p.tail_vectors = 0; });
+  const HeadPlan bare = plan(0.02, [](DecodeParams& p) {
+    p.tail_vectors = 0;
+    p.max_planted_error = 1;
+  });
   EXPECT_EQ(bare.tail_vectors, 0U);
   EXPECT_GT(bare.stop.k, usual.stop.k);
   EXPECT_NEAR(bare.expected_error, bare.error_without_tail, 1e-4);  // a flat search is exact

@@ -74,18 +74,11 @@ TEST(Planted, QueriesHangOnOneTokenEach) {
     std::sort(held.begin(), held.end());
     EXPECT_GT(planted[planted.size() / 2], 0.3) << "layer " << layer;
     EXPECT_GT(planted[planted.size() / 2], 2 * held[held.size() / 2]) << "layer " << layer;
-    // The queries of a step want the same token; different steps different ones.
     std::vector<Id> wanted;
-    std::size_t agreeing = 0;
-    for (std::size_t step = 0; step < 24; ++step) {
-      const Id first = seen.planted_seen.top_ids.row(step * group)[0];
-      wanted.push_back(first);
-      for (std::size_t g = 1; g < group; ++g)
-        agreeing += seen.planted_seen.top_ids.row(step * group + g)[0] == first ? 1 : 0;
-    }
-    EXPECT_GE(agreeing, 24 * (group - 1) * 8 / 10);
+    for (std::size_t q = 0; q < 24 * group; ++q)
+      wanted.push_back(seen.planted_seen.top_ids.row(q)[0]);
     std::sort(wanted.begin(), wanted.end());
-    EXPECT_GE(std::unique(wanted.begin(), wanted.end()) - wanted.begin(), 15);
+    EXPECT_GE(std::unique(wanted.begin(), wanted.end()) - wanted.begin(), 16 * group);
   }
 }
 

@@ -162,7 +162,8 @@ TEST_F(Files, KnnRefuses) {
   expect_failure(knn + "q.fbin --k 6", 2, {"6", "5"});
   expect_failure(knn + "other.fbin --k 2", 2, {"6", "4"});
   expect_failure(knn + "inf.fbin --k 2", 2, {"inf.fbin", "row 2"});
-  expect_failure("knn --out t.ibin --keys inf.fbin --queries q.fbin --k 2", 2, {"inf.fbin", "row 2"});
+  expect_failure("knn --out t.ibin --keys inf.fbin --queries q.fbin --k 2", 2,
+                 {"inf.fbin", "row 2"});
   cut("k.fbin", 1);
   expect_failure(knn + "q.fbin --k 2", 3, {"k.fbin"});
   write("k.fbin", normal_matrix(5, 4, 1));

@@ -55,7 +55,7 @@ def test_options_are_those_of_the_core(model):
 @pytest.mark.parametrize(
     ("options", "pattern"),
     [
-        ({"sinks": 4}, "there is no option sinks; options are max_error, safety, rule"),
+        ({"sinks": 4}, "there is no option sinks; options are max_error, safety, confidence"),
         ({"sink": "4"}, "sink is '4' .str., must be a whole number"),
         ({"window": 3.5}, "window is 3.5 .float., must be a whole number"),
         ({"scan_novel": 1}, "scan_novel is 1 .int., must be True or False"),

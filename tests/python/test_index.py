@@ -115,15 +115,15 @@ def test_save_and_open(kind, request, head, tmp_path):
 
 
 def test_a_sketch_index_finds_nearly_all_and_reads_less(head, flat, sketch):
-    assert 0 < sketch.facts["sketch_dim"] < sketch.dim == 64
-    assert flat.nbytes < sketch.nbytes < 1.5 * flat.nbytes
+    assert 0 < sketch.facts["sketch_dim"] <= sketch.dim == 64
+    assert sketch.extra_bytes < 0.7 * flat.extra_bytes
     hits = None
     for step in range(0, 30, head.group):
         queries = head.queries[step : step + head.group]
         hits = sketch.search(queries, k=100, previous=hits)
         assert keyseek.recall(head.truth_ids[step : step + head.group], hits.ids) >= 0.98
     scanned = flat.search(queries, k=100, previous=hits).stats
-    assert hits.stats.sketched == len(sketch) == scanned.scanned > 3 * hits.stats.scanned
+    assert hits.stats.sketched == len(sketch) == scanned.scanned > 3 * hits.stats.reranked
     assert hits.stats.bytes_read < 0.8 * scanned.bytes_read
     close = sketch.search(queries, k=100, beta=1.0)
     assert (close.count < 100).any()

@@ -63,7 +63,7 @@ Sketch of_maps(const SketchMaps& maps, AnyMatrixView keys, const Execution& run)
 /// look at all, and the exact scores of those that go on (many of them shared by a group's
 /// queries). Nanoseconds on an AVX-512 core; only their ratio matters.
 double search_cost(std::size_t n, std::size_t dim, double pool) {
-  return 0.005 * static_cast<double>(n * dim) + 50.0 * pool;
+  return 0.005 * static_cast<double>(n * dim) + 25.0 * pool;
 }
 
 /// How many coordinates make a search cheapest, by sketches of some of the keys: more, as long as

@@ -167,8 +167,9 @@ BFloat16 to_bfloat16(float f) noexcept {
 
 std::byte* copy_rows(AnyMatrixView m, std::byte* to) noexcept {
   const std::size_t row = m.row_bytes();
+  if (m.rows * row == 0) return to;  // there may be no memory to read
   if (m.is_dense()) {
-    if (m.rows > 0) std::memcpy(to, m.data, m.rows * row);
+    std::memcpy(to, m.data, m.rows * row);
     return to + m.rows * row;
   }
   for (std::size_t i = 0; i < m.rows; ++i, to += row) std::memcpy(to, m.row(i), row);

@@ -6,6 +6,17 @@
 #include "base/random.hpp"
 
 namespace keyseek {
+
+void attend_static(const PlanInput& input, MatrixView<float> queries, std::size_t end,
+                   const DecodeParams& params, AttendScratch& scratch, Partial& part,
+                   Partial& exact) {
+  const Tokens& tokens = input.tokens;
+  exact.reset(queries.rows, tokens.indexed.values.rows.cols, params.null_logits);
+  tokens.attend(queries, 0, tokens.sink.keys.rows, params.logits(), scratch, part, exact);
+  tokens.attend(queries, tokens.size() - tokens.recent.keys.rows, end, params.logits(), scratch,
+                part, exact);
+}
+
 void put(const Partial& part, std::size_t first, Partial& all) {
   const auto at = static_cast<std::ptrdiff_t>(first);
   std::copy_n(part.out.data(), part.out.rows() * part.out.cols(), all.out.row(first));
@@ -17,7 +28,6 @@ AnsweredQueries moved_queries(const PlanInput& input, const std::vector<std::siz
                               std::size_t run, const DecodeParams& params, std::uint64_t seed) {
   const std::size_t group = input.group, d = input.queries.cols;
   const std::size_t now = input.tokens.size(), dv = input.tokens.indexed.values.rows.cols;
-  const std::size_t window = now - input.tokens.recent.keys.rows;
   Random random(seed);
   AnsweredQueries answered;
   answered.run = run;
@@ -38,16 +48,12 @@ AnsweredQueries moved_queries(const PlanInput& input, const std::vector<std::siz
   if (params.shift) rope_shift(answered.queries, shifts, params.rope);
 
   AttendScratch scratch;
-  Partial part;
+  Partial part, exact;
   for (std::size_t i = 0; i < rows.size(); ++i) {
     const std::size_t at = input.positions[rows[i]] + 1;
     const auto moved = answered.queries.view().slice(i * group, group);
     const auto asked = input.queries.slice(rows[i] * group, group);
-    Partial exact;
-    exact.reset(group, dv, params.null_logits);
-    input.tokens.attend(moved, 0, input.tokens.sink.keys.rows, params.logits(), scratch, part,
-                        exact);
-    input.tokens.attend(moved, window, now, params.logits(), scratch, part, exact);
+    attend_static(input, moved, now, params, scratch, part, exact);
     input.tokens.attend(asked, input.tokens.row_of(at - std::min(at, decoded[i] + 1)),
                         input.tokens.row_of(at), params.logits(), scratch, part, exact);
     put(exact, i * group, answered.exact);
@@ -58,8 +64,7 @@ AnsweredQueries moved_queries(const PlanInput& input, const std::vector<std::siz
 AnsweredQueries newest_queries(const PlanInput& input, const std::vector<std::size_t>& rows,
                                std::size_t run, const DecodeParams& params) {
   const std::size_t group = input.group, d = input.queries.cols;
-  const std::size_t now = input.tokens.size(), dv = input.tokens.indexed.values.rows.cols;
-  const std::size_t window = now - input.tokens.recent.keys.rows;
+  const std::size_t dv = input.tokens.indexed.values.rows.cols;
   AnsweredQueries answered;
   answered.run = run;
   answered.queries = Matrix<float>(rows.size() * group, d);
@@ -69,11 +74,7 @@ AnsweredQueries newest_queries(const PlanInput& input, const std::vector<std::si
   for (std::size_t i = 0; i < rows.size(); ++i) {
     const auto asked = input.queries.slice(rows[i] * group, group);
     std::copy_n(asked.data, group * d, answered.queries.row(i * group));
-    exact.reset(group, dv, params.null_logits);
-    input.tokens.attend(asked, 0, input.tokens.sink.keys.rows, params.logits(), scratch, part,
-                        exact);
-    input.tokens.attend(asked, window, input.positions[rows[i]] + 1, params.logits(), scratch, part,
-                        exact);
+    attend_static(input, asked, input.positions[rows[i]] + 1, params, scratch, part, exact);
     put(exact, i * group, answered.exact);
   }
   return answered;

@@ -30,6 +30,11 @@ struct AnsweredQueries {
                                              const std::vector<std::size_t>& rows, std::size_t run,
                                              const DecodeParams& params);
 
+/// Attention of a step's queries over the sink and the window's tokens before position `end`.
+void attend_static(const PlanInput& input, MatrixView<float> queries, std::size_t end,
+                   const DecodeParams& params, AttendScratch& scratch, Partial& part,
+                   Partial& exact);
+
 /// Writes `part` over queries [first, ...) of `all`.
 void put(const Partial& part, std::size_t first, Partial& all);
 

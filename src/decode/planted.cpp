@@ -39,23 +39,34 @@ class Turning {
         logits_(params.logits()),
         sample_(even_rows(keys_, kSample)),
         mean_(keys_.cols),
-        longest_(double{largest_magnitude(keys_)} * std::sqrt(static_cast<double>(keys_.cols))) {
+        longest_(double{largest_magnitude(keys_)} * std::sqrt(static_cast<double>(keys_.cols))),
+        lines_(sample_.rows()),
+        others_(sample_.rows()) {
     for (std::size_t i = 0; i < sample_.rows(); ++i)
       for (std::size_t j = 0; j < mean_.size(); ++j)
         mean_[j] += sample_.row(i)[j] / static_cast<float>(sample_.rows());
   }
 
+  /// Takes a query to be turned; `exact` is the log-sum-exp of what it attends beside the indexed
+  /// keys.
+  void ask(const float* query, double exact) {
+    exact_ = exact;
+    for (std::size_t i = 0; i < lines_.size(); ++i)
+      lines_[i].start = product(query, sample_.row(i), keys_.cols);
+  }
+
   /// Adds so much of the key, less what all keys share, that its logit is the log-sum-exp of all
-  /// others; `exact` is that of what is attended beside the indexed keys. Where nothing makes it
-  /// that, as with capped logits, the query stays as it is, and this is false.
-  bool turn(float* query, std::size_t key, double exact) {
+  /// others. Where nothing makes it that, as with capped logits, the query stays as it is, and this
+  /// is false.
+  bool turn(float* query, std::size_t key) {
     const std::size_t d = keys_.cols;
     std::vector<float> wanted(d), direction(d);
     keys_.copy_row(key, wanted.data());
     for (std::size_t j = 0; j < d; ++j) direction[j] = wanted[j] - mean_[j];
     // A key that would move away from the query is asked for along itself.
     if (product(direction.data(), wanted.data(), d) <= 0) direction = wanted;
-    score(query, direction.data());
+    for (std::size_t i = 0; i < lines_.size(); ++i)
+      lines_[i].slope = product(direction.data(), sample_.row(i), d);
     const Line own = {product(query, wanted.data(), d),
                       product(direction.data(), wanted.data(), d)};
     const double length = std::sqrt(product(query, query, d));
@@ -63,11 +74,11 @@ class Turning {
     if (!(own.slope > 0) || !(unit > 0) || !(unit < kLargestProduct)) return false;
     if (!(length * longest_ * (1 + kFarthest) < kLargestProduct)) return false;
     double near = 0, far = unit;
-    while (far < kFarthest * unit && !above(own, far, exact)) far *= 2;
-    if (!above(own, far, exact)) return false;
+    while (far < kFarthest * unit && !above(own, far)) far *= 2;
+    if (!above(own, far)) return false;
     for (int round = 0; round < kRounds; ++round) {
       const double middle = (near + far) / 2;
-      (above(own, middle, exact) ? far : near) = middle;
+      (above(own, middle) ? far : near) = middle;
     }
     for (std::size_t j = 0; j < d; ++j) query[j] += static_cast<float>(far) * direction[j];
     return true;
@@ -80,24 +91,16 @@ class Turning {
     [[nodiscard]] double at(double turned) const { return start + turned * slope; }
   };
 
-  void score(const float* query, const float* direction) {
-    lines_.clear();
-    for (std::size_t i = 0; i < sample_.rows(); ++i)
-      lines_.push_back({product(query, sample_.row(i), keys_.cols),
-                        product(direction, sample_.row(i), keys_.cols)});
-  }
-
   /// Whether the key has half of the attention.
-  [[nodiscard]] bool above(const Line& own, double turned, double exact) const {
-    double most = exact, sum = 0;
-    std::vector<double> logits;
-    for (const Line& line : lines_) {
-      logits.push_back(logits_.of(static_cast<float>(line.at(turned))));
-      most = std::max(most, logits.back());
+  [[nodiscard]] bool above(const Line& own, double turned) {
+    double most = exact_, sum = 0;
+    for (std::size_t i = 0; i < lines_.size(); ++i) {
+      others_[i] = logits_.of(static_cast<float>(lines_[i].at(turned)));
+      most = std::max(most, others_[i]);
     }
-    for (const double logit : logits) sum += std::exp(logit - most);
+    for (const double logit : others_) sum += std::exp(logit - most);
     const double share = static_cast<double>(keys_.rows) / static_cast<double>(sample_.rows());
-    const double others = log_sum(exact, most + std::log(sum * share));
+    const double others = log_sum(exact_, most + std::log(sum * share));
     return logits_.of(static_cast<float>(own.at(turned))) >= others;
   }
 
@@ -105,8 +108,10 @@ class Turning {
   Logits logits_;
   Matrix<float> sample_;
   std::vector<float> mean_;
-  double longest_;  ///< no key is longer
-  std::vector<Line> lines_;
+  double longest_;              ///< no key is longer
+  std::vector<Line> lines_;     ///< of the sample, for the query and the last key
+  std::vector<double> others_;  ///< their logits
+  double exact_ = 0;
 };
 
 }  // namespace
@@ -116,12 +121,11 @@ AnsweredQueries planted_queries(const PlanInput& input, const AnsweredQueries& a
   const std::size_t group = input.group, d = input.queries.cols;
   const std::size_t steps = asked.queries.rows() / group;
   count = std::min(count, steps);
-  const std::size_t now = input.tokens.size(), dv = input.tokens.indexed.values.rows.cols;
   Random random(seed);
   Turning turning(input, params);
   AnsweredQueries planted;
   planted.queries = Matrix<float>(count * group, d);
-  planted.exact.reset(count * group, dv);
+  planted.exact.reset(count * group, input.tokens.indexed.values.rows.cols);
   AttendScratch scratch;
   Partial part, exact;
   for (std::size_t i = 0; i < count; ++i) {
@@ -129,17 +133,12 @@ AnsweredQueries planted_queries(const PlanInput& input, const AnsweredQueries& a
     for (std::size_t g = 0; g < group; ++g) {
       float* query = planted.queries.row(i * group + g);
       std::copy_n(asked.queries.row(from + g), d, query);
-      for (int tried = 0; tried < kKeysTried; ++tried) {
-        const std::size_t key = random.below(input.tokens.indexed.keys.rows);
-        if (turning.turn(query, key, double{asked.exact.lse[from + g]})) break;
-      }
+      turning.ask(query, double{asked.exact.lse[from + g]});
+      for (int tried = 0; tried < kKeysTried; ++tried)
+        if (turning.turn(query, random.below(input.tokens.indexed.keys.rows))) break;
     }
-    exact.reset(group, dv, params.null_logits);
-    const auto queries = planted.queries.view().slice(i * group, group);
-    input.tokens.attend(queries, 0, input.tokens.sink.keys.rows, params.logits(), scratch, part,
-                        exact);
-    input.tokens.attend(queries, now - input.tokens.recent.keys.rows, now, params.logits(), scratch,
-                        part, exact);
+    attend_static(input, planted.queries.view().slice(i * group, group), input.tokens.size(),
+                  params, scratch, part, exact);
     put(exact, i * group, planted.exact);
   }
   return planted;

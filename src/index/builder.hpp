@@ -1,7 +1,5 @@
-/// Builds indexes over one array of keys, with what several kinds of them need made once.
+/// Builds indexes of any kind over one array of keys.
 #pragma once
-
-#include <optional>
 
 #include "keyseek/index.hpp"
 #include "keyseek/key_store.hpp"
@@ -19,14 +17,11 @@ class IndexBuilder {
   [[nodiscard]] const AnyMatrix& keys() const noexcept { return keys_; }
   [[nodiscard]] const TrainingQueries& training() const noexcept { return training_; }
   [[nodiscard]] const Execution& run() const noexcept { return run_; }
-  /// In rows, with codes made for the training queries; encoded at first use.
-  [[nodiscard]] const KeyStore& trained_store();
 
  private:
   AnyMatrix keys_;
   const TrainingQueries& training_;
   const Execution& run_;
-  std::optional<KeyStore> trained_;
 };
 
 }  // namespace keyseek

@@ -110,11 +110,6 @@ Index read_index(IndexKind kind, const ContainerReader& file) {
   return IndexAccess::make(entry.read(file, std::move(store)));
 }
 
-const KeyStore& IndexBuilder::trained_store() {
-  if (!trained_) trained_ = KeyStore::encode(keys_, training_.train, CodeLayout::rows, run_);
-  return *trained_;
-}
-
 Index IndexBuilder::build(IndexKind kind, const IndexParams& params) {
   run_.validate();
   require(keys_.rows() > 0, "keys is empty");

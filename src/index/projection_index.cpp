@@ -131,7 +131,7 @@ std::shared_ptr<const IndexState> build(IndexBuilder& builder, const IndexParams
   require_training(builder.keys().view(), training);
   BuildReport report;
   Stopwatch watch;
-  KeyStore store = builder.trained_store();
+  KeyStore store = KeyStore::encode(builder.keys(), training.train, CodeLayout::rows, run);
   report.graph_s = watch.lap();
   MatrixView<Id> lists = training.lists;
   Matrix<Id> found;

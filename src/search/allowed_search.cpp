@@ -1,7 +1,7 @@
 /// Exact scores of all keys that may be found, where they are few.
 #include "search/allowed_search.hpp"
 
-#include "score/rows.hpp"
+#include "search/known.hpp"
 #include "search/scratch.hpp"
 #include "search/step.hpp"
 
@@ -15,11 +15,10 @@ bool are_few(const AllowedKeys& allowed, std::size_t keys) {
 
 void search_allowed(const KeyStore& store, MatrixView<float> queries, const SearchParams& params,
                     SearchScratch::State& s, Hits& hits) {
-  const AnyMatrixView keys = store.stored();
   params.allowed->first(params.allowed->count(), s.known.ids);
-  s.known.scores.resize(s.known.ids.size() * queries.rows);
-  score_rows(rows_of(keys, s.known.ids), queries, s.known.scores.data());
+  score_known(store, queries, s);
   for (std::size_t g = 0; g < queries.rows; ++g) s.pools[g].reset(0);
+  const AnyMatrixView keys = store.stored();
   finish_step(keys, queries, params, s, hits);
   hits.stats.reranked = s.known.ids.size();
   hits.stats.bytes_read = hits.stats.reranked * keys.row_bytes();

@@ -7,6 +7,11 @@
 
 namespace keyseek {
 
+void score_known(const KeyStore& store, MatrixView<float> queries, SearchScratch::State& s) {
+  s.known.scores.resize(s.known.ids.size() * queries.rows);
+  score_rows(rows_of(store.stored(), s.known.ids), queries, s.known.scores.data());
+}
+
 void score_previous(const KeyStore& store, MatrixView<float> queries, SearchScratch::State& s) {
   s.floor.assign(queries.rows, kNothing);
   // Scores of queries that were moved would say nothing about those that are asked.
@@ -15,8 +20,7 @@ void score_previous(const KeyStore& store, MatrixView<float> queries, SearchScra
   s.members.resize(store.size());
   for (const Id id : s.previous) s.members.add(id);
   s.members.drain(s.known.ids);
-  s.known.scores.resize(s.known.ids.size() * queries.rows);
-  score_rows(rows_of(store.stored(), s.known.ids), queries, s.known.scores.data());
+  score_known(store, queries, s);
 }
 
 float kth_of_known(std::size_t g, std::size_t group, std::size_t k, SearchScratch::State& s) {

@@ -6,6 +6,9 @@
 
 namespace keyseek {
 
+/// Scores the keys in `known` for all queries.
+void score_known(const KeyStore& store, MatrixView<float> queries, SearchScratch::State& s);
+
 /// Scores the previous step's keys for all queries, once, into `known`, and sets every floor to
 /// nothing.
 void score_previous(const KeyStore& store, MatrixView<float> queries, SearchScratch::State& s);

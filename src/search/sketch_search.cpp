@@ -21,7 +21,6 @@ constexpr float kDeviations = 3.0F;
 void score_sample(const KeyStore& store, MatrixView<float> queries, SearchScratch::State& s) {
   constexpr std::size_t kBlock = KeyStore::kBlock;
   const std::size_t blocks = (store.size() + kBlock - 1) / kBlock;
-  s.fresh.ids.clear();
   for (std::size_t b = 0; b < kSampledBlocks; ++b) {
     const std::size_t first = b * blocks / kSampledBlocks * kBlock;
     for (std::size_t i = first; i < std::min(first + kBlock, store.size()); ++i)
@@ -60,6 +59,7 @@ void set_thresholds(const KeyStore& store, const Sketch& sketch, MatrixView<floa
                     std::size_t k, SearchScratch::State& s) {
   const std::size_t group = queries.rows, pool = sketch.pool(k);
   const bool warm = s.known.ids.size() >= k;
+  s.fresh.ids.clear();
   if (warm) score_sample(store, queries, s);
   for (std::size_t g = 0; g < group; ++g) {
     float threshold = kNothing;
@@ -79,7 +79,7 @@ void search_sketch(const KeyStore& store, const Sketch& sketch, MatrixView<float
   sketch.encode_queries(s.asked, s.encoded, s.scores);
   score_previous(store, queries, s);
   set_thresholds(store, sketch, queries, params.k, s);
-  const std::size_t sampled = s.known.ids.size() >= params.k ? s.fresh.ids.size() : 0;
+  const std::size_t sampled = s.fresh.ids.size();
   each_tile(queries.rows, [&](std::size_t first, std::size_t tile) {
     scan_blocks(blocks_of(sketch), tile_of(s.encoded, first, tile), s.pools.data() + first,
                 s.blocks);

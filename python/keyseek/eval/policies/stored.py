@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -32,7 +33,27 @@ class StoredLayer(LayerPolicy):
 
 
 @dataclass(frozen=True)
-class FlexGen(Policy):
+class _StoredInBits(Policy):
+    """A cache that keeps every indexed token, so many bits a component."""
+
+    bits: int
+
+    @property
+    def kind(self) -> str:
+        return f"{self.family}-{self.bits}bit"
+
+    def prepare(self, prompt: LayerPrompt, static: Static) -> LayerPolicy:
+        indexed = static.indexed(prompt.tokens)
+        keys, values = prompt.keys[:, indexed], prompt.values[:, indexed]
+        return StoredLayer(indexed, *self.store(keys, values, prompt.layer))
+
+    @abstractmethod
+    def store(self, keys: Tensor, values: Tensor, layer: int) -> tuple[Tensor, Tensor, float]:
+        """What is read back of them, and the bytes of a token's key and value."""
+
+
+@dataclass(frozen=True)
+class FlexGen(_StoredInBits):
     """FlexGen's cache (arXiv 2303.06865): keys and values of every token in groups of 64
     neighbouring components, 4 bits each."""
 
@@ -41,13 +62,7 @@ class FlexGen(Policy):
     bits: int = 4
     group: int = 64
 
-    @property
-    def kind(self) -> str:
-        return f"{self.family}-{self.bits}bit"
-
-    def prepare(self, prompt: LayerPrompt, static: Static) -> LayerPolicy:
-        indexed = static.indexed(prompt.tokens)
-        keys, values = prompt.keys[:, indexed], prompt.values[:, indexed]
+    def store(self, keys: Tensor, values: Tensor, layer: int) -> tuple[Tensor, Tensor, float]:
         row = sum(
             rows.shape[-1] * bytes_per_number(self.bits, min(self.group, rows.shape[-1]))
             for rows in (keys, values)
@@ -55,11 +70,11 @@ class FlexGen(Policy):
         stored_keys, stored_values = (
             in_groups(rows, self.bits, self.group) for rows in (keys, values)
         )
-        return StoredLayer(indexed, stored_keys, stored_values, row)
+        return stored_keys, stored_values, row
 
 
 @dataclass(frozen=True)
-class Kivi(Policy):
+class Kivi(_StoredInBits):
     """KIVI's cache (arXiv 2402.02750): keys in groups of 32 tokens of one channel, values in groups
     of 32 channels of one token. Its residual of 128 tokens in full precision is the window."""
 
@@ -68,22 +83,16 @@ class Kivi(Policy):
     bits: int = 2
     group: int = 32
 
-    @property
-    def kind(self) -> str:
-        return f"{self.family}-{self.bits}bit"
-
-    def prepare(self, prompt: LayerPrompt, static: Static) -> LayerPolicy:
-        indexed = static.indexed(prompt.tokens)
-        keys, values = prompt.keys[:, indexed], prompt.values[:, indexed]
+    def store(self, keys: Tensor, values: Tensor, layer: int) -> tuple[Tensor, Tensor, float]:
         by_channel = in_groups(keys.transpose(1, 2), self.bits, self.group).transpose(1, 2)
         by_token = in_groups(values, self.bits, self.group)
         each = bytes_per_number(self.bits, self.group)
         row = (keys.shape[-1] + values.shape[-1]) * each
-        return StoredLayer(indexed, by_channel, by_token, row)
+        return by_channel, by_token, row
 
 
 @dataclass(frozen=True)
-class TurboQuant(Policy):
+class TurboQuant(_StoredInBits):
     """TurboQuant's cache (arXiv 2504.19874): a random rotation makes components alike, which are
     rounded to the best levels for a normal distribution.
 
@@ -96,19 +105,13 @@ class TurboQuant(Policy):
     budget: int = 0
     bits: int = 3
 
-    @property
-    def kind(self) -> str:
-        return f"{self.family}-{self.bits}bit"
-
-    def prepare(self, prompt: LayerPrompt, static: Static) -> LayerPolicy:
-        indexed = static.indexed(prompt.tokens)
-        keys, values = prompt.keys[:, indexed], prompt.values[:, indexed]
-        draw = torch.Generator().manual_seed(prompt.layer)
+    def store(self, keys: Tensor, values: Tensor, layer: int) -> tuple[Tensor, Tensor, float]:
+        draw = torch.Generator().manual_seed(layer)
         stored_keys = unbiased(keys, self.bits, draw)
         stored_values = rotated(values, self.bits, draw)
         # Norms: of a key, of what is left of it, and of a value.
         row = (keys.shape[-1] + values.shape[-1]) * self.bits / 8 + 3 * 2
-        return StoredLayer(indexed, stored_keys, stored_values, row)
+        return stored_keys, stored_values, row
 
 
 def rotated(rows: Tensor, bits: int, draw: torch.Generator) -> Tensor:

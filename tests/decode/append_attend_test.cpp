@@ -23,18 +23,9 @@ using test::normal_matrix;
 constexpr ErrorCode kInvalid = ErrorCode::invalid_argument;
 constexpr std::size_t kGroup = 2, kPrompt = 300;
 
-DecodeHead small_head(const DecodeParams& change) {
-  DecodeHead head = test::normal_head(kPrompt + 200, kGroup);
-  head.params = change;
-  head.params.scale = 0.25F;
-  head.params.shift = false;
-  head.params.sink = 4;
-  head.params.window = 16;
-  head.params.horizon = 70;
-  head.params.least_indexed = 40;
-  head.params.tail_vectors = 8;
-  head.params = without_unread(head.params);
-  return head;
+DecodeHead small_head(DecodeParams change) {
+  change.tail_vectors = 8;
+  return test::in_few_tokens(test::normal_head(kPrompt + 200, kGroup), change, 16, 70);
 }
 
 DecodeParams given(Retriever retriever) {

@@ -27,19 +27,11 @@ using test::Paging;
 constexpr ErrorCode kInvalid = ErrorCode::invalid_argument;
 constexpr std::size_t kPrompt = 200, kAll = 420, kGroup = 2, kHorizon = 70, kWindow = 16;
 
-DecodeHead small_head(Dtype dtype, const DecodeParams& change = {}) {
-  DecodeHead head = test::normal_head(kAll, kGroup, dtype, 20, 12);
-  head.params = change;
-  head.params.scale = 0.25F;
-  head.params.shift = false;
-  head.params.sink = 4;
-  head.params.window = kWindow;
-  head.params.horizon = kHorizon;
-  head.params.least_indexed = 40;
-  head.params.tail_vectors = 8;
-  head.params.pinned = 3;
-  head.params = without_unread(std::move(head.params));
-  return head;
+DecodeHead small_head(Dtype dtype, DecodeParams change = {}) {
+  change.tail_vectors = 8;
+  change.pinned = 3;
+  return test::in_few_tokens(test::normal_head(kAll, kGroup, dtype, 20, 12), change, kWindow,
+                             kHorizon);
 }
 
 DecodeParams given(Retriever retriever, bool int8_values = false) {

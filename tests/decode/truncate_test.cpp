@@ -24,16 +24,7 @@ constexpr ErrorCode kInvalid = ErrorCode::invalid_argument;
 constexpr std::size_t kGroup = 2, kPrompt = 300, kSink = 4, kWindow = 16, kHorizon = 70, kK = 20;
 
 DecodeHead small_head(const DecodeParams& change = {}) {
-  DecodeHead head = test::normal_head(kPrompt + 300, kGroup);
-  head.params = change;
-  head.params.scale = 0.25F;
-  head.params.shift = false;
-  head.params.sink = kSink;
-  head.params.window = kWindow;
-  head.params.horizon = kHorizon;
-  head.params.least_indexed = 40;
-  head.params = without_unread(std::move(head.params));
-  return head;
+  return test::in_few_tokens(test::normal_head(kPrompt + 300, kGroup), change, kWindow, kHorizon);
 }
 
 DecodeParams given(Retriever retriever, std::size_t tail_vectors = 0) {

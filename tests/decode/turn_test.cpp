@@ -21,18 +21,10 @@ using test::elements;
 constexpr ErrorCode kInvalid = ErrorCode::invalid_argument;
 constexpr std::size_t kPrompt = 300, kHorizon = 70, kWindow = 16;
 
-DecodeHead small_head(std::size_t group, Dtype dtype, const DecodeParams& change = {}) {
-  DecodeHead head = test::normal_head(kPrompt + 400, group, dtype);
-  head.params = change;
-  head.params.scale = 0.25F;
-  head.params.shift = false;
-  head.params.sink = 4;
-  head.params.window = kWindow;
-  head.params.horizon = kHorizon;
-  head.params.least_indexed = 40;
-  head.params.tail_vectors = 8;
-  head.params = without_unread(std::move(head.params));
-  return head;
+DecodeHead small_head(std::size_t group, Dtype dtype, DecodeParams change = {}) {
+  change.tail_vectors = 8;
+  return test::in_few_tokens(test::normal_head(kPrompt + 400, group, dtype), change, kWindow,
+                             kHorizon);
 }
 
 DecodeParams given(Retriever retriever) {

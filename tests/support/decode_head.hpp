@@ -96,6 +96,21 @@ inline DecodeHead normal_head(std::size_t n, std::size_t group, Dtype dtype = Dt
   return head;
 }
 
+/// With options of which a few hundred tokens fill sink, window and horizon, beside `params`; those
+/// that nobody would read are left out.
+inline DecodeHead in_few_tokens(DecodeHead head, const DecodeParams& params, std::size_t window,
+                                std::size_t horizon) {
+  head.params = params;
+  head.params.scale = 0.25F;
+  head.params.shift = false;
+  head.params.sink = 4;
+  head.params.window = window;
+  head.params.horizon = horizon;
+  head.params.least_indexed = 40;
+  head.params = without_unread(std::move(head.params));
+  return head;
+}
+
 /// A head of the capture in the repository.
 inline DecodeHead sample_head(std::size_t layer) {
   const io::CapturedHead captured = io::read_capture(KEYSEEK_SAMPLE, layer, 0);
